@@ -20,6 +20,7 @@
 #include <unordered_set>
 #include <vector>
 #include "files.h"
+#include "numerics.h"
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "GGUF is read in place: little endian");
 
@@ -105,18 +106,6 @@ struct Gguf {
 //     bfloat16  1 sign  8 exponent (bias 127)   7 fraction: the upper half of a float
 //
 // To 16 bits, rounding is to the nearest and halfway to even; NaN stays NaN.
-
-inline float bits_to_float(uint32_t bits) {
-    float f;
-    memcpy(&f, &bits, 4);
-    return f;
-}
-
-inline uint32_t float_to_bits(float f) {
-    uint32_t bits;
-    memcpy(&bits, &f, 4);
-    return bits;
-}
 
 inline float bfloat16_to_float(uint16_t b) { return bits_to_float((uint32_t)b << 16); }
 
@@ -282,9 +271,9 @@ inline void gguf_place_tensors(Gguf& g, uint64_t infos_end, const std::vector<ui
                  " (the padded sizes of the tensors before it)", path, t.name.c_str(), offsets[i],
                  expected);
         if (expected > size || t.bytes > size - expected)
-            fail("%s: tensor %s: needs %" PRIu64 " bytes at offset %" PRIu64 " of the data, which has %"
-                 PRIu64 " (was the file copied completely?)", path, t.name.c_str(), t.bytes, expected,
-                 size);
+            fail("%s: tensor %s: needs %" PRIu64 " bytes at %" PRIu64 " of the data, but it has %"
+                 PRIu64 " (was the file copied completely?)", path, t.name.c_str(), t.bytes,
+                 expected, size);
         t.data = g.file.data + data_start + expected;
         expected = gguf_pad(expected + t.bytes, g.alignment);
     }
