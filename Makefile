@@ -1,0 +1,101 @@
+# legible: `make help` lists what there is to make.
+
+# ---- tools ------------------------------------------------------------------------------------------------
+ifeq ($(origin CXX),default)
+CXX := $(firstword $(foreach c,g++ clang++ c++,$(if $(shell command -v $(c)),$(c))))
+endif
+PYTHON ?= python3
+need = $(if $(shell command -v $(1)),,$(error $(1) was not found. Install it with: $(2)))
+NEED_CXX = $(if $(CXX),,$(error no C++ compiler was found. Install one with: sudo apt-get install g++ (Debian, Ubuntu) or xcode-select --install (macOS)))
+NEED_PYTHON = $(call need,$(PYTHON),sudo apt-get install python3 (Debian, Ubuntu) or brew install python (macOS))
+NEED_CTEST = $(call need,ctest,sudo apt-get install cmake (Debian, Ubuntu) or brew install cmake (macOS))
+
+# ---- flags ------------------------------------------------------------------------------------------------
+# The same bits everywhere need -ffp-contract=off (no fusing but where the code says fma); -ffast-math is refused.
+# -fno-math-errno and -fno-trapping-math change no result: they only let loops with sqrt and comparisons vectorise.
+accepts = $(shell echo 'int main() { return 0; }' | $(CXX) $(1) -x c++ - -o /dev/null 2>/dev/null && echo yes)
+NATIVE := $(if $(call accepts,-march=native),-march=native,-mcpu=native)
+BREW_OMP := -Xpreprocessor -fopenmp -I/opt/homebrew/opt/libomp/include -L/opt/homebrew/opt/libomp/lib -lomp
+OPENMP := $(if $(call accepts,-fopenmp),-fopenmp,$(if $(call accepts,$(BREW_OMP)),$(BREW_OMP)))
+OPTIMIZE ?= -O3
+CXXFLAGS = -std=c++17 $(OPTIMIZE) $(NATIVE) -ffp-contract=off -fno-math-errno -fno-trapping-math \
+           -Wall -Wextra $(OPENMP) $(EXTRA)
+COMPILE = $(NEED_CXX)$(CXX) $(CXXFLAGS) -MMD -MP -I.
+
+# Objects and test programs go to $(BUILD), the programs to $(BIN).
+BUILD ?= build
+BIN ?= .
+TESTS = test_numerics test_gguf test_tokenizer test_layers test_model
+TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%)
+TEST_SCRIPTS = test_data test_infer test_trainer test_hf test_llama
+
+# ---- programs ---------------------------------------------------------------------------------------------
+.PHONY: all help demo test test-torch test-mutants sanitize clean FORCE
+all: $(BIN)/train_gpt2 $(BIN)/infer
+	@echo "built $(BIN)/train_gpt2 and $(BIN)/infer; next: make demo"
+
+help:
+	@echo "make                build ./train_gpt2 and ./infer"
+	@echo "make demo           train a small GPT for about a minute, and let it tell three tales"
+	@echo "make test           build and run the test suite (no network, no packages)"
+	@echo "make test-torch     recompute the tests' golden values with PyTorch (needs torch and numpy)"
+	@echo "make test-mutants   plant known bugs, and see that the tests catch every one"
+	@echo "make sanitize       the test suite under the address and undefined behaviour sanitizers"
+	@echo "make clean          remove what was built (runs/ and data stay)"
+	@echo ""
+	@echo "Settings: CXX=clang++, PYTHON=python3.12, EXTRA=-g"
+
+$(BIN)/train_gpt2: $(BUILD)/train_gpt2.o
+	$(CXX) $(CXXFLAGS) $< -o $@
+
+$(BIN)/infer: $(BUILD)/infer.o
+	$(CXX) $(CXXFLAGS) $< -o $@
+
+$(BUILD)/%.o: %.cpp Makefile | $(BUILD)
+	$(COMPILE) -c $< -o $@
+
+$(BUILD):
+	mkdir -p $@
+
+# ---- the demo ---------------------------------------------------------------------------------------------
+demo: all
+	$(NEED_PYTHON)@PYTHON=$(PYTHON) sh data/demo.sh
+
+# ---- tests ------------------------------------------------------------------------------------------------
+# The layers' tests link the trainer's own object, compiled once more with its main() under another name.
+$(BUILD)/train_gpt2_test.o: train_gpt2.cpp Makefile | $(BUILD)
+	$(COMPILE) -Dmain=train_main -c $< -o $@
+
+$(BUILD)/test_%.o: tests/test_%.cpp Makefile | $(BUILD)
+	$(COMPILE) -c $< -o $@
+
+$(BUILD)/test_%: $(BUILD)/test_%.o $(BUILD)/train_gpt2_test.o
+	$(CXX) $(CXXFLAGS) $^ -o $@
+
+# CTest reads one file; a test that returns 77 was skipped, and says why.
+$(BUILD)/CTestTestfile.cmake: Makefile | $(BUILD)
+	@{ for t in $(TESTS); do echo "add_test($$t \"$(CURDIR)/$(BUILD)/$$t\")"; done; \
+	   for t in $(TEST_SCRIPTS); do echo "add_test($$t $(PYTHON) tests/$$t.py)"; done; \
+	   for t in $(TESTS) $(TEST_SCRIPTS); do \
+	       echo "set_tests_properties($$t PROPERTIES WORKING_DIRECTORY \"$(CURDIR)\" SKIP_RETURN_CODE 77 TIMEOUT 600)"; \
+	   done; } > $@
+
+test: $(BIN)/train_gpt2 $(BIN)/infer $(TEST_PROGRAMS) $(BUILD)/CTestTestfile.cmake
+	$(NEED_PYTHON)$(NEED_CTEST)cd $(BUILD) && INFER=$(CURDIR)/$(BIN)/infer TRAIN=$(CURDIR)/$(BIN)/train_gpt2 \
+	    ctest --output-on-failure
+
+test-torch:
+	$(NEED_PYTHON)$(PYTHON) tests/reference.py --check
+
+test-mutants:
+	$(NEED_PYTHON)CXX=$(CXX) $(PYTHON) tests/mutants.py
+
+sanitize:
+	$(MAKE) test BUILD=build/sanitize BIN=build/sanitize OPTIMIZE=-O1 \
+	    EXTRA="-g -fsanitize=address,undefined -fno-sanitize-recover=all"
+
+clean:
+	rm -rf build train_gpt2 infer
+
+-include $(wildcard $(BUILD)/*.d)
+.SECONDARY:

@@ -1,0 +1,517 @@
+// gpt2.h - the model: its parameters, its memory, and forward(), backward() and update(), which call
+// layers.h and exist once for every backend.
+//
+// GPT-2 (Radford et al. 2019, "Language models are unsupervised multitask learners") is a stack of L blocks
+// over a stream of vectors, one vector of C channels for each position:
+//
+//     tokens --> encoder --> x --+--> norm -> qkv -> attention -> output --+--> norm -> up -> GELU -> down --+--> ...
+//                                |                                         |                                 |
+//                                +----------------- residual sum ----------+--------- residual sum ----------+
+//
+// and after the last block: norm -> logits = x times the token embedding -> softmax -> loss.
+//
+// Tensors are never numbered. Parameters are rows of one table (param_table), and activations of another
+// (activation_table); everything that walks over "all tensors" walks over a table. This file never
+// dereferences a tensor's pointer: on a GPU it could not.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+#include "files.h"
+#include "gguf.h"
+#include "layers.h"
+#include "numerics.h"
+
+// ---- configuration --------------------------------------------------------------------------------------
+
+struct Config {
+    int T;    // context length: positions that the model knows
+    int V;    // tokens in the vocabulary
+    int Vp;   // V rounded up to a multiple of 128, in memory only: matrix products like round numbers
+    int L;    // blocks
+    int NH;   // heads
+    int C;    // channels
+};
+
+inline Config make_config(int T, int V, int L, int NH, int C) {
+    return {T, V, (V + 127) / 128 * 128, L, NH, C};
+}
+
+// ---- parameters: one table ------------------------------------------------------------------------------
+
+// Where each tensor starts, counted in elements, in each of the buffers params, master, grads, m and v.
+struct BlockWeights {
+    size_t attn_norm_weight, attn_norm_bias;
+    size_t attn_qkv_weight, attn_qkv_bias;
+    size_t attn_output_weight, attn_output_bias;
+    size_t ffn_norm_weight, ffn_norm_bias;
+    size_t ffn_up_weight, ffn_up_bias;
+    size_t ffn_down_weight, ffn_down_bias;
+};
+
+struct Weights {
+    size_t token_embd, position_embd;
+    std::vector<BlockWeights> blk;
+    size_t output_norm_weight, output_norm_bias;
+};
+
+struct Param {
+    std::string name;             // its name in a GGUF
+    std::vector<uint64_t> dims;   // its shape there, fastest first: a (OC, C) weight has {C, OC}
+    float init_std;               // starts as a normal of this deviation, or, where 0, as init_value
+    float init_value;
+    bool decay;                   // weight decay: matrices and embeddings yes, biases and norms no
+    size_t offset;                // where it starts, in elements
+    size_t count;                 // its elements, contiguous; without token_embd's padding rows
+};
+
+// The table, in the order of memory and of files. Fills `at` with the offsets. The initialisation is GPT-2's:
+// a deviation of 0.02, and 0.02 / sqrt(2L) for the two projections of a block that write to the residual
+// stream, since 2L of them add up there (Radford et al. 2019, section 2.3).
+inline std::vector<Param> param_table(Config c, Weights& at, size_t& space) {
+    std::vector<Param> table;
+    const size_t ALIGN = 64;   // elements: every tensor starts on a vector load's boundary
+    const float STD = 0.02f, RESIDUAL_STD = 0.02f / sqrtf(2.0f * c.L);
+    space = 0;
+    auto row = [&](std::string name, size_t& offset, std::vector<uint64_t> dims, float std, float value) {
+        size_t count = 1;
+        for (uint64_t d : dims) count *= d;
+        size_t room = &offset == &at.token_embd ? (size_t)c.Vp * c.C : count;
+        offset = space;
+        table.push_back({name, dims, std, value, dims.size() == 2, offset, count});
+        space += (room + ALIGN - 1) / ALIGN * ALIGN;
+    };
+    uint64_t C = c.C;
+    at.blk.resize(c.L);
+    row("token_embd.weight", at.token_embd, {C, (uint64_t)c.V}, STD, 0);
+    row("position_embd.weight", at.position_embd, {C, (uint64_t)c.T}, STD, 0);
+    for (int l = 0; l < c.L; l++) {
+        BlockWeights& b = at.blk[l];
+        std::string blk = text("blk.%d.", l);
+        row(blk + "attn_norm.weight", b.attn_norm_weight, {C}, 0, 1);
+        row(blk + "attn_norm.bias", b.attn_norm_bias, {C}, 0, 0);
+        row(blk + "attn_qkv.weight", b.attn_qkv_weight, {C, 3 * C}, STD, 0);
+        row(blk + "attn_qkv.bias", b.attn_qkv_bias, {3 * C}, 0, 0);
+        row(blk + "attn_output.weight", b.attn_output_weight, {C, C}, RESIDUAL_STD, 0);
+        row(blk + "attn_output.bias", b.attn_output_bias, {C}, 0, 0);
+        row(blk + "ffn_norm.weight", b.ffn_norm_weight, {C}, 0, 1);
+        row(blk + "ffn_norm.bias", b.ffn_norm_bias, {C}, 0, 0);
+        row(blk + "ffn_up.weight", b.ffn_up_weight, {C, 4 * C}, STD, 0);
+        row(blk + "ffn_up.bias", b.ffn_up_bias, {4 * C}, 0, 0);
+        row(blk + "ffn_down.weight", b.ffn_down_weight, {4 * C, C}, RESIDUAL_STD, 0);
+        row(blk + "ffn_down.bias", b.ffn_down_bias, {C}, 0, 0);
+    }
+    row("output_norm.weight", at.output_norm_weight, {C}, 0, 1);
+    row("output_norm.bias", at.output_norm_bias, {C}, 0, 0);
+    return table;
+}
+
+// ---- activations: one table, with lifetimes -------------------------------------------------------------
+
+struct BlockActs {
+    floatX* residual;                              // (B,T,C) the stream as it enters the block
+    floatX* attn_norm; float *attn_mean, *attn_rstd;
+    floatX* qkv;                                   // (B,T,3C)
+    floatX* attn; float* lse;                      // (B,T,C), (B,NH,T)
+    floatX* attn_output;                           // (B,T,C)
+    floatX* residual_mid;                          // (B,T,C) the stream between attention and MLP
+    floatX* ffn_norm; float *ffn_mean, *ffn_rstd;
+    floatX *ffn_pre, *ffn_up;                      // (B,T,4C) before and after the GELU
+    floatX* ffn_down;                              // (B,T,C)
+};
+
+struct Acts {
+    int *tokens, *targets, *sorted;                // (B,T)
+    std::vector<BlockActs> blk;
+    floatX* residual;                              // (B,T,C) the stream after the last block
+    floatX* output_norm; float *mean, *rstd;
+    floatX* logits;                                // (B,T,Vp), and their gradient, in place
+    float* losses;                                 // (B,T)
+    floatX *dresidual, *dnorm, *dattn, *dqkv, *dffn_up;
+    float* D;                                      // (B,NH,T)
+};
+
+// One row: a buffer, and the first and the last moment at which it holds something needed.
+struct Activation {
+    std::string name;
+    void** slot;           // the pointer to set
+    size_t bytes;
+    int born, dies;        // moments, both included
+    size_t offset;         // where the plan puts it
+};
+
+// Moments: 0 the encoder, 1 + 2l the attention half of block l, 2 + 2l its MLP half, 2L + 1 the head. Backward
+// walks the same list in reverse: what happened at t is undone at 4L + 3 - t.
+inline std::vector<Activation> activation_table(Config c, Acts& a, int B, int T) {
+    std::vector<Activation> table;
+    size_t N = (size_t)B * T, C = c.C;
+    int head = 2 * c.L + 1, end = 2 * head + 1;
+    auto row = [&](std::string name, auto** slot, size_t count, int born, int dies) {
+        table.push_back({name, (void**)slot, count * sizeof(**slot), born, dies, 0});
+    };
+    row("tokens", &a.tokens, N, 0, end);
+    row("sorted", &a.sorted, N, 0, end);
+    row("targets", &a.targets, N, 0, end);
+    a.blk.resize(c.L);
+    for (int l = 0; l < c.L; l++) {
+        BlockActs& b = a.blk[l];
+        std::string blk = text("blk.%d.", l);
+        int attn = 1 + 2 * l, mlp = 2 + 2 * l;
+        int attn_undone = end - attn, mlp_undone = end - mlp;
+        row(blk + "residual", &b.residual, N * C, l == 0 ? 0 : attn, attn_undone);
+        row(blk + "attn_norm", &b.attn_norm, N * C, attn, attn_undone);
+        row(blk + "attn_mean", &b.attn_mean, N, attn, attn_undone);
+        row(blk + "attn_rstd", &b.attn_rstd, N, attn, attn_undone);
+        row(blk + "qkv", &b.qkv, N * 3 * C, attn, attn_undone);
+        row(blk + "attn", &b.attn, N * C, attn, attn_undone);
+        row(blk + "lse", &b.lse, N * c.NH, attn, attn_undone);
+        row(blk + "attn_output", &b.attn_output, N * C, attn, mlp);
+        row(blk + "residual_mid", &b.residual_mid, N * C, mlp, mlp_undone);
+        row(blk + "ffn_norm", &b.ffn_norm, N * C, mlp, mlp_undone);
+        row(blk + "ffn_mean", &b.ffn_mean, N, mlp, mlp_undone);
+        row(blk + "ffn_rstd", &b.ffn_rstd, N, mlp, mlp_undone);
+        row(blk + "ffn_pre", &b.ffn_pre, N * 4 * C, mlp, mlp_undone);
+        row(blk + "ffn_up", &b.ffn_up, N * 4 * C, mlp, mlp_undone);
+        row(blk + "ffn_down", &b.ffn_down, N * C, mlp, mlp + 1);   // read by the next block's first sum
+    }
+    row("residual", &a.residual, N * C, head, end - head);
+    row("output_norm", &a.output_norm, N * C, head, end - head);
+    row("mean", &a.mean, N, head, end - head);
+    row("rstd", &a.rstd, N, head, end - head);
+    row("logits", &a.logits, N * c.Vp, head, end - head);
+    row("losses", &a.losses, N, head, end - head);
+    row("dresidual", &a.dresidual, N * C, end - head, end);
+    row("dnorm", &a.dnorm, N * C, end - head, end);
+    row("dattn", &a.dattn, N * C, end - head, end);
+    row("dqkv", &a.dqkv, N * 3 * C, end - head, end);
+    row("dffn_up", &a.dffn_up, N * 4 * C, end - head, end);
+    row("D", &a.D, N * c.NH, end - head, end);
+    return table;
+}
+
+// Gives every row an offset so that rows alive at the same moment never overlap, and returns the bytes needed.
+// Largest first, each at the lowest place where it fits (Pisarchyk and Lee 2020, arXiv:2001.03288, "greedy by size").
+inline size_t plan_memory(std::vector<Activation>& table) {
+    const size_t ALIGN = 256;
+    std::vector<Activation*> by_size, placed;
+    for (Activation& a : table) by_size.push_back(&a);
+    std::stable_sort(by_size.begin(), by_size.end(),
+                     [](Activation* x, Activation* y) { return x->bytes > y->bytes; });
+    size_t total = 0;
+    for (Activation* a : by_size) {
+        a->offset = 0;
+        for (const Activation* p : placed) {   // in order of offset: step over whoever is in the way
+            bool together = p->born <= a->dies && a->born <= p->dies;
+            if (together && a->offset + a->bytes > p->offset && p->offset + p->bytes > a->offset)
+                a->offset = (p->offset + p->bytes + ALIGN - 1) / ALIGN * ALIGN;
+        }
+        total = std::max(total, a->offset + a->bytes);
+        auto after = [](const Activation* x, const Activation* y) { return x->offset < y->offset; };
+        placed.insert(std::upper_bound(placed.begin(), placed.end(), a, after), a);
+    }
+    return total;
+}
+
+// ---- the model ------------------------------------------------------------------------------------------
+
+struct GPT2 {
+    Config config;
+    Weights at;                        // where each parameter starts
+    std::vector<Param> table;
+    size_t space;                      // elements in each of the next five, alignment and padding included
+    floatX* params;                    // what the layers read
+    float* master;                     // the weights themselves; the same buffer as params where floatX is float
+    float *grads, *m, *v;
+    std::vector<Activation> activations;
+    Acts acts;
+    void* arena;                       // holds all activations
+    size_t arena_bytes;
+    int max_B, max_T;                  // the batch that the arena was planned for
+    int B, T;                          // the batch of the last forward()
+};
+
+// Allocates a model of this configuration for batches of up to B sequences of T tokens. All zero: call
+// gpt2_init or gpt2_load next.
+inline void gpt2_create(GPT2& model, Config c, int B, int T) {
+    model.config = c;
+    model.table = param_table(c, model.at, model.space);
+    model.master = (float*)device_alloc(model.space * sizeof(float));
+    bool same = sizeof(floatX) == sizeof(float);
+    model.params = same ? (floatX*)model.master : (floatX*)device_alloc(model.space * sizeof(floatX));
+    model.grads = (float*)device_alloc(model.space * sizeof(float));
+    model.m = (float*)device_alloc(model.space * sizeof(float));
+    model.v = (float*)device_alloc(model.space * sizeof(float));
+    model.activations = activation_table(c, model.acts, B, T);
+    model.arena_bytes = plan_memory(model.activations);
+    model.arena = device_alloc(model.arena_bytes);
+    for (Activation& a : model.activations) *a.slot = (char*)model.arena + a.offset;
+    model.max_B = B;
+    model.max_T = T;
+    model.B = model.T = 0;
+}
+
+inline void gpt2_free(GPT2& model) {
+    if ((void*)model.params != (void*)model.master) device_free(model.params);
+    for (void* p : {(void*)model.master, (void*)model.grads, (void*)model.m, (void*)model.v, model.arena})
+        device_free(p);
+}
+
+inline size_t param_count(const GPT2& model) {
+    size_t n = 0;
+    for (const Param& p : model.table) n += p.count;
+    return n;
+}
+
+// FLOPs of training on one token (Chowdhery et al. 2022, arXiv:2204.02311, appendix B): 6 for each weight of a
+// matrix product (2 forward, 4 backward), and 12 * L * C * T for attention's two products, T the sequence's length.
+inline double flops_per_token(Config c, int T) {
+    double C = c.C, matrices = 12.0 * c.L * C * C + C * c.V;
+    return 6.0 * matrices + 12.0 * c.L * C * T;
+}
+
+// Sets one parameter from host floats, in both of its forms.
+inline void set_param(GPT2& model, const Param& p, const float* host) {
+    to_device(model.master + p.offset, host, p.count * sizeof(float));
+    if ((void*)model.params == (void*)model.master) return;
+    std::vector<floatX> rounded(p.count);
+    for (size_t i = 0; i < p.count; i++) rounded[i] = (floatX)host[i];
+    to_device(model.params + p.offset, rounded.data(), p.count * sizeof(floatX));
+}
+
+// GPT-2's initialisation, a function of the seed alone: every tensor has a generator of its own.
+inline void gpt2_init(GPT2& model, uint64_t seed) {
+    std::vector<float> host;
+    uint64_t tensor = 0;
+    for (const Param& p : model.table) {
+        Rng rng = make_rng(seed, RNG_INIT, tensor++);
+        host.resize(p.count);
+        for (float& x : host) x = p.init_std > 0 ? p.init_std * normal(rng) : p.init_value;
+        set_param(model, p, host.data());
+    }
+}
+
+// ---- GGUF: load and save ----------------------------------------------------------------------------------
+
+// The configuration that a GPT-2's GGUF describes. Errors: another architecture, a missing key, an impossible value.
+inline Config gpt2_config(const Gguf& file) {
+    const char* path = file.file.path.c_str();
+    std::string arch = gguf_string(file, "general.architecture");
+    if (arch != "gpt2") fail("%s: general.architecture is \"%s\", expected \"gpt2\"", path, arch.c_str());
+    auto number = [&](const char* key, uint64_t most) {
+        uint64_t n = gguf_int(file, key);
+        if (n < 1 || n > most)
+            fail("%s: %s is %llu, expected 1 to %llu", path, key, (unsigned long long)n, (unsigned long long)most);
+        return (int)n;
+    };
+    int T = number("gpt2.context_length", 1 << 20), C = number("gpt2.embedding_length", 1 << 16);
+    int L = number("gpt2.block_count", 1 << 10), NH = number("gpt2.attention.head_count", 1 << 10);
+    int hidden = number("gpt2.feed_forward_length", 1 << 18);
+    if (C % NH) fail("%s: gpt2.embedding_length %d is not a multiple of gpt2.attention.head_count %d", path, C, NH);
+    if (hidden != 4 * C) fail("%s: gpt2.feed_forward_length is %d, expected 4 * %d", path, hidden, C);
+    double eps = gguf_float(file, "gpt2.attention.layer_norm_epsilon");
+    if ((float)eps != LAYERNORM_EPS)
+        fail("%s: gpt2.attention.layer_norm_epsilon is %g, expected %g", path, eps, LAYERNORM_EPS);
+    const GgufTensor* wte = gguf_tensor(file, "token_embd.weight");
+    if (!wte) fail("%s: tensor token_embd.weight: missing (is this a GPT-2 model?)", path);
+    if (wte->n_dims != 2 || wte->dims[1] < 1 || wte->dims[1] > 65536)
+        fail("%s: tensor token_embd.weight: shape %s, expected {%d, V} with V up to 65536", path,
+             gguf_shape(*wte).c_str(), C);
+    return make_config(T, (int)wte->dims[1], L, NH, C);
+}
+
+// Reads row p of the table from a file, named with a suffix (".m" for an optimizer's state), into host floats.
+inline void read_param(const Gguf& file, const Param& p, const char* suffix, std::vector<float>& host) {
+    const char* path = file.file.path.c_str();
+    std::string name = p.name + suffix, want = "{";
+    for (uint64_t d : p.dims) want += text("%s%llu", want.size() > 1 ? ", " : "", (unsigned long long)d);
+    const GgufTensor* t = gguf_tensor(file, name.c_str());
+    if (!t) fail("%s: tensor %s: missing", path, name.c_str());
+    bool same = t->n_dims == (int)p.dims.size();
+    for (int i = 0; same && i < t->n_dims; i++) same = t->dims[i] == p.dims[i];
+    if (!same)
+        fail("%s: tensor %s: shape %s, expected %s} (was the file made for another model?)", path,
+             name.c_str(), gguf_shape(*t).c_str(), want.c_str());
+    host.resize(p.count);
+    gguf_to_float(host.data(), *t, 0, p.count);
+}
+
+// Weights from a GGUF of F32, F16 or BF16 tensors. An output.weight is accepted where it repeats token_embd.weight.
+inline void gpt2_load(GPT2& model, const Gguf& file) {
+    std::vector<float> host;
+    for (const Param& p : model.table) {
+        read_param(file, p, "", host);
+        set_param(model, p, host.data());
+    }
+    if (!gguf_tensor(file, "output.weight")) return;
+    Param tied = model.table.front();
+    std::vector<float> output;
+    read_param(file, tied, "", host);
+    tied.name = "output.weight";
+    read_param(file, tied, "", output);
+    if (memcmp(host.data(), output.data(), host.size() * sizeof(float)) != 0)
+        fail("%s: output.weight differs from token_embd.weight: untied models cannot be trained here",
+             file.file.path.c_str());
+}
+
+// A buffer (master, m or v) on the host, where a GgufWriter can read it.
+inline std::vector<float> copy_to_host(const GPT2& model, const float* buffer) {
+    std::vector<float> host(model.space);
+    to_host(host.data(), buffer, model.space * sizeof(float));
+    return host;
+}
+
+// Adds every tensor of a host copy to a file, under its name and a suffix. host must live until it is written.
+inline void put_params(const GPT2& model, GgufWriter& w, const std::vector<float>& host, const char* suffix) {
+    for (const Param& p : model.table)
+        gguf_put_tensor(w, (p.name + suffix).c_str(), GGML_F32, p.dims, host.data() + p.offset);
+}
+
+// A model that llama.cpp opens as it is: configuration, the tokenizer's keys (null: none), weights.
+// untied adds output.weight, a copy of token_embd.weight, which llama.cpp required before 2025-03.
+inline void gpt2_save(const GPT2& model, const Gguf* tokenizer, bool untied, const std::string& path) {
+    GgufWriter w;
+    const Config& c = model.config;
+    gguf_put_string(w, "general.architecture", "gpt2");
+    gguf_put_int(w, "general.file_type", 0);
+    gguf_put_int(w, "gpt2.context_length", c.T);
+    gguf_put_int(w, "gpt2.embedding_length", c.C);
+    gguf_put_int(w, "gpt2.block_count", c.L);
+    gguf_put_int(w, "gpt2.feed_forward_length", 4 * c.C);
+    gguf_put_int(w, "gpt2.attention.head_count", c.NH);
+    gguf_put_float(w, "gpt2.attention.layer_norm_epsilon", LAYERNORM_EPS);
+    if (tokenizer)
+        for (const GgufKey& key : tokenizer->keys)
+            if (key.name.rfind("tokenizer.", 0) == 0) gguf_put_key(w, key);
+    std::vector<float> host = copy_to_host(model, model.master);
+    put_params(model, w, host, "");
+    const Param& wte = model.table.front();
+    if (untied) gguf_put_tensor(w, "output.weight", GGML_F32, wte.dims, host.data() + wte.offset);
+    gguf_write(w, path.c_str());
+}
+
+// ---- forward ----------------------------------------------------------------------------------------------
+
+// From tokens (B, T), on the host, to logits (B, T, Vp) in acts.logits.
+inline void forward(GPT2& model, const int* tokens, int B, int T) {
+    const Config c = model.config;
+    const int C = c.C;
+    if (T > c.T || B * T > model.max_B * model.max_T)
+        fail("forward: a batch of %d x %d, but the context is %d and there is memory for %d x %d", B, T,
+             c.T, model.max_B, model.max_T);
+    for (int i = 0; i < B * T; i++)
+        if (tokens[i] < 0 || tokens[i] >= c.V)
+            fail("forward: token %d at row %d, position %d: expected 0 to %d (was the data made with "
+                 "another tokenizer?)", tokens[i], i / T, i % T, c.V - 1);
+    model.B = B;
+    model.T = T;
+
+    const floatX* w = model.params;
+    const Weights& at = model.at;
+    Acts& a = model.acts;
+    std::vector<int> sorted(B * T);   // for encoder_backward: rows ordered by token
+    for (int i = 0; i < B * T; i++) sorted[i] = i;
+    std::stable_sort(sorted.begin(), sorted.end(), [&](int x, int y) { return tokens[x] < tokens[y]; });
+    to_device(a.sorted, sorted.data(), sizeof(int) * B * T);
+    to_device(a.tokens, tokens, sizeof(int) * B * T);
+
+    encoder_forward(a.blk[0].residual, a.tokens, w + at.token_embd, w + at.position_embd, B, T, C);
+    for (int l = 0; l < c.L; l++) {
+        const BlockWeights& p = at.blk[l];
+        BlockActs& b = a.blk[l];
+        // x is complete only in block 0; later the MLP of the block before is still to be added to it.
+        if (l == 0)
+            layernorm_forward(b.attn_norm, b.attn_mean, b.attn_rstd, b.residual,
+                              w + p.attn_norm_weight, w + p.attn_norm_bias, B, T, C);
+        else
+            residual_layernorm_forward(b.residual, b.attn_norm, b.attn_mean, b.attn_rstd,
+                                       a.blk[l - 1].residual_mid, a.blk[l - 1].ffn_down,
+                                       w + p.attn_norm_weight, w + p.attn_norm_bias, B, T, C);
+        matmul_forward(b.qkv, nullptr, b.attn_norm, w + p.attn_qkv_weight, w + p.attn_qkv_bias, B, T, C, 3 * C);
+        attention_forward(b.attn, b.lse, b.qkv, B, T, C, c.NH);
+        matmul_forward(b.attn_output, nullptr, b.attn, w + p.attn_output_weight,
+                       w + p.attn_output_bias, B, T, C, C);
+        residual_layernorm_forward(b.residual_mid, b.ffn_norm, b.ffn_mean, b.ffn_rstd, b.residual,
+                                   b.attn_output, w + p.ffn_norm_weight, w + p.ffn_norm_bias, B, T, C);
+        matmul_forward(b.ffn_up, b.ffn_pre, b.ffn_norm, w + p.ffn_up_weight, w + p.ffn_up_bias, B, T, C, 4 * C);
+        matmul_forward(b.ffn_down, nullptr, b.ffn_up, w + p.ffn_down_weight, w + p.ffn_down_bias, B, T, 4 * C, C);
+    }
+    const BlockActs& last = a.blk[c.L - 1];
+    residual_layernorm_forward(a.residual, a.output_norm, a.mean, a.rstd, last.residual_mid, last.ffn_down,
+                               w + at.output_norm_weight, w + at.output_norm_bias, B, T, C);
+    matmul_forward(a.logits, nullptr, a.output_norm, w + at.token_embd, nullptr, B, T, C, c.Vp);
+}
+
+// The mean loss of the last forward() against targets (B, T), on the host. With dloss not 0, the logits become their
+// gradient, ready for backward(): dloss is 1 / (tokens of the whole step), over all its micro-batches.
+inline float cross_entropy(GPT2& model, const int* targets, float dloss) {
+    const Config& c = model.config;
+    Acts& a = model.acts;
+    int B = model.B, T = model.T;
+    for (int i = 0; i < B * T; i++)
+        if (targets[i] < 0 || targets[i] >= c.V)
+            fail("cross_entropy: target %d at row %d, position %d: expected 0 to %d (was the data made with "
+                 "another tokenizer?)", targets[i], i / T, i % T, c.V - 1);
+    to_device(a.targets, targets, sizeof(int) * B * T);
+    classifier(a.losses, dloss != 0 ? a.logits : nullptr, a.logits, a.targets, dloss, B, T, c.V, c.Vp);
+    std::vector<float> losses(B * T);
+    to_host(losses.data(), a.losses, sizeof(float) * B * T);
+    double sum = 0;
+    for (float loss : losses) sum += loss;
+    return (float)(sum / (B * T));
+}
+
+// ---- backward ---------------------------------------------------------------------------------------------
+
+// Adds the gradients of every parameter to grads, from the gradient that cross_entropy left in the logits. Each call
+// undoes one of forward's, the last first. dresidual is the gradient of the stream on its way down.
+inline void backward(GPT2& model) {
+    const Config c = model.config;
+    const int C = c.C, B = model.B, T = model.T;
+    const floatX* w = model.params;
+    float* dw = model.grads;
+    const Weights& at = model.at;
+    Acts& a = model.acts;
+    matmul_backward(a.dnorm, dw + at.token_embd, nullptr, a.logits, a.output_norm, w + at.token_embd,
+                    nullptr, B, T, C, c.Vp);
+    layernorm_backward(a.dresidual, dw + at.output_norm_weight, dw + at.output_norm_bias, a.dnorm,
+                       a.residual, w + at.output_norm_weight, a.mean, a.rstd, B, T, C);
+    for (int l = c.L - 1; l >= 0; l--) {
+        const BlockWeights& p = at.blk[l];
+        BlockActs& b = a.blk[l];
+        matmul_backward(a.dffn_up, dw + p.ffn_down_weight, dw + p.ffn_down_bias, a.dresidual, b.ffn_up,
+                        w + p.ffn_down_weight, b.ffn_pre, B, T, 4 * C, C);
+        matmul_backward(a.dnorm, dw + p.ffn_up_weight, dw + p.ffn_up_bias, a.dffn_up, b.ffn_norm,
+                        w + p.ffn_up_weight, nullptr, B, T, C, 4 * C);
+        residual_layernorm_backward(a.dresidual, dw + p.ffn_norm_weight, dw + p.ffn_norm_bias, a.dresidual,
+                                    a.dnorm, b.residual_mid, w + p.ffn_norm_weight, b.ffn_mean,
+                                    b.ffn_rstd, B, T, C);
+        matmul_backward(a.dattn, dw + p.attn_output_weight, dw + p.attn_output_bias, a.dresidual, b.attn,
+                        w + p.attn_output_weight, nullptr, B, T, C, C);
+        attention_backward(a.dqkv, a.D, a.dattn, b.qkv, b.attn, b.lse, B, T, C, c.NH);
+        matmul_backward(a.dnorm, dw + p.attn_qkv_weight, dw + p.attn_qkv_bias, a.dqkv, b.attn_norm,
+                        w + p.attn_qkv_weight, nullptr, B, T, C, 3 * C);
+        residual_layernorm_backward(a.dresidual, dw + p.attn_norm_weight, dw + p.attn_norm_bias, a.dresidual,
+                                    a.dnorm, b.residual, w + p.attn_norm_weight, b.attn_mean,
+                                    b.attn_rstd, B, T, C);
+    }
+    encoder_backward(dw + at.token_embd, dw + at.position_embd, a.dresidual, a.tokens, a.sorted, B, T, C);
+}
+
+// ---- update -----------------------------------------------------------------------------------------------
+
+inline void zero_grad(GPT2& model) {
+    device_zero(model.grads, model.space * sizeof(float));
+}
+
+// Multiplies all gradients by min(1, grad_clip / norm) (grad_clip 0: by 1), and moves every parameter one AdamW step.
+// norm is grad_norm's, which the caller has looked at first: a step with a norm that is not finite must not be taken.
+inline void update(GPT2& model, AdamW adamw, float norm, float grad_clip) {
+    adamw.grad_scale = grad_clip > 0 && norm > grad_clip ? grad_clip / norm : 1.0f;
+    double weight_decay = adamw.weight_decay;
+    for (const Param& p : model.table) {
+        adamw.weight_decay = p.decay ? weight_decay : 0;
+        adamw_update(model.params + p.offset, model.master + p.offset, model.grads + p.offset,
+                     model.m + p.offset, model.v + p.offset, p.count, adamw);
+    }
+}
