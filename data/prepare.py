@@ -1,0 +1,515 @@
+#!/usr/bin/env python3
+"""prepare.py - from text to token shards: prepare.py FILE... --tokenizer bpe:1024 --out DIR
+
+Reads any UTF-8 text, JSON arrays and JSONL, and writes into DIR
+    train_000.bin ... val_000.bin ...   the tokens: 256 int32 (20240520, 1, count), then uint16, little endian
+    tokenizer.gguf                      the vocabulary, for the trainer and for the runtime
+    manifest.json                       the sha256 of everything read and written, counts, licence, marks
+
+A text file is one document, unless lines that read <|endoftext|> separate several. A JSON array or JSONL
+file has a document per string, or per object in its --field. The end-of-text token precedes every document.
+
+Documents are streamed in pieces, so that a corpus may be larger than memory. A piece ends where a word
+ends and white space follows: GPT-2's pattern cuts there whatever else surrounds it, so the pieces'
+tokens are exactly the document's tokens.
+"""
+import argparse
+import array
+import codecs
+import collections
+import contextlib
+import json
+import math
+import os
+import re
+import shutil
+import sys
+
+import bpe
+import download
+import gguf
+from files import Failure, atomic_open, run, sha256_file, sync_folder
+
+BLOCK = 1 << 20
+SEPARATOR = re.compile(r"^<\|endoftext\|>\r?(?:\n|\Z)", re.M)
+SHARD_TOKENS = 100_000_000
+GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
+GPT2_SHA256 = {
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"}
+
+
+# ---- documents --------------------------------------------------------------------------------------
+# Each reader yields (starts a document, piece of text).
+
+def pieces(path, field):
+    name = path.lower()
+    if name.endswith((".json", ".jsonl", ".ndjson")):
+        first = next((c for block in read_blocks(path) for c in block.lstrip()[:1]), "")
+        values = json_array(path) if first == "[" else json_lines(path)
+        for number, value in enumerate(values, 1):
+            text = document_text(path, number, value, field)
+            if text.strip(bpe.WHITESPACE):
+                yield True, text
+    else:
+        yield from text_pieces(path)
+
+
+def read_blocks(path):
+    """The file as text, a block at a time. A byte order mark at its start is dropped."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with open(path, "rb") as f:
+        while True:
+            block = f.read(BLOCK)
+            try:
+                text = decoder.decode(block, final=not block)
+            except UnicodeDecodeError as e:   # e.object begins with what the last block left over
+                at = f.tell() - len(e.object) + e.start
+                raise Failure(f"{path}: byte {at}: 0x{e.object[e.start]:02x} is not UTF-8 here: {e.reason}"
+                              " (convert the file first, for example: iconv -f latin1 -t utf-8)")
+            if f.tell() == len(block):
+                text = text[text.startswith("\ufeff"):]
+            yield text
+            if not block:
+                return
+
+
+def whole_lines(blocks):
+    """The same text in parts that end with a line break."""
+    rest = []
+    for block in blocks:
+        end = block.rfind("\n") + 1
+        if end:
+            yield "".join(rest) + block[:end]
+            rest = []
+        rest.append(block[end:])
+    yield "".join(rest)
+
+
+def text_pieces(path):
+    carry, starts = "", True   # carry: white space that is only known to belong to the document, or a cut, later
+    for lines in whole_lines(read_blocks(path)):
+        for i, part in enumerate(SEPARATOR.split(lines)):
+            if i > 0:
+                if not starts and carry:
+                    yield False, carry
+                carry, starts = "", True   # a document of nothing but white space is none
+            text = carry + part
+            body = text.rstrip(bpe.WHITESPACE)
+            carry = text[len(body):]
+            if body:
+                yield starts, body
+                starts = False
+    if not starts and carry:
+        yield False, carry
+
+
+def json_lines(path):
+    number = 0
+    for lines in whole_lines(read_blocks(path)):
+        for line in lines.split("\n"):
+            number += 1
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except (ValueError, RecursionError) as e:
+                    raise Failure(f"{path}: line {number}: is not JSON: {e} (expected a string or an"
+                                  " object on each line, or one array in the whole file)")
+        number -= 1   # the parts end with a line break, so the last "line" is the next part's first
+
+
+def json_array(path):
+    """The elements of one large array, each parsed as soon as it is complete."""
+    decode = json.JSONDecoder().raw_decode
+    blocks = read_blocks(path)
+    text, at, ended = "", 0, False   # text[at:] is not parsed yet
+
+    def more():
+        """Reads at least as much again, so that a long element is not parsed from its start too often."""
+        nonlocal text, at, ended
+        parts, size = [text[at:]], 0
+        while not ended and size <= len(text) - at:
+            block = next(blocks, None)
+            ended = block is None
+            parts.append(block or "")
+            size += len(parts[-1])
+        text, at = "".join(parts), 0
+
+    def next_character():
+        nonlocal at
+        while True:
+            while at < len(text) and text[at] in " \t\r\n":
+                at += 1
+            if at < len(text):
+                return text[at]
+            if ended:
+                raise Failure(f"{path}: element {number + 1}: the file ends inside the array, expected a ]"
+                              " (was it cut short?)")
+            more()
+
+    number = 0
+    next_character()
+    at += 1   # the [
+    while next_character() != "]":
+        while True:
+            try:
+                value, end = decode(text, at)
+                break
+            except RecursionError:
+                raise Failure(f"{path}: element {number + 1}: is nested too deeply")
+            except ValueError as e:
+                cut = e.msg.startswith("Unterminated string") or e.pos > len(text) - 16
+                if ended or not cut:
+                    raise Failure(f"{path}: element {number + 1}: is not JSON: {e.msg}:"
+                                  f" {text[e.pos:][:40]!r}")
+                more()
+        at, number = end, number + 1
+        yield value
+        if next_character() == ",":
+            at += 1
+        elif text[at] != "]":
+            raise Failure(f"{path}: after element {number}: {text[at]!r}, expected a comma or a ]")
+    at += 1
+    if text[at:].strip() or any(block.strip() for block in blocks):
+        raise Failure(f"{path}: after the array's ]: more text, expected the end of the file")
+
+
+def document_text(path, number, value, field):
+    if isinstance(value, dict):
+        if field not in value:
+            raise Failure(f"{path}: document {number}: has no field {field!r}, only {', '.join(value)!r:.200}"
+                          " (name the right one with --field)")
+        value = value[field]
+    if not isinstance(value, str):
+        raise Failure(f"{path}: document {number}: {json.dumps(value):.60} is a {type(value).__name__}, expected"
+                      " a string, or an object with one")
+    # JSON can spell half of a surrogate pair, which no UTF-8 text can hold: it becomes U+FFFD.
+    return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+# ---- train or val -----------------------------------------------------------------------------------
+
+def plan(files, val_files, fraction, field):
+    """Looks at all documents once. Returns a function that yields them again and again, as ("train" or
+    "val", starts a document, piece), and how many characters there are in all."""
+    def all_pieces(paths):
+        return (piece for path in paths for piece in pieces(path, field))
+
+    documents = characters = 0
+    for starts, piece in all_pieces(files):
+        documents += starts
+        characters += len(piece)
+    if documents == 0:
+        raise Failure(f"{', '.join(files)}: no text in it")
+    total = characters + sum(len(piece) for _, piece in all_pieces(val_files))
+    lone = documents == 1 and fraction > 0 and not val_files
+    cut = nearest_line_break(all_pieces(files), (1 - fraction) * characters) if lone else None
+    if lone and not 0 < cut < characters:
+        raise Failure(f"{files[0]}: one document without a line break inside, so it cannot be split for validation"
+                      " (give --val FILE, or --val-fraction 0)")
+    val_documents = 0 if fraction == 0 or val_files else min(max(1, round(documents * fraction)), documents - 1)
+
+    def split():
+        at, index = 0, -1
+        for starts, piece in all_pieces(files):
+            index += starts
+            if lone:
+                i = max(0, min(len(piece), cut - at))
+                if i > 0:
+                    yield "train", starts, piece[:i]
+                if i < len(piece):
+                    yield "val", at <= cut, piece[i:]
+                at += len(piece)
+            else:   # every so many documents one for validation, evenly spread
+                val = (index + 1) * val_documents // documents > index * val_documents // documents
+                yield "val" if val else "train", starts, piece
+        for starts, piece in all_pieces(val_files):
+            yield "val", starts, piece
+
+    return split, total
+
+
+def nearest_line_break(parts, target):
+    """The position after the line break nearest to target, or 0 where there is none."""
+    best = at = 0
+    for _, piece in parts:
+        i = int(min(max(target - at, 0), len(piece)))
+        for position in (piece.rfind("\n", 0, i), piece.find("\n", i)):
+            if position >= 0 and (best == 0 or abs(at + position + 1 - target) < abs(best - target)):
+                best = at + position + 1
+        at += len(piece)
+    return best
+
+
+# ---- the tokenizer ----------------------------------------------------------------------------------
+
+def choose_tokenizer(spec, split, gpt2_dir):
+    """The tokenizer that --tokenizer asks for, its keys for tokenizer.gguf, and its name."""
+    if spec == "gpt2":
+        paths = {}
+        for name, sha256 in GPT2_SHA256.items():
+            if gpt2_dir:
+                paths[name] = os.path.join(gpt2_dir, name)
+                if os.path.exists(paths[name]):
+                    download.check(paths[name], sha256, "not OpenAI's file; use --tokenizer FILE.gguf for others")
+                else:
+                    raise Failure(f"{paths[name]}: missing (expected vocab.bpe and encoder.json there)")
+            else:
+                cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+                paths[name] = download.fetch(GPT2_URL + name, os.path.join(cache, "legible", name), sha256)
+        tokenizer = bpe.from_gpt2(paths["vocab.bpe"], paths["encoder.json"])
+    elif spec == "bytes":
+        tokenizer = bpe.from_merges([])
+    elif re.fullmatch(r"bpe:\d+", spec):
+        tokenizer = train_bpe(int(spec[4:]), split)
+    elif spec.endswith(".gguf"):
+        f = gguf.read(spec)
+        tokenizer = bpe.from_gguf(f)
+        if len(tokenizer.tokens) > 65536:
+            raise Failure(f"{spec}: {len(tokenizer.tokens)} tokens, but shards hold at most 65536 (uint16)")
+        own = {name: key for name, key in f.keys.items() if name.startswith("tokenizer.ggml.")}
+        return tokenizer, {**bpe.to_keys(tokenizer), **own}, f.value("general.name", "unnamed")
+    else:
+        raise Failure(f"--tokenizer {spec}: expected gpt2, bpe:N (such as bpe:1024), bytes, or a FILE.gguf")
+    return tokenizer, bpe.to_keys(tokenizer), spec
+
+
+def train_bpe(size, split):
+    if not 257 <= size <= 65536:
+        raise Failure(f"--tokenizer bpe:{size}: expected 257 (256 bytes and end-of-text) to 65536 (uint16)")
+    counts = collections.Counter()
+    for name, _, piece in split():
+        if name == "train":
+            counts.update(bpe.split(piece))
+    say(f"learning {size - 257} merges from {len(counts):,} distinct words")
+    merges = bpe.train(counts, size - 257)
+    if len(merges) < size - 257:
+        say(f"the merges ran out: after {len(merges)} of {size - 257}, no pair of tokens occurs twice any more;"
+            f" the vocabulary has {257 + len(merges)} tokens instead of {size}", keep=True)
+    return bpe.from_merges(merges)
+
+
+def fastest_encoder(tokenizer, sample):
+    """tiktoken where it is installed and gives the same ids, else bpe.py's own encoder. tiktoken takes a
+    token's id for its rank, so the ids must follow the order of the merges, as they do in GPT-2."""
+    try:
+        import tiktoken
+    except ImportError:
+        return tokenizer.encode, "bpe.py"
+    by_rank = [id for _, id in sorted(tokenizer.merges.values())]
+    if by_rank != sorted(set(by_rank)) or len(by_rank) + 257 != len(tokenizer.tokens):
+        return tokenizer.encode, "bpe.py"
+    ranks = {token: id for id, token in enumerate(tokenizer.tokens) if id != tokenizer.end_of_text}
+    fast = tiktoken.Encoding("own", pat_str=bpe.split_pattern(), mergeable_ranks=ranks,
+                             special_tokens={bpe.END_OF_TEXT: tokenizer.end_of_text})
+    if fast.encode_ordinary(sample) != tokenizer.encode(sample):
+        say("tiktoken gives other ids than bpe.py with this vocabulary, so it is not used", keep=True)
+        return tokenizer.encode, "bpe.py"
+    return fast.encode_ordinary, f"tiktoken {tiktoken.__version__}"
+
+
+# ---- shards -----------------------------------------------------------------------------------------
+
+class Shards:
+    """NAME_000.bin, NAME_001.bin ... in a folder, with at most `limit` tokens each."""
+
+    def __init__(self, folder, name, limit):
+        self.folder, self.name, self.limit = folder, name, limit
+        self.files, self.sizes, self.file = [], [], None
+
+    def add(self, tokens):
+        while tokens:
+            if self.file is None or self.sizes[-1] == self.limit:
+                self.close()
+                self.files.append(f"{self.name}_{len(self.files):03d}.bin")
+                self.sizes.append(0)
+                self.file = open(os.path.join(self.folder, self.files[-1]), "wb")
+                self.file.write(bytes(1024))   # the header's place
+            part, tokens = split_at(tokens, self.limit - self.sizes[-1])
+            self.file.write(little_endian(array.array("H", part)))
+            self.sizes[-1] += len(part)
+
+    def close(self):
+        if self.file:
+            self.file.seek(0)
+            self.file.write(little_endian(array.array("i", [20240520, 1, self.sizes[-1]] + [0] * 253)))
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
+            self.file = None
+
+    def paths(self):
+        return [os.path.join(self.folder, file) for file in self.files]
+
+
+def split_at(tokens, n):
+    return (tokens, []) if len(tokens) <= n else (tokens[:n], tokens[n:])
+
+
+def little_endian(numbers):
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+def write_shards(folder, split, total, encode, end_of_text, limit):
+    """Returns {"train": Shards, "val": Shards} and {"train": counts, "val": counts}."""
+    shards = {name: Shards(folder, name, limit) for name in ("train", "val")}
+    counts = {name: {"documents": 0, "bytes": 0, "tokens": 0} for name in shards}
+    done = shown = 0
+    for name, starts, piece in split():
+        tokens = [end_of_text] * starts + encode(piece)
+        shards[name].add(tokens)
+        counts[name]["documents"] += starts
+        counts[name]["bytes"] += len(piece.encode("utf-8"))
+        counts[name]["tokens"] += len(tokens)
+        done += len(piece)
+        if done - shown >= total / 100:
+            shown = done
+            say(f"{done / total:4.0%} of {total:,} characters")
+    for s in shards.values():
+        s.close()
+    return shards, counts
+
+
+# ---- the marks --------------------------------------------------------------------------------------
+
+def ngrams(paths, n):
+    """Counts of the n-grams in the shards, in parts of a bounded size: Counters to be added up."""
+    tail = array.array("H")
+    for path in paths:
+        with open(path, "rb") as f:
+            f.seek(1024)
+            for block in iter(lambda: f.read(2 * BLOCK), b""):
+                tokens = tail + little_endian(array.array("H", block))
+                yield collections.Counter(zip(*(tokens[i:] for i in range(n))))
+                tail = tokens[len(tokens) - min(n - 1, len(tokens)):]
+
+
+def entropy(n, vocabulary, train, val):
+    """What a model that looks at n-1 tokens and only counts would reach on val, in nats per token:
+        p(token | n-1 before it) = (count of the n-gram in train + 0.1) / (count of the n-1 + 0.1 * V)
+    A language model that does not go below has learned nothing about sentences. Only the n-grams that
+    val asks for are counted in train, so memory is bounded by val."""
+    asked = collections.Counter()
+    for part in ngrams(val, n):
+        asked.update(part)
+    if not asked:
+        return None
+    seen, contexts = dict.fromkeys(asked, 0), dict.fromkeys((gram[:-1] for gram in asked), 0)
+    for part in ngrams(train, n):
+        for gram, count in part.items():
+            if gram[:-1] in contexts:
+                contexts[gram[:-1]] += count
+                if gram in seen:
+                    seen[gram] += count
+    nats = sum(count * math.log((contexts[gram[:-1]] + 0.1 * vocabulary) / (seen[gram] + 0.1))
+               for gram, count in asked.items())
+    return nats / sum(asked.values())
+
+
+# ---- main -------------------------------------------------------------------------------------------
+
+def say(message, keep=False):
+    """Progress on stderr: on a terminal one line that is written over, unless it is to be kept."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{message}", end="\n" if keep else "", file=sys.stderr, flush=True)
+    elif keep:
+        print(message, file=sys.stderr, flush=True)
+
+
+def arguments(argv):
+    p = argparse.ArgumentParser(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                description=__doc__)
+    p.add_argument("files", nargs="+", metavar="FILE", help="UTF-8 text, .json (an array) or .jsonl")
+    p.add_argument("--out", required=True, metavar="DIR", help="where the shards go")
+    p.add_argument("--tokenizer", default="bpe:1024", metavar="WHICH",
+                   help="gpt2, bpe:N, bytes or a FILE.gguf (default bpe:1024)")
+    p.add_argument("--val", nargs="+", default=[], metavar="FILE", help="validation text, instead of a part of FILE")
+    p.add_argument("--val-fraction", type=float, metavar="F", help="the part kept for validation (default 0.1)")
+    p.add_argument("--field", default="text", help="the text's field in JSON objects (default text)")
+    p.add_argument("--gpt2-dir", metavar="DIR", help="a folder with GPT-2's vocab.bpe and encoder.json")
+    p.add_argument("--shard-tokens", type=int, default=SHARD_TOKENS, metavar="N",
+                   help=f"tokens in a shard (default {SHARD_TOKENS:,})")
+    p.add_argument("--licence", default="not stated", help="of the text, for the manifest")
+    a = p.parse_args(argv)
+    if a.val and a.val_fraction is not None:
+        raise Failure("--val-fraction: --val already says what to validate on; give one of the two")
+    a.val_fraction = 0.1 if a.val_fraction is None else a.val_fraction
+    if not 0 <= a.val_fraction < 1:
+        raise Failure(f"--val-fraction {a.val_fraction}: expected 0 or more, and less than 1")
+    if a.shard_tokens < 1:
+        raise Failure(f"--shard-tokens {a.shard_tokens}: expected 1 or more")
+    return a
+
+
+def build(a, argv, folder):
+    """Writes everything into folder, and returns the names in the order in which they may be moved."""
+    say("reading")
+    split, total = plan(a.files, a.val, a.val_fraction, a.field)
+    tokenizer, keys, name = choose_tokenizer(a.tokenizer, split, a.gpt2_dir)
+    sample = next(piece for _, _, piece in split())[:100_000]
+    encode, encoder = fastest_encoder(tokenizer, sample)
+    vocabulary = len(tokenizer.tokens)
+    shards, counts = write_shards(folder, split, total, encode, tokenizer.end_of_text, a.shard_tokens)
+    gguf.write(os.path.join(folder, "tokenizer.gguf"),
+               {"general.architecture": ("string", "gpt2"), "general.name": ("string", name), **keys})
+    say("measuring the marks")
+    train, val = shards["train"], shards["val"]
+    marks = {mark: entropy(n, vocabulary, train.paths(), val.paths())
+             for mark, n in (("bigram", 2), ("trigram", 3))}
+    manifest = {
+        "command": ["prepare.py", *argv],
+        "licence": a.licence,
+        "inputs": [{"file": path, "for": use, "bytes": os.path.getsize(path), "sha256": sha256_file(path)}
+                   for use, paths in (("train", a.files), ("val", a.val)) for path in paths],
+        "tokenizer": {"file": "tokenizer.gguf", "kind": name, "tokens": vocabulary,
+                      "end_of_text": tokenizer.end_of_text, "encoder": encoder,
+                      "sha256": sha256_file(os.path.join(folder, "tokenizer.gguf"))},
+        "shards": [{"file": file, "tokens": size, "sha256": sha256_file(path)} for s in (train, val)
+                   for file, size, path in zip(s.files, s.sizes, s.paths())],
+        "train": counts["train"], "val": counts["val"],
+        "marks_nats_per_token": marks}
+    with atomic_open(os.path.join(folder, "manifest.json"), "w", encoding="utf-8") as f:
+        json.dump(manifest, f, indent=1, ensure_ascii=False)
+        f.write("\n")
+    return train.files + val.files + ["tokenizer.gguf", "manifest.json"], manifest
+
+
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    a = arguments(argv)
+    os.makedirs(a.out, exist_ok=True)
+    folder = os.path.join(a.out, ".prepare.tmp")   # so what is in --out stays as it is until all is written
+    shutil.rmtree(folder, ignore_errors=True)      # of a run that was killed
+    os.mkdir(folder)
+    try:
+        names, manifest = build(a, argv, folder)
+        for name in names:
+            os.replace(os.path.join(folder, name), os.path.join(a.out, name))
+        for name in os.listdir(a.out):   # shards of an earlier run that had more of them
+            if re.fullmatch(r"(train|val)_\d{3,}\.bin", name) and name not in names:
+                os.remove(os.path.join(a.out, name))
+        sync_folder(a.out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    say("done")
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    report(a.out, manifest)
+
+
+def report(out, manifest):
+    for name in ("train", "val"):
+        c = manifest[name]
+        print(f"{name:6}{c['documents']:>10,} documents {c['bytes']:>14,} bytes {c['tokens']:>14,} tokens")
+    t, marks = manifest["tokenizer"], manifest["marks_nats_per_token"]
+    print(f"vocabulary {t['tokens']:,} tokens ({t['kind']}), encoded with {t['encoder']}")
+    if marks["trigram"] is not None:
+        print(f"marks on val, in nats per token: bigram {marks['bigram']:.4f}, trigram {marks['trigram']:.4f}")
+        print("(counting pairs and triples of tokens reaches these; a model should go below)")
+    print(f"written to {out}: {len(manifest['shards'])} shards, tokenizer.gguf, manifest.json")
+
+
+if __name__ == "__main__":
+    run(main)
