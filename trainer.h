@@ -342,6 +342,16 @@ inline std::vector<int64_t> find_checkpoints(const std::string& out) {
     return steps;
 }
 
+// What a crash left of a checkpoint that was being written or removed.
+inline void remove_unfinished(const std::string& out) {
+    std::error_code error;
+    for (auto& entry : std::filesystem::directory_iterator(out, error)) {
+        std::string name = entry.path().filename().string();
+        if (name.rfind("step-", 0) == 0 && name.size() > 4 && name.substr(name.size() - 4) == ".tmp")
+            std::filesystem::remove_all(entry.path(), error);
+    }
+}
+
 // Under a name that no one takes for a checkpoint first: a crash half way through leaves nothing that looks whole.
 inline void remove_folder(const std::string& path) {
     std::error_code error;
@@ -656,6 +666,7 @@ inline void open_run(Run& run, int argc, char** argv) {
     Gguf weights, state;
     if (o.resume) {
         if (checkpoints.empty()) fail("--resume: %s holds no checkpoint", o.out.c_str());
+        remove_unfinished(o.out);
         std::string folder = checkpoint_path(run, checkpoints.back());
         weights_path = folder + "/model.gguf";
         state = gguf_open(folder + "/optimizer.gguf");
