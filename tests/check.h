@@ -1,0 +1,215 @@
+// check.h - what the test programs share: counting, golden values, buffers with guards, and the bounds.
+//
+// The tests see a backend through layers.h alone: buffers are device memory, and floatX may be float or
+// bfloat16. So one source checks every backend; what it links with decides which.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+#include "../gguf.h"
+#include "../layers.h"
+#include "../numerics.h"
+
+typedef std::vector<float> Floats;
+
+// ---- counting -------------------------------------------------------------------------------------------
+
+// The state of a test program, all of it.
+struct Tally {
+    int passed = 0, failed = 0;
+    double worst = 0;          // the largest error since report() was last called, as a part of its bound
+    std::string worst_name;
+};
+inline Tally tally;
+
+// Counts one check; prints it if it fails.
+__attribute__((format(printf, 2, 3))) inline bool check(bool ok, const char* format, ...) {
+    (ok ? tally.passed : tally.failed)++;
+    if (ok) return true;
+    va_list args;
+    va_start(args, format);
+    printf("FAIL: ");
+    vprintf(format, args);
+    printf("\n");
+    va_end(args);
+    return false;
+}
+
+// error must not exceed bound; NaN does. Remembers the one that came closest.
+inline bool check_error(const std::string& name, double error, double bound) {
+    double part = bound > 0 ? error / bound : error > 0 ? INFINITY : error;
+    if (!(part <= tally.worst)) {
+        tally.worst = part;
+        tally.worst_name = name;
+    }
+    return check(error <= bound, "%s: error %.3g, allowed %.3g", name.c_str(), error, bound);
+}
+
+// One line about what was checked since the last: how much of the bounds was used.
+inline void report(const char* what) {
+    if (tally.worst_name.empty()) printf("%-24s\n", what);
+    else printf("%-24s largest error %.2f of its bound (%s)\n", what, tally.worst, tally.worst_name.c_str());
+    tally.worst = 0;
+    tally.worst_name.clear();
+}
+
+// The last line of every test program, and its exit code.
+inline int finish() {
+    printf("%d passed, %d failed\n", tally.passed, tally.failed);
+    return tally.failed ? 1 : 0;
+}
+
+// ---- golden values ---------------------------------------------------------------------------------------
+
+inline const GgufTensor& golden_tensor(const Gguf& file, const std::string& name) {
+    const GgufTensor* t = gguf_tensor(file, name);
+    if (!t) fail("%s: tensor %s: missing (run tests/reference.py)", file.file.path.c_str(), name.c_str());
+    return *t;
+}
+
+inline Floats golden_floats(const Gguf& file, const std::string& name) {
+    const GgufTensor& t = golden_tensor(file, name);
+    Floats values(t.count);
+    gguf_to_float(values.data(), t, 0, t.count);
+    return values;
+}
+
+inline std::vector<int> golden_ints(const Gguf& file, const std::string& name) {
+    const GgufTensor& t = golden_tensor(file, name);
+    if (t.type != GGML_I32) fail("%s: tensor %s: expected I32", file.file.path.c_str(), name.c_str());
+    std::vector<int> values(t.count);
+    memcpy(values.data(), t.data, sizeof(int) * t.count);
+    return values;
+}
+
+inline std::vector<double> golden_doubles(const Gguf& file, const std::string& name) {
+    const GgufTensor& t = golden_tensor(file, name);
+    if (t.type != GGML_F64) fail("%s: tensor %s: expected F64", file.file.path.c_str(), name.c_str());
+    std::vector<double> values(t.count);
+    memcpy(values.data(), t.data, sizeof(double) * t.count);
+    return values;
+}
+
+// ---- buffers ---------------------------------------------------------------------------------------------
+
+// Device memory for one case of a test, between two guards that must keep their bytes.
+const size_t GUARD = 64;
+const int GUARD_BYTE = 0xa5;
+
+struct Buffer {
+    char* base;
+    size_t bytes;
+};
+inline std::vector<Buffer> buffers;   // those in use; free_buffers() looks after them
+
+inline void* put_bytes(const void* host, size_t bytes) {
+    std::vector<char> image(bytes + 2 * GUARD, (char)GUARD_BYTE);
+    memcpy(image.data() + GUARD, host, bytes);
+    Buffer b = {(char*)device_alloc(image.size()), bytes};
+    to_device(b.base, image.data(), image.size());
+    buffers.push_back(b);
+    return b.base + GUARD;
+}
+
+inline void free_buffers(const std::string& name) {
+    for (const Buffer& b : buffers) {
+        std::vector<char> image(b.bytes + 2 * GUARD);
+        to_host(image.data(), b.base, image.size());
+        bool intact = true;
+        for (size_t i = 0; i < GUARD; i++)
+            intact &= image[i] == (char)GUARD_BYTE && image[GUARD + b.bytes + i] == (char)GUARD_BYTE;
+        check(intact, "%s: wrote outside a buffer of %zu bytes", name.c_str(), b.bytes);
+        device_free(b.base);
+    }
+    buffers.clear();
+}
+
+inline int* put_ints(const std::vector<int>& host) {
+    return (int*)put_bytes(host.data(), sizeof(int) * host.size());
+}
+
+inline float* put_floats(const Floats& host) {
+    return (float*)put_bytes(host.data(), sizeof(float) * host.size());
+}
+
+inline floatX* put(const Floats& host) {
+    std::vector<floatX> rounded(host.size());
+    for (size_t i = 0; i < host.size(); i++) rounded[i] = (floatX)host[i];
+    return (floatX*)put_bytes(rounded.data(), sizeof(floatX) * host.size());
+}
+
+inline Floats get_floats(const float* device, size_t n) {
+    Floats host(n);
+    to_host(host.data(), device, sizeof(float) * n);
+    return host;
+}
+
+inline Floats get(const floatX* device, size_t n) {
+    std::vector<floatX> rounded(n);
+    to_host(rounded.data(), device, sizeof(floatX) * n);
+    Floats host(n);
+    for (size_t i = 0; i < n; i++) host[i] = (float)rounded[i];
+    return host;
+}
+
+// Where a result will be written: NaN until then, so that an element left out shows.
+inline floatX* room(size_t n) {
+    return put(Floats(n, NAN));
+}
+
+inline float* room_floats(size_t n) {
+    return put_floats(Floats(n, NAN));
+}
+
+// ---- comparing -------------------------------------------------------------------------------------------
+
+// The largest relative error of one rounding, in float and in floatX.
+const double ROUND_FLOAT = 0x1p-24;
+const double ROUND_X = sizeof(floatX) == 4 ? 0x1p-24 : 0x1p-9;
+
+// got must be `times` the golden tensor `name`, each element within
+//     (4 roundings to floatX + 2 sqrt(terms) roundings to float) * its scale.
+// A sum of n terms in float errs by n roundings of sum |term| at worst; roundings are independent enough that
+// sqrt(n) is what happens. reference.py computes the scale, which is that sum |term|.
+inline void compare(const Gguf& golden, const std::string& name, const Floats& got, double terms, int times = 1) {
+    Floats want = golden_floats(golden, name), scale = golden_floats(golden, name + ".scale");
+    double roundings = 4 * ROUND_X + 2 * sqrt(terms) * ROUND_FLOAT;
+    if (!check(got.size() == want.size(), "%s: %zu elements, expected %zu", name.c_str(), got.size(), want.size()))
+        return;
+    size_t worst = 0;
+    double worst_part = -1;
+    for (size_t i = 0; i < want.size(); i++) {
+        double part = fabs((double)got[i] - (double)times * want[i]) / (times * roundings * scale[i] + 1e-37);
+        if (!(part <= worst_part)) {
+            worst = i;
+            worst_part = part;
+            if (part != part) break;
+        }
+    }
+    if (!check_error(name, worst_part, 1))
+        printf("      element %zu is %.9g, expected %.9g; errors are given as parts of the bound %.3g\n", worst,
+               got[worst], times * want[worst], times * roundings * scale[worst]);
+}
+
+inline void check_same(const std::string& name, const Floats& a, const Floats& b) {
+    bool same = a.size() == b.size() && memcmp(a.data(), b.data(), sizeof(float) * a.size()) == 0;
+    check(same, "%s: not the same bits", name.c_str());
+}
+
+inline double norm(const Floats& x) {
+    double sum = 0;
+    for (float v : x) sum += (double)v * v;
+    return sqrt(sum);
+}
+
+inline Floats random_floats(uint64_t seed, size_t n, float deviation) {
+    Rng rng = {seed};
+    Floats x(n);
+    for (float& v : x) v = (float)(floatX)(deviation * normal(rng));
+    return x;
+}

@@ -1,0 +1,547 @@
+// test_layers.cpp - every layer of layers.h, forward and backward, on the backend that it is linked with:
+//
+//     golden values    of PyTorch, on odd shapes (reference.py; tests/golden/layers.gguf)
+//     differences      each gradient, element by element, against the slope of the layer's own forward
+//     the contract     what is overwritten, what is added to, what may alias, what may be null
+//     threads          the same bits with 1, 2 and 3 threads
+//
+//     test_layers [tests/golden]
+#include "check.h"
+
+static Gguf golden;
+
+// The sizes of case i of a layer; empty after the last. PREFIX is what its tensors' names begin with.
+static std::vector<int> sizes_of(const char* layer, int i, std::string& prefix) {
+    std::string key = text("%s.%d", layer, i);
+    prefix = key + ".";
+    if (!gguf_key(golden, key)) {
+        if (i == 0) fail("%s: key %s: missing (run tests/reference.py)", golden.file.path.c_str(), key.c_str());
+        return {};
+    }
+    std::vector<int> sizes;
+    for (int64_t size : gguf_ints(golden, key)) sizes.push_back((int)size);
+    return sizes;
+}
+
+static Floats values(const std::string& name) {
+    return golden_floats(golden, name);
+}
+
+// The rows 0 .. n-1 ordered by token, as the encoder's backward wants them.
+static std::vector<int> sort_rows(const std::vector<int>& tokens) {
+    std::vector<int> rows;
+    int V = 0;
+    for (int token : tokens) V = std::max(V, token + 1);
+    for (int v = 0; v < V; v++)
+        for (size_t n = 0; n < tokens.size(); n++)
+            if (tokens[n] == v) rows.push_back((int)n);
+    return rows;
+}
+
+// ---- finite differences ------------------------------------------------------------------------------------
+
+// Compares gradient with the slope of loss(x) in every direction of an axis:
+//     f'(x) = (8 (f(x+h) - f(x-h)) - (f(x+2h) - f(x-2h))) / 12h + O(h^4)
+// h is a power of two, so that x + h is exact; the order 4 allows an h so large that float32's rounding, divided
+// by h, stays small. In bfloat16 no h is good enough, and golden values must do.
+static void differences(const std::string& name, Floats x, const Floats& gradient,
+                        const std::function<double(const Floats&)>& loss) {
+    if (sizeof(floatX) != sizeof(float)) return;
+    const float h = 1.0f / 16;
+    double rms = norm(gradient) / sqrt((double)gradient.size());
+    for (size_t i = 0; i < x.size(); i++) {
+        float kept = x[i];
+        double f[5];
+        for (int k : {-2, -1, 1, 2}) {
+            x[i] = kept + k * h;
+            f[k + 2] = loss(x);
+        }
+        x[i] = kept;
+        double slope = (8 * (f[3] - f[1]) - (f[4] - f[0])) / (12 * (double)h);
+        check_error(text("%s[%zu] by differences", name.c_str(), i), fabs(slope - gradient[i]),
+                    1e-4 * (rms + fabs(gradient[i])) + 1e-6);
+    }
+}
+
+// sum(a * b), the loss whose gradient with respect to a is b.
+static double inner(const Floats& a, const Floats& b) {
+    double sum = 0;
+    for (size_t i = 0; i < a.size(); i++) sum += (double)a[i] * b[i];
+    return sum;
+}
+
+// ---- encoder -----------------------------------------------------------------------------------------------
+
+static void test_encoder() {
+    std::string p;
+    for (int i = 0;; i++) {
+        std::vector<int> s = sizes_of("encoder", i, p);
+        if (s.empty()) break;
+        int B = s[0], T = s[1], C = s[2], V = s[3], N = B * T;
+        std::vector<int> token_list = golden_ints(golden, p + "tokens");
+        int *tokens = put_ints(token_list), *sorted = put_ints(sort_rows(token_list));
+        floatX *wte = put(values(p + "wte")), *wpe = put(values(p + "wpe")), *dout = put(values(p + "dout"));
+        floatX* out = room(N * C);
+        encoder_forward(out, tokens, wte, wpe, B, T, C);
+        compare(golden, p + "out", get(out, N * C), 2);
+
+        float *dwte = put_floats(Floats(V * C)), *dwpe = put_floats(Floats((T + 1) * C));
+        for (int times = 1; times <= 2; times++) {   // the second call adds to the first's result
+            encoder_backward(dwte, dwpe, dout, tokens, sorted, B, T, C);
+            compare(golden, p + "dwte", get_floats(dwte, V * C), times * N, times);
+            compare(golden, p + "dwpe", get_floats(dwpe, (T + 1) * C), times * B, times);
+        }
+        free_buffers(p);
+    }
+    report("encoder");
+}
+
+static void encoder_differences() {
+    const int B = 2, T = 3, C = 5, V = 4, N = B * T;
+    std::vector<int> list = {1, 3, 1, 0, 1, 3};
+    Floats te = random_floats(1, V * C, 1), pe = random_floats(2, T * C, 1), d = random_floats(3, N * C, 1);
+    int *tokens = put_ints(list), *sorted = put_ints(sort_rows(list));
+    float *dwte = put_floats(Floats(V * C)), *dwpe = put_floats(Floats(T * C));
+    floatX *wte = put(te), *wpe = put(pe), *out = room(N * C);
+    encoder_backward(dwte, dwpe, put(d), tokens, sorted, B, T, C);
+    auto loss = [&](floatX* slot, const Floats& x) {
+        to_device(slot, x.data(), sizeof(float) * x.size());
+        encoder_forward(out, tokens, wte, wpe, B, T, C);
+        return inner(get(out, N * C), d);
+    };
+    differences("encoder dwte", te, get_floats(dwte, V * C), [&](const Floats& x) { return loss(wte, x); });
+    loss(wte, te);
+    differences("encoder dwpe", pe, get_floats(dwpe, T * C), [&](const Floats& x) { return loss(wpe, x); });
+    free_buffers("encoder differences");
+    report("encoder, differences");
+}
+
+// ---- layernorm ---------------------------------------------------------------------------------------------
+
+static void test_layernorm() {
+    std::string p;
+    for (int i = 0;; i++) {
+        std::vector<int> s = sizes_of("layernorm", i, p);
+        if (s.empty()) break;
+        int B = s[0], T = s[1], C = s[2], N = B * T;
+        floatX *inp = put(values(p + "inp")), *dout = put(values(p + "dout")), *out = room(N * C);
+        floatX *weight = put(values(p + "weight")), *bias = put(values(p + "bias"));
+        float *mean = room_floats(N), *rstd = room_floats(N);
+        layernorm_forward(out, mean, rstd, inp, weight, bias, B, T, C);
+        compare(golden, p + "out", get(out, N * C), C);
+        compare(golden, p + "mean", get_floats(mean, N), C);
+        compare(golden, p + "rstd", get_floats(rstd, N), C);
+        floatX* same = put(values(p + "inp"));
+        layernorm_forward(same, mean, rstd, same, weight, bias, B, T, C);
+        check_same(p + "out == inp", get(same, N * C), get(out, N * C));
+
+        floatX* dinp = room(N * C);
+        float *dweight = put_floats(Floats(C)), *dbias = put_floats(Floats(C));
+        for (int times = 1; times <= 2; times++) {
+            layernorm_backward(dinp, dweight, dbias, dout, inp, weight, mean, rstd, B, T, C);
+            compare(golden, p + "dinp", get(dinp, N * C), C);
+            compare(golden, p + "dweight", get_floats(dweight, C), times * N, times);
+            compare(golden, p + "dbias", get_floats(dbias, C), times * N, times);
+        }
+        Floats expected = get(dinp, N * C), weight_sum = get_floats(dweight, C);
+        float *dweight2 = put_floats(Floats(C)), *dbias2 = put_floats(Floats(C));
+        layernorm_backward(dout, dweight2, dbias2, dout, inp, weight, mean, rstd, B, T, C);
+        check_same(p + "dinp == dout", get(dout, N * C), expected);
+        compare(golden, p + "dweight", get_floats(dweight2, C), N);
+        compare(golden, p + "dbias", get_floats(dbias2, C), N);
+        free_buffers(p);
+    }
+    report("layernorm");
+}
+
+static void test_residual_layernorm() {
+    std::string p;
+    for (int i = 0;; i++) {
+        std::vector<int> s = sizes_of("residual_layernorm", i, p);
+        if (s.empty()) break;
+        int B = s[0], T = s[1], C = s[2], N = B * T;
+        floatX *inp1 = put(values(p + "inp1")), *inp2 = put(values(p + "inp2"));
+        floatX *dresidual = put(values(p + "dresidual")), *dout = put(values(p + "dout"));
+        floatX *weight = put(values(p + "weight")), *bias = put(values(p + "bias"));
+        floatX *residual = room(N * C), *out = room(N * C), *dinp = room(N * C);
+        float *mean = room_floats(N), *rstd = room_floats(N);
+        residual_layernorm_forward(residual, out, mean, rstd, inp1, inp2, weight, bias, B, T, C);
+        compare(golden, p + "residual", get(residual, N * C), 2);
+        compare(golden, p + "out", get(out, N * C), C);
+        compare(golden, p + "mean", get_floats(mean, N), C);
+        compare(golden, p + "rstd", get_floats(rstd, N), C);
+        Floats sum = get(residual, N * C), normed = get(out, N * C);
+
+        float *dweight = put_floats(Floats(C)), *dbias = put_floats(Floats(C));
+        for (int times = 1; times <= 2; times++) {
+            residual_layernorm_backward(dinp, dweight, dbias, dresidual, dout, residual, weight, mean, rstd, B, T, C);
+            compare(golden, p + "dinp", get(dinp, N * C), C);
+            compare(golden, p + "dweight", get_floats(dweight, C), times * N, times);
+            compare(golden, p + "dbias", get_floats(dbias, C), times * N, times);
+        }
+        residual_layernorm_backward(dresidual, dweight, dbias, dresidual, dout, residual, weight, mean, rstd, B, T, C);
+        check_same(p + "dinp == dresidual", get(dresidual, N * C), get(dinp, N * C));
+
+        residual_layernorm_forward(inp1, out, mean, rstd, inp1, inp2, weight, bias, B, T, C);
+        check_same(p + "residual == inp1", get(inp1, N * C), sum);
+        check_same(p + "residual == inp1, out", get(out, N * C), normed);
+        floatX* again = put(values(p + "inp1"));
+        residual_layernorm_forward(inp2, out, mean, rstd, again, inp2, weight, bias, B, T, C);
+        check_same(p + "residual == inp2", get(inp2, N * C), sum);
+        free_buffers(p);
+    }
+    report("residual_layernorm");
+}
+
+// residual_layernorm's backward is layernorm's with one more term, so differences of it check both.
+static void layernorm_differences() {
+    const int B = 2, T = 2, C = 9, N = B * T;
+    Floats x1 = random_floats(4, N * C, 1), x2 = random_floats(5, N * C, 1), w = random_floats(6, C, 1);
+    Floats b = random_floats(7, C, 1), d = random_floats(8, N * C, 1), dr = random_floats(9, N * C, 1);
+    floatX *inp1 = put(x1), *inp2 = put(x2), *weight = put(w), *bias = put(b);
+    floatX *residual = room(N * C), *out = room(N * C), *dinp = room(N * C);
+    float *mean = room_floats(N), *rstd = room_floats(N);
+    float *dweight = put_floats(Floats(C)), *dbias = put_floats(Floats(C));
+    auto loss = [&](floatX* slot, const Floats& x) {
+        to_device(slot, x.data(), sizeof(float) * x.size());
+        residual_layernorm_forward(residual, out, mean, rstd, inp1, inp2, weight, bias, B, T, C);
+        return inner(get(out, N * C), d) + inner(get(residual, N * C), dr);
+    };
+    loss(inp1, x1);
+    residual_layernorm_backward(dinp, dweight, dbias, put(dr), put(d), residual, weight, mean, rstd, B, T, C);
+    differences("layernorm dinp", x1, get(dinp, N * C), [&](const Floats& x) { return loss(inp1, x); });
+    loss(inp1, x1);
+    differences("layernorm dweight", w, get_floats(dweight, C), [&](const Floats& x) { return loss(weight, x); });
+    loss(weight, w);
+    differences("layernorm dbias", b, get_floats(dbias, C), [&](const Floats& x) { return loss(bias, x); });
+    free_buffers("layernorm differences");
+    report("layernorm, differences");
+}
+
+// ---- matmul ------------------------------------------------------------------------------------------------
+
+static void test_matmul() {
+    std::string p;
+    for (int i = 0;; i++) {
+        std::vector<int> s = sizes_of("matmul", i, p);
+        if (s.empty()) break;
+        int B = s[0], T = s[1], C = s[2], OC = s[3], N = B * T;
+        floatX *inp = put(values(p + "inp")), *dout = put(values(p + "dout"));
+        floatX *weight = put(values(p + "weight")), *bias = put(values(p + "bias"));
+        floatX *out = room(N * OC), *pre = room(N * OC), *activated = room(N * OC);
+        matmul_forward(out, nullptr, inp, weight, bias, B, T, C, OC);
+        compare(golden, p + "out", get(out, N * OC), C);
+        matmul_forward(activated, pre, inp, weight, bias, B, T, C, OC);
+        compare(golden, p + "out", get(pre, N * OC), C);
+        compare(golden, p + "gelu", get(activated, N * OC), C);
+        floatX *unbiased = room(N * OC), *zero_bias = room(N * OC);
+        matmul_forward(unbiased, nullptr, inp, weight, nullptr, B, T, C, OC);
+        matmul_forward(zero_bias, nullptr, inp, weight, put(Floats(OC)), B, T, C, OC);
+        check_same(p + "no bias", get(unbiased, N * OC), get(zero_bias, N * OC));
+
+        floatX* dinp = room(N * C);
+        float *dweight = put_floats(Floats(OC * C)), *dbias = put_floats(Floats(OC));
+        for (int times = 1; times <= 2; times++) {
+            matmul_backward(dinp, dweight, dbias, dout, inp, weight, nullptr, B, T, C, OC);
+            compare(golden, p + "dinp", get(dinp, N * C), OC);
+            compare(golden, p + "dweight", get_floats(dweight, OC * C), times * N, times);
+            compare(golden, p + "dbias", get_floats(dbias, OC), times * N, times);
+        }
+        // With inp = gelu(pre_gelu), dinp is pre_gelu's gradient. dweight does not depend on it.
+        floatX* dpre = room(N * C);
+        float* dweight2 = put_floats(Floats(OC * C));
+        matmul_backward(dpre, dweight2, nullptr, dout, inp, weight, put(values(p + "pre_gelu")), B, T, C, OC);
+        compare(golden, p + "dpre_gelu", get(dpre, N * C), OC);
+        compare(golden, p + "dweight", get_floats(dweight2, OC * C), N);
+        float *dweight3 = put_floats(Floats(OC * C)), *dbias3 = put_floats(Floats(OC));
+        matmul_backward(nullptr, dweight3, dbias3, dout, inp, weight, nullptr, B, T, C, OC);
+        check_same(p + "dinp null: dweight", get_floats(dweight3, OC * C), get_floats(dweight2, OC * C));
+        compare(golden, p + "dbias", get_floats(dbias3, OC), N);
+        free_buffers(p);
+    }
+    report("matmul");
+}
+
+static void matmul_differences() {
+    const int B = 1, T = 4, C = 6, OC = 5, N = B * T;
+    Floats x = random_floats(10, N * C, 1), w = random_floats(11, OC * C, 1), b = random_floats(12, OC, 1);
+    Floats d = random_floats(13, N * OC, 1), identity(C * C);
+    for (int c = 0; c < C; c++) identity[c * C + c] = 1;
+    floatX *pre = put(x), *weight = put(w), *bias = put(b), *eye = put(identity);
+    floatX *same = room(N * C), *inp = room(N * C), *out = room(N * OC), *dpre = room(N * C);
+    float *dweight = put_floats(Floats(OC * C)), *dbias = put_floats(Floats(OC));
+    auto loss = [&](floatX* slot, const Floats& x) {
+        to_device(slot, x.data(), sizeof(float) * x.size());
+        matmul_forward(inp, same, pre, eye, nullptr, B, T, C, C);   // inp = gelu(pre)
+        matmul_forward(out, nullptr, inp, weight, bias, B, T, C, OC);
+        return inner(get(out, N * OC), d);
+    };
+    loss(pre, x);
+    matmul_backward(dpre, dweight, dbias, put(d), inp, weight, pre, B, T, C, OC);
+    Floats got = get(dpre, N * C), dw = get_floats(dweight, OC * C), db = get_floats(dbias, OC);
+    differences("matmul dpre_gelu", x, got, [&](const Floats& v) { return loss(pre, v); });
+    loss(pre, x);
+    differences("matmul dweight", w, dw, [&](const Floats& v) { return loss(weight, v); });
+    loss(weight, w);
+    differences("matmul dbias", b, db, [&](const Floats& v) { return loss(bias, v); });
+    free_buffers("matmul differences");
+    report("matmul, differences");
+}
+
+// ---- attention ---------------------------------------------------------------------------------------------
+
+static void test_attention() {
+    std::string p;
+    for (int i = 0;; i++) {
+        std::vector<int> s = sizes_of("attention", i, p);
+        if (s.empty()) break;
+        int B = s[0], T = s[1], C = s[2], NH = s[3], N = B * T, terms = T + C / NH;
+        floatX *qkv = put(values(p + "qkv")), *dout = put(values(p + "dout"));
+        floatX *out = room(N * C), *dqkv = room(N * 3 * C);
+        float *lse = room_floats(N * NH), *D = room_floats(N * NH);
+        attention_forward(out, lse, qkv, B, T, C, NH);
+        compare(golden, p + "out", get(out, N * C), terms);
+        compare(golden, p + "lse", get_floats(lse, N * NH), terms);
+        attention_backward(dqkv, D, dout, qkv, out, lse, B, T, C, NH);
+        compare(golden, p + "dqkv", get(dqkv, N * 3 * C), terms);
+        Floats first = get(dqkv, N * 3 * C);
+        attention_backward(dqkv, D, dout, qkv, out, lse, B, T, C, NH);
+        check_same(p + "dqkv is overwritten", get(dqkv, N * 3 * C), first);
+        free_buffers(p);
+    }
+    report("attention");
+}
+
+static void attention_differences() {
+    const int B = 2, T = 4, C = 6, NH = 2, N = B * T;
+    Floats x = random_floats(14, N * 3 * C, 1), d = random_floats(15, N * C, 1);
+    floatX *qkv = put(x), *out = room(N * C), *dqkv = room(N * 3 * C);
+    float *lse = room_floats(N * NH), *D = room_floats(N * NH);
+    auto loss = [&](const Floats& x) {
+        to_device(qkv, x.data(), sizeof(float) * x.size());
+        attention_forward(out, lse, qkv, B, T, C, NH);
+        return inner(get(out, N * C), d);
+    };
+    loss(x);
+    attention_backward(dqkv, D, put(d), qkv, out, lse, B, T, C, NH);
+    differences("attention dqkv", x, get(dqkv, N * 3 * C), loss);
+    free_buffers("attention differences");
+    report("attention, differences");
+}
+
+// A position's output must not change by a bit when the future does.
+static void attention_is_causal() {
+    const int B = 1, T = 70, C = 8, NH = 2;
+    Floats x = random_floats(16, T * 3 * C, 1);
+    floatX *out = room(T * C), *qkv = put(x);
+    float* lse = room_floats(T * NH);
+    attention_forward(out, lse, qkv, B, T, C, NH);
+    Floats before = get(out, T * C);
+    for (int t : {0, 1, 31, 63, 64, 68}) {   // 64 is where blocks of queries end
+        Floats changed = x;
+        for (size_t i = (t + 1) * 3 * C; i < changed.size(); i++) changed[i] += 1;
+        attention_forward(out, lse, put(changed), B, T, C, NH);
+        Floats after = get(out, T * C);
+        check_same(text("attention: outputs up to position %d", t), Floats(after.begin(), after.begin() + (t + 1) * C),
+                   Floats(before.begin(), before.begin() + (t + 1) * C));
+        bool differs = memcmp(&after[(t + 1) * C], &before[(t + 1) * C], sizeof(float) * C) != 0;
+        check(differs, "attention: position %d does not see itself", t + 1);
+    }
+    free_buffers("attention is causal");
+    report("attention, causality");
+}
+
+// ---- classifier ---------------------------------------------------------------------------------------------
+
+// Logits (N, V) to (N, Vp), with numbers in the padding that must not matter.
+static Floats pad_rows(const Floats& x, int N, int V, int Vp, float filler) {
+    Floats padded(N * Vp, filler);
+    for (int n = 0; n < N; n++) memcpy(&padded[n * Vp], &x[n * V], sizeof(float) * V);
+    return padded;
+}
+
+static Floats cut_rows(const std::string& name, const Floats& x, int N, int V, int Vp) {
+    Floats cut;
+    bool zero = true;
+    for (int n = 0; n < N; n++) {
+        cut.insert(cut.end(), x.begin() + n * Vp, x.begin() + n * Vp + V);
+        for (int v = V; v < Vp; v++) zero &= x[n * Vp + v] == 0;
+    }
+    check(zero, "%s: the padding's gradient is not 0", name.c_str());
+    return cut;
+}
+
+static void test_classifier() {
+    std::string p;
+    for (int i = 0;; i++) {
+        std::vector<int> s = sizes_of("classifier", i, p);
+        if (s.empty()) break;
+        int B = s[0], T = s[1], V = s[2], Vp = (V + 127) / 128 * 128, N = B * T;
+        Floats x = pad_rows(values(p + "logits"), N, V, Vp, 1e4f);
+        int* targets = put_ints(golden_ints(golden, p + "targets"));
+        float dloss = values(p + "dloss")[0];
+        floatX *logits = put(x), *dlogits = room(N * Vp);
+        float *losses = room_floats(N), *losses2 = room_floats(N), *losses3 = room_floats(N);
+        classifier(losses, dlogits, logits, targets, dloss, B, T, V, Vp);
+        compare(golden, p + "losses", get_floats(losses, N), V);
+        compare(golden, p + "dlogits", cut_rows(p + "dlogits", get(dlogits, N * Vp), N, V, Vp), V);
+        check_same(p + "logits are kept", get(logits, N * Vp), x);
+        classifier(losses2, nullptr, logits, targets, dloss, B, T, V, Vp);
+        check_same(p + "dlogits null", get_floats(losses2, N), get_floats(losses, N));
+        classifier(losses3, logits, logits, targets, dloss, B, T, V, Vp);
+        check_same(p + "dlogits == logits", get(logits, N * Vp), get(dlogits, N * Vp));
+        check_same(p + "dlogits == logits, losses", get_floats(losses3, N), get_floats(losses, N));
+        free_buffers(p);
+    }
+    report("classifier");
+}
+
+static void classifier_differences() {
+    const int B = 1, T = 3, V = 7, Vp = 128, N = B * T;
+    const float dloss = 0.25f;
+    Floats x = random_floats(17, N * V, 1);
+    int* targets = put_ints({2, 0, 6});
+    floatX *logits = put(pad_rows(x, N, V, Vp, 0)), *dlogits = room(N * Vp);
+    float* losses = room_floats(N);
+    classifier(losses, dlogits, logits, targets, dloss, B, T, V, Vp);
+    Floats gradient = cut_rows("classifier", get(dlogits, N * Vp), N, V, Vp);
+    differences("classifier dlogits", x, gradient, [&](const Floats& x) {
+        Floats padded = pad_rows(x, N, V, Vp, 0);
+        to_device(logits, padded.data(), sizeof(float) * N * Vp);
+        classifier(losses, nullptr, logits, targets, dloss, B, T, V, Vp);
+        return inner(get_floats(losses, N), Floats(N, dloss));
+    });
+    free_buffers("classifier differences");
+    report("classifier, differences");
+}
+
+// ---- the optimizer ------------------------------------------------------------------------------------------
+
+static void test_grad_norm() {
+    for (size_t n : {1, 2, 7, 1000, 65536, 65537, 300001}) {
+        Floats x = random_floats(18, n, 3);
+        double want = norm(x), got = grad_norm(put_floats(x), n);
+        check_error(text("grad_norm of %zu", n), fabs(got - want), want * (2 + 0.01 * sqrt((double)n)) * ROUND_FLOAT);
+        free_buffers("grad_norm");
+    }
+    check(grad_norm(put_floats(Floats(5)), 5) == 0, "grad_norm of zeros is not 0");
+    check(std::isnan(grad_norm(put_floats({1, NAN, 2}), 3)), "grad_norm loses a NaN");
+    check(std::isinf(grad_norm(put_floats({1, INFINITY}), 2)), "grad_norm loses an infinity");
+    free_buffers("grad_norm");
+    report("grad_norm");
+}
+
+static void test_adamw() {
+    std::string p;
+    for (int i = 0;; i++) {
+        std::vector<int> s = sizes_of("adamw", i, p);
+        if (s.empty()) break;
+        int n = s[0], steps = s[1];
+        std::vector<double> a = golden_doubles(golden, p + "settings");
+        bool same_buffer = sizeof(floatX) == sizeof(float) && i % 2 == 0;
+        float *master = put_floats(values(p + "master")), *m = put_floats(Floats(n)), *v = put_floats(Floats(n));
+        floatX* params = same_buffer ? (floatX*)master : room(n);
+        for (int step = 1; step <= steps; step++) {
+            float* grads = put_floats(values(p + text("grads.%d", step)));
+            adamw_update(params, master, grads, m, v, n, {a[0], a[1], a[2], a[3], a[4], (float)a[5], step});
+        }
+        // All of it is float arithmetic, even where params are bfloat16, and no sum is longer than the steps.
+        compare(golden, p + "after", get_floats(master, n), steps);
+        compare(golden, p + "m", get_floats(m, n), steps);
+        compare(golden, p + "v", get_floats(v, n), steps);
+        Floats rounded = get_floats(master, n);
+        for (float& x : rounded) x = (float)(floatX)x;
+        check_same(p + "params are the rounded master", get(params, n), rounded);
+        free_buffers(p);
+    }
+    report("adamw");
+}
+
+// ---- threads -----------------------------------------------------------------------------------------------
+
+// One result after the other, of every layer, on a shape with more rows and columns than any block has.
+static Floats everything(int B, int T, int C, int NH, int V) {
+    const int N = B * T, OC = 3 * C, Vp = (V + 127) / 128 * 128;
+    Floats all;
+    auto keep = [&](const Floats& x) { all.insert(all.end(), x.begin(), x.end()); };
+    std::vector<int> list(N);
+    Rng rng = {19};
+    for (int& token : list) token = (int)random_below(rng, V);
+    int *tokens = put_ints(list), *sorted = put_ints(sort_rows(list));
+    floatX *x = put(random_floats(20, N * C, 1)), *x2 = put(random_floats(21, N * C, 1)), *out = room(N * C);
+    floatX *weight = put(random_floats(22, OC * C, 1)), *bias = put(random_floats(23, OC, 1));
+    floatX *wide = room(N * OC), *pre = room(N * OC), *d = put(random_floats(24, N * C, 1)), *dinp = room(N * C);
+    float *dweight = put_floats(random_floats(25, OC * C, 1)), *dbias = put_floats(random_floats(26, OC, 1));
+    float *mean = room_floats(N), *rstd = room_floats(N), *lse = room_floats(N * NH), *D = room_floats(N * NH);
+    float *dwte = put_floats(Floats(V * C)), *losses = room_floats(N);
+
+    encoder_forward(out, tokens, put(random_floats(27, V * C, 1)), put(random_floats(28, T * C, 1)), B, T, C);
+    keep(get(out, N * C));
+    encoder_backward(dwte, dweight, d, tokens, sorted, B, T, C);
+    keep(get_floats(dwte, V * C));
+    residual_layernorm_forward(out, dinp, mean, rstd, x, x2, weight, bias, B, T, C);
+    keep(get(dinp, N * C));
+    residual_layernorm_backward(dinp, dweight, dbias, d, x2, out, weight, mean, rstd, B, T, C);
+    keep(get(dinp, N * C));
+    matmul_forward(wide, pre, x, weight, bias, B, T, C, OC);
+    keep(get(wide, N * OC));
+    attention_forward(out, lse, wide, B, T, C, NH);
+    keep(get(out, N * C));
+    keep(get_floats(lse, N * NH));
+    attention_backward(pre, D, d, wide, out, lse, B, T, C, NH);
+    keep(get(pre, N * OC));
+    matmul_backward(dinp, dweight, dbias, pre, x, weight, x2, B, T, C, OC);
+    keep(get(dinp, N * C));
+    keep(get_floats(dweight, OC * C));
+    keep(get_floats(dbias, OC));
+    floatX* logits = put(random_floats(29, N * Vp, 2));
+    classifier(losses, logits, logits, tokens, 0.5f, B, T, V, Vp);
+    keep(get(logits, N * Vp));
+    keep(get_floats(losses, N));
+    keep({grad_norm(dweight, OC * C)});
+    float *m = put_floats(Floats(OC * C)), *v = put_floats(Floats(OC * C));
+    float* master = put_floats(random_floats(30, OC * C, 1));
+    adamw_update(weight, master, dweight, m, v, OC * C, {1e-3, 0.9, 0.95, 1e-8, 0.1, 0.5f, 1});
+    keep(get_floats(master, OC * C));
+    free_buffers("threads");
+    return all;
+}
+
+static void test_threads() {
+    for (int shape = 0; shape < 2; shape++) {
+        Floats first;
+        for (int threads : {1, 2, 3, 1}) {
+            device_init(threads);
+            Floats now = shape ? everything(3, 67, 60, 3, 300) : everything(1, 5, 8, 2, 9);
+            if (first.empty()) first = now;
+            check_same(text("every layer, shape %d, with %d threads", shape, threads), now, first);
+        }
+        bool finite = true;
+        for (float x : first) finite &= std::isfinite(x);
+        check(finite, "threads: a result is not finite");
+    }
+    device_init(0);
+    report("threads");
+}
+
+int main(int argc, char** argv) {
+    golden = gguf_open(std::string(argc > 1 ? argv[1] : "tests/golden") + "/layers.gguf");
+    device_init(0);
+    test_encoder();
+    encoder_differences();
+    test_layernorm();
+    test_residual_layernorm();
+    layernorm_differences();
+    test_matmul();
+    matmul_differences();
+    test_attention();
+    attention_differences();
+    attention_is_causal();
+    test_classifier();
+    classifier_differences();
+    test_grad_norm();
+    test_adamw();
+    test_threads();
+    gguf_close(golden);
+    return finish();
+}
