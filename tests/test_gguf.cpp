@@ -1,0 +1,373 @@
+// test_gguf.cpp - gguf.h: what is written is read back, the 16-bit numbers are right, and no damaged file
+// does more than be refused with a message that names it.
+//
+// Damage is tried in child processes: one that opens the file and reads every part of it must exit with 0,
+// or with 1 and a message. A crash is a signal, and a hang is ended by alarm().
+#include <sys/wait.h>
+#include "check.h"
+
+static std::string folder;
+
+static std::string write_bytes(const char* name, const std::string& bytes) {
+    std::string path = folder + "/" + name;
+    FILE* f = fopen(path.c_str(), "wb");
+    if (!f || fwrite(bytes.data(), 1, bytes.size(), f) != bytes.size() || fclose(f) != 0)
+        fail("%s: cannot be written", path.c_str());
+    return path;
+}
+
+static std::string read_bytes(const std::string& path) {
+    MappedFile f = map_file(path);
+    std::string bytes((const char*)f.data, f.size);
+    unmap_file(f);
+    return bytes;
+}
+
+// ---- a child process that may fail ------------------------------------------------------------------------
+
+struct Outcome {
+    int code;              // exit code, -1 for a signal
+    std::string message;   // what it wrote to stderr
+};
+
+static Outcome in_child(const std::function<void()>& run) {
+    int ends[2];
+    fflush(stdout);
+    if (pipe(ends) != 0) fail("pipe: %s", strerror(errno));
+    pid_t child = fork();
+    if (child < 0) fail("fork: %s", strerror(errno));
+    if (child == 0) {
+        alarm(10);
+        close(ends[0]);
+        dup2(ends[1], 2);
+        run();
+        _exit(0);
+    }
+    close(ends[1]);
+    Outcome o;
+    char buffer[4096];
+    for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) > 0;) o.message.append(buffer, n);
+    close(ends[0]);
+    int status = 0;
+    waitpid(child, &status, 0);
+    o.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    return o;
+}
+
+// Touches every byte that a program could reach through the structure.
+static void read_everything(const std::string& path) {
+    Gguf g = gguf_open(path);
+    volatile unsigned sum = 0;
+    for (const GgufKey& k : g.keys) {
+        for (uint64_t i = 0; i < k.bytes; i++) sum = sum + k.data[i];
+        if (gguf_value_text(k, 1000).empty()) _exit(2);
+        if (k.type == GGUF_ARRAY && k.element == GGUF_STRING) gguf_strings(g, k.name);
+    }
+    for (const GgufTensor& t : g.tensors) {
+        for (uint64_t i = 0; i < t.bytes; i++) sum = sum + t.data[i];
+        if (gguf_tensor(g, t.name) != &t) _exit(2);
+        if (t.type == GGML_F32 || t.type == GGML_F16 || t.type == GGML_BF16 || t.type == GGML_F64) {
+            std::vector<float> out(t.count);
+            gguf_to_float(out.data(), t, 0, t.count);
+        }
+    }
+    gguf_close(g);
+}
+
+static void check_refused(const std::string& path, const char* what, const std::string& word) {
+    Outcome o = in_child([&] { read_everything(path); });
+    bool says = o.message.find(path) != std::string::npos && o.message.find(word) != std::string::npos;
+    check(o.code == 1 && says, "%s: exit code %d, message \"%s\", expected 1, the path and \"%s\"", what, o.code,
+          o.message.c_str(), word.c_str());
+}
+
+// ---- round trip -------------------------------------------------------------------------------------------
+
+static const Floats VALUES = {1, -2, 0.5f, 0, 65504, -0.25f};
+
+static GgufWriter every_kind() {
+    GgufWriter w;
+    gguf_put_string(w, "general.architecture", "test");
+    gguf_put_int(w, "an.int", 4000000000u);
+    gguf_put_u64(w, "a.u64", 1ull << 60);
+    gguf_put_float(w, "a.float", 1e-5f);
+    gguf_put_f64(w, "a.double", 0.1);
+    gguf_put_bool(w, "a.bool", true);
+    gguf_put_string(w, "a.string", std::string("h\xc3\xa9\0\n", 5));
+    gguf_put_strings(w, "strings", {"", "a", "bc"});
+    gguf_put_strings(w, "no.strings", {});
+    gguf_put_i32s(w, "ints", {1, -3, 2147483647});
+    gguf_put_tensor(w, "f32", GGML_F32, {3, 2}, VALUES.data());
+    gguf_put_tensor(w, "f16", GGML_F16, {6}, VALUES.data());
+    gguf_put_tensor(w, "bf16", GGML_BF16, {1, 2, 3, 1}, VALUES.data());
+    return w;
+}
+
+static void test_round_trip() {
+    std::string path = folder + "/a.gguf", copy = folder + "/b.gguf";
+    gguf_write(every_kind(), path);
+    Gguf g = gguf_open(path);
+    check(g.version == 3 && g.keys.size() == 10 && g.tensors.size() == 3, "counts of keys and tensors");
+    check(gguf_int(g, "an.int") == 4000000000u && gguf_int(g, "a.u64") == 1ull << 60, "integers");
+    check(gguf_float(g, "a.float") == (double)1e-5f && gguf_float(g, "a.double") == 0.1, "floats");
+    check(gguf_bool(g, "a.bool") && gguf_string(g, "a.string") == std::string("h\xc3\xa9\0\n", 5), "bool, string");
+    check(gguf_strings(g, "strings") == std::vector<std::string>({"", "a", "bc"}), "strings");
+    check(gguf_strings(g, "no.strings").empty(), "an empty array");
+    check(gguf_ints(g, "ints") == std::vector<int64_t>({1, -3, 2147483647}), "array of i32");
+    check(gguf_value_text(*gguf_key(g, "ints"), 2) == "[1, -3, ...] (3)", "value as text: an array");
+    check(gguf_value_text(*gguf_key(g, "a.string")) == "\"h\xc3\xa9\\x00\\x0a\"", "value as text: a string");
+    check(gguf_int_or(g, "absent", 7) == 7 && gguf_string_or(g, "absent", "x") == "x", "fallbacks");
+    check(!gguf_key(g, "absent") && !gguf_tensor(g, "absent"), "absent names");
+    check(gguf_shape(*gguf_tensor(g, "bf16")) == "{1, 2, 3, 1}", "shape as text");
+    for (const GgufTensor& t : g.tensors) {
+        Floats all(6), part(2);
+        gguf_to_float(all.data(), t, 0, 6);
+        gguf_to_float(part.data(), t, 3, 2);
+        Floats want = VALUES;
+        if (t.name == "bf16") want[4] = 65536;   // 65504 needs 11 bits
+        check(all == want && part[0] == want[3] && part[1] == want[4], "values of tensor %s", t.name.c_str());
+        check(((uintptr_t)t.data - (uintptr_t)g.file.data) % 32 == 0, "alignment of tensor %s", t.name.c_str());
+    }
+    GgufWriter w;
+    for (const GgufKey& k : g.keys) gguf_put_key(w, k);
+    Floats again[3] = {VALUES, VALUES, VALUES};
+    for (int i = 0; i < 3; i++) {
+        const GgufTensor& t = g.tensors[i];
+        gguf_to_float(again[i].data(), t, 0, 6);
+        gguf_put_tensor(w, t.name, t.type, std::vector<uint64_t>(t.dims, t.dims + t.n_dims), again[i].data());
+    }
+    gguf_write(w, copy);
+    std::string bytes = read_bytes(path);
+    check(read_bytes(copy) == bytes, "copied key by key, the file has the same bytes");
+    check(bytes.size() % 32 == 0 && access((path + ".tmp").c_str(), F_OK) != 0, "padded, and no temporary file left");
+    gguf_close(g);
+    report("round trip");
+}
+
+static void test_other_alignments() {
+    for (uint32_t alignment : {8u, 64u, 4096u}) {
+        GgufWriter w;
+        gguf_put_int(w, "general.alignment", alignment);
+        gguf_put_tensor(w, "a", GGML_F32, {3}, VALUES.data());
+        gguf_put_tensor(w, "b", GGML_F32, {3}, VALUES.data());
+        std::string path = folder + "/aligned.gguf";
+        gguf_write(w, path);
+        Gguf g = gguf_open(path);
+        const uint8_t *a = g.tensors[0].data, *b = g.tensors[1].data;
+        check((uint64_t)(a - g.file.data) % alignment == 0 && b - a == (alignment == 8 ? 16 : (int)alignment) &&
+              memcmp(b, VALUES.data(), 12) == 0, "alignment %u", alignment);
+        gguf_close(g);
+    }
+    report("other alignments");
+}
+
+// ---- numbers of 16 bits -----------------------------------------------------------------------------------
+
+// What a half means, from its definition.
+static double half_value(int h) {
+    int exponent = h >> 10 & 31, fraction = h & 1023;
+    double magnitude = exponent == 0 ? ldexp(fraction, -24)
+                     : exponent < 31 ? ldexp(1024 + fraction, exponent - 25)
+                     : fraction      ? NAN : INFINITY;
+    return h & 0x8000 ? -magnitude : magnitude;
+}
+
+static void test_halves() {
+    int wrong = 0, wrong_back = 0, wrong_rounding = 0;
+    for (int h = 0; h < 65536; h++) {
+        float f = half_to_float((uint16_t)h);
+        double want = half_value(h);
+        bool nan = want != want;
+        wrong += nan ? f == f : f != want || std::signbit(f) != (h >= 0x8000);
+        uint16_t back = float_to_half(f);
+        wrong_back += nan ? half_to_float(back) == half_to_float(back) : back != h;
+        // Halfway to the next half, which is even for odd h; and just before and after that point.
+        if ((h & 0x7fff) >= 0x7bff) continue;
+        float middle = (float)((want + half_value(h + 1)) / 2);
+        wrong_rounding += float_to_half(middle) != h + (h & 1);
+        wrong_rounding += float_to_half(nextafterf(middle, f)) != h;
+        wrong_rounding += float_to_half(nextafterf(middle, h < 0x8000 ? INFINITY : -INFINITY)) != h + 1;
+    }
+    check(wrong == 0, "half_to_float: %d of 65536 are wrong", wrong);
+    check(wrong_back == 0, "float_to_half: %d of 65536 do not come back", wrong_back);
+    check(wrong_rounding == 0, "float_to_half: %d roundings are wrong", wrong_rounding);
+    check(float_to_half(65519.996f) == 0x7bff && float_to_half(65520) == 0x7c00 &&
+          float_to_half(-1e30f) == 0xfc00 && float_to_half(INFINITY) == 0x7c00, "float_to_half: overflow");
+    check(float_to_half(0x1p-25f) == 0 && float_to_half(0x1.000002p-25f) == 1 && float_to_half(1e-40f) == 0,
+          "float_to_half: underflow");
+    report("halves");
+}
+
+static void test_bfloat16() {
+    int wrong = 0, wrong_rounding = 0;
+    for (uint32_t b = 0; b < 65536; b++) {
+        float f = bfloat16_to_float((uint16_t)b);
+        uint16_t back = float_to_bfloat16(f);
+        wrong += float_to_bits(f) != b << 16;
+        wrong += f != f ? (back & 0x7f80) != 0x7f80 || !(back & 0x7f) : back != b;
+        if ((b & 0x7fff) >= 0x7f80) continue;
+        wrong_rounding += float_to_bfloat16(bits_to_float(b << 16 | 0x7fff)) != b;
+        wrong_rounding += float_to_bfloat16(bits_to_float(b << 16 | 0x8000)) != b + (b & 1);
+        wrong_rounding += float_to_bfloat16(bits_to_float(b << 16 | 0x8001)) != b + 1;
+    }
+    check(wrong == 0, "bfloat16: %d wrong", wrong);
+    check(wrong_rounding == 0, "bfloat16: %d roundings are wrong", wrong_rounding);
+    check(float_to_bfloat16(bits_to_float(0x7f800001)) == 0x7fc0, "bfloat16: a NaN of low bits stays NaN");
+    report("bfloat16");
+}
+
+// ---- files that are wrong in one place ---------------------------------------------------------------------
+
+static std::string u32(uint32_t x) { return std::string((const char*)&x, 4); }
+static std::string u64(uint64_t x) { return std::string((const char*)&x, 8); }
+static std::string str(const std::string& s) { return u64(s.size()) + s; }
+
+static std::string header(uint64_t tensors, uint64_t keys, uint32_t version = 3) {
+    return "GGUF" + u32(version) + u64(tensors) + u64(keys);
+}
+
+static std::string info(const std::string& name, const std::vector<uint64_t>& dims, uint32_t type,
+                        uint64_t offset) {
+    std::string bytes = str(name) + u32((uint32_t)dims.size());
+    for (uint64_t d : dims) bytes += u64(d);
+    return bytes + u32(type) + u64(offset);
+}
+
+// One F32 tensor of 8 elements after the given infos, with room for its data.
+static std::string with_data(std::string bytes) {
+    bytes.resize((bytes.size() + 31) / 32 * 32);
+    return bytes + std::string(64, 'x');
+}
+
+static void test_wrong_files() {
+    const uint64_t FAR = 1ull << 62;
+    std::string key = str("k") + u32(GGUF_U32) + u32(1);
+    struct {
+        const char* what;
+        std::string bytes, word;
+    } cases[] = {
+        {"another format", "GGML0000000000000000000000", "not a GGUF"},
+        {"shorter than the magic", "GG", "copied completely"},
+        {"big endian", header(0, 0, 0x03000000), "big-endian"},
+        {"version 1", header(0, 0, 1), "version 1"},
+        {"version 4", header(0, 0, 4), "version 4"},
+        {"2^62 keys", header(0, FAR) + key, "key 1 of 4611686018427387904"},
+        {"2^62 tensors", header(FAR, 0), "tensor 0 of 4611686018427387904"},
+        {"a name of 2^62 bytes", header(0, 1) + u64(FAR) + "k", "name of 4611686018427387904 bytes"},
+        {"a key without a name", header(0, 1) + str("") + u32(4) + u32(1), "name of 0 bytes"},
+        {"a name with an escape", header(0, 1) + str("k\x1b[2J") + u32(4) + u32(1), "control character"},
+        {"a key twice", header(0, 2) + key + key, "appears twice"},
+        {"type 13", header(0, 1) + str("k") + u32(13) + u64(0), "type 13"},
+        {"array of arrays", header(0, 1) + str("k") + u32(9) + u32(9) + u64(0), "array of arrays"},
+        {"2^62 u64s", header(0, 1) + str("k") + u32(9) + u32(10) + u64(FAR), "4611686018427387904 values"},
+        {"2^61+1 u64s", header(0, 1) + str("k") + u32(9) + u32(10) + u64((FAR >> 1) + 1) + u64(0), "values"},
+        {"2^62 strings", header(0, 1) + str("k") + u32(9) + u32(8) + u64(FAR), "4611686018427387904 values"},
+        {"a string of 2^64-1", header(0, 1) + str("k") + u32(8) + u64(~0ull), "18446744073709551615 bytes"},
+        {"a string past the end", header(0, 1) + str("k") + u32(9) + u32(8) + u64(2) + str("a") + u64(9),
+         "needs 9 bytes"},
+        {"a bool of 2", header(0, 1) + str("k") + u32(7) + "\x02", "a bool of 2"},
+        {"alignment 24", header(0, 1) + str("general.alignment") + u32(4) + u32(24), "power of two"},
+        {"alignment 0", header(0, 1) + str("general.alignment") + u32(4) + u32(0), "power of two"},
+        {"alignment 4", header(0, 1) + str("general.alignment") + u32(4) + u32(4), "power of two"},
+        {"alignment of text", header(0, 1) + str("general.alignment") + u32(8) + str("x"), "an integer"},
+        {"a name of 64 bytes", with_data(header(1, 0) + info(std::string(64, 'a'), {8}, 0, 0)), "1 to 63"},
+        {"no dimensions", with_data(header(1, 0) + info("t", {}, 0, 0)), "0 dimensions"},
+        {"5 dimensions", with_data(header(1, 0) + info("t", {1, 1, 1, 1, 1}, 0, 0)), "5 dimensions"},
+        {"a dimension of 0", with_data(header(1, 0) + info("t", {8, 0}, 0, 0)), "dimension 1 is 0"},
+        {"a product past 2^64", with_data(header(1, 0) + info("t", {1ull << 32, 1ull << 32}, 0, 0)), "overflow"},
+        {"bytes past 2^64", with_data(header(1, 0) + info("t", {FAR + 8}, 0, 0)), "more than can be counted"},
+        {"more than the file", with_data(header(1, 0) + info("t", {17}, 0, 0)), "needs 68 bytes"},
+        {"type 4", with_data(header(1, 0) + info("t", {8}, 4, 0)), "unknown type 4"},
+        {"half a block", with_data(header(1, 0) + info("t", {16}, 8, 0)), "multiple of 32"},
+        {"offset 4", with_data(header(1, 0) + info("t", {8}, 0, 4)), "offset 4, expected 0"},
+        {"overlapping", with_data(header(2, 0) + info("t", {8}, 0, 0) + info("u", {8}, 0, 0)), "expected 32"},
+        {"offset 2^63", with_data(header(1, 0) + info("t", {8}, 0, 1ull << 63)), "offset"},
+        {"a tensor twice", with_data(header(2, 0) + info("t", {8}, 0, 0) + info("t", {8}, 0, 32)), "twice"},
+    };
+    for (const auto& c : cases) check_refused(write_bytes("wrong.gguf", c.bytes), c.what, c.word);
+    check_refused(folder + "/absent.gguf", "no such file", "No such file");
+    check_refused(folder, "a folder", "not a regular file");
+    check_refused(write_bytes("empty.gguf", ""), "an empty file", "empty");
+
+    std::string good[] = {header(0, 0), header(0, 0, 2), header(0, 1) + key,
+                          with_data(header(1, 0) + info("t", {8}, 0, 0)),
+                          with_data(header(1, 0) + info("t", {64}, 24, 0))};
+    for (const std::string& bytes : good) {
+        std::string path = write_bytes("good.gguf", bytes);
+        Outcome o = in_child([&] { read_everything(path); });
+        check(o.code == 0, "a small correct file: exit code %d, %s", o.code, o.message.c_str());
+    }
+    report("wrong files");
+}
+
+// Asking for a key in the wrong way is an error that names file, key, what was found, what was expected.
+static void test_wrong_keys() {
+    std::string path = folder + "/a.gguf";
+    struct {
+        const char* what;
+        std::function<void(const Gguf&)> ask;
+        std::string message;
+    } cases[] = {
+        {"missing", [](const Gguf& g) { gguf_int(g, "absent"); }, "key absent: missing, expected an integer"},
+        {"a string", [](const Gguf& g) { gguf_int(g, "a.string"); }, "of type string, expected an integer"},
+        {"an array", [](const Gguf& g) { gguf_int(g, "ints"); }, "of type array of i32, expected an integer"},
+        {"one value", [](const Gguf& g) { gguf_ints(g, "an.int"); }, "key an.int: 4000000000 of type u32"},
+        {"an integer", [](const Gguf& g) { gguf_float(g, "an.int"); }, "expected a f32 or f64"},
+        {"a float", [](const Gguf& g) { gguf_bool(g, "a.float"); }, "expected a bool"},
+        {"no string", [](const Gguf& g) { gguf_string(g, "an.int"); }, "expected a string"},
+        {"no strings", [](const Gguf& g) { gguf_strings(g, "ints"); }, "expected an array of strings"},
+        {"negative", [](const Gguf& g) { gguf_int(g, "negative"); }, "-5 of type i32, expected 0 or more"},
+    };
+    std::string bytes = read_bytes(path), more = str("negative") + u32(GGUF_I32) + u32((uint32_t)-5);
+    bytes = header(0, 11) + more + bytes.substr(24);   // the tensors' infos become unread bytes at the end
+    path = write_bytes("keys.gguf", bytes);
+    Gguf g = gguf_open(path);
+    for (const auto& c : cases) {
+        Outcome o = in_child([&] { c.ask(g); });
+        bool says = o.message.find(path) != std::string::npos && o.message.find(c.message) != std::string::npos;
+        check(o.code == 1 && says, "a key that is %s: exit code %d, %s", c.what, o.code, o.message.c_str());
+    }
+    gguf_close(g);
+    report("wrong keys");
+}
+
+// ---- damage everywhere -------------------------------------------------------------------------------------
+
+// Every truncation, and every byte changed in three ways.
+static void test_damage() {
+    std::string good = read_bytes(folder + "/a.gguf");
+    int cases = (int)good.size() * 4, refused = 0, opened = 0, bad = 0;
+    for (int i = 0; i < cases; i++) {
+        std::string bytes = good;
+        int at = i / 4;
+        if (i % 4 == 0) bytes.resize(at);
+        else bytes[at] = (char)(i % 4 == 1 ? bytes[at] ^ 1 : i % 4 == 2 ? bytes[at] ^ 0x80 : ~bytes[at]);
+        std::string path = write_bytes("damaged.gguf", bytes);
+        Outcome o = in_child([&] { read_everything(path); });
+        bool says = o.message.find(path) != std::string::npos && o.message.find("error: ") == 0;
+        if (o.code == 0) opened++;
+        else if (o.code == 1 && says) refused++;
+        else if (bad++ < 10)
+            printf("FAIL: case %d at byte %d: exit code %d, \"%s\"\n", i % 4, at, o.code, o.message.c_str());
+    }
+    check(bad == 0, "%d of %d damaged files were neither read nor refused", bad, cases);
+    check(refused > cases / 4 && opened > cases / 20, "%d refused, %d opened: is the damage done?", refused, opened);
+    printf("%d damaged files: %d refused, %d read\n", cases, refused, opened);
+}
+
+int main() {
+    char name[] = "/tmp/test_gguf.XXXXXX";
+    if (!mkdtemp(name)) fail("%s: cannot be made", name);
+    folder = name;
+    test_round_trip();
+    test_other_alignments();
+    test_halves();
+    test_bfloat16();
+    test_wrong_files();
+    test_wrong_keys();
+    test_damage();
+    for (const char* file : {"a", "b", "aligned", "wrong", "empty", "good", "keys", "damaged"})
+        unlink((folder + "/" + file + ".gguf").c_str());
+    rmdir(name);
+    return finish();
+}
