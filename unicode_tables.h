@@ -1,8 +1,9 @@
-// unicode_tables.h - the class of every character: L letter, N number, s white space, o anything else.
-// Written by data/make_unicode_tables.py, which asks tiktoken; data/bpe.py reads this very file.
+// unicode_tables.h - the class of every character: L letter, N number, s white space, o anything
+// else. Written by data/make_unicode_tables.py, which asks tiktoken; data/bpe.py reads this very
+// file.
 //
-// Runs of equal class from U+0000 to U+10FFFF, the class before the length: o9 s5 o18 s1 ... says that
-// U+0000 to U+0008 are other, U+0009 to U+000D white space, and so on.
+// Runs of equal class from U+0000 to U+10FFFF, the class before the length: o9 s5 o18 s1 ... says
+// that U+0000 to U+0008 are other, U+0009 to U+000D white space, and so on.
 #pragma once
 
 inline const char UNICODE_RUNS[] =

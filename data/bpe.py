@@ -1,9 +1,10 @@
-"""bpe.py - byte-level byte pair encoding (BPE), GPT-2's tokenizer: learning one from text, and using it.
+"""bpe.py - byte-level byte pair encoding (BPE), GPT-2's tokenizer: learning one, and using it.
 
-A model reads numbers, not letters. The smallest honest alphabet is the 256 bytes, which can spell every
-text in every script, but a word then takes many steps. BPE makes the alphabet larger: look for the pair
-of neighbouring tokens that is most frequent in the text, make it a new token, replace it everywhere, and
-repeat. "the" becomes t+h, then th+e; " the" a little later.          Sennrich et al. 2016, arXiv:1508.07909
+A model reads numbers, not letters. The smallest honest alphabet is the 256 bytes, which can spell
+every text in every script, but a word then takes many steps. BPE makes the alphabet larger: look
+for the pair of neighbouring tokens that is most frequent in the text, make it a new token, replace
+it everywhere, and repeat. "the" becomes t+h, then th+e; " the" a little later.
+                                                 Sennrich, Haddow and Birch 2016, arXiv:1508.07909
 
     1. split()    the text is cut into words first, and no token ever crosses a cut
     2. train()    learns the list of merges from the words of a text and how often each occurs
@@ -21,10 +22,10 @@ import re
 from files import Failure
 
 END_OF_TEXT = "<|endoftext|>"
-CACHE_LIMIT = 1 << 20   # words whose ids are remembered; more are forgotten, so memory stays bounded
+CACHE_LIMIT = 1 << 20   # words whose ids are remembered, so that memory stays bounded
 
 
-# ---- 1. split ---------------------------------------------------------------------------------------
+# ---- 1. split ------------------------------------------------------------------------------------
 # GPT-2's pattern, in the order in which the alternatives are tried:
 #
 #     's|'t|'re|'ve|'m|'ll|'d      an English ending: it's = it + 's
@@ -32,10 +33,10 @@ CACHE_LIMIT = 1 << 20   # words whose ids are remembered; more are forgotten, so
 #     | ?\p{N}+                    numbers, likewise
 #     | ?[^\s\p{L}\p{N}]+          everything else that is not white space, likewise
 #     |\s+(?!\S)                   white space, save its last character if a word follows
-#     |\s+                         that last character, when it was no space for the word to take along
+#     |\s+                         that last character, when the word did not take it along
 #
-# Python's re has neither \p{L} nor the right \s, so the classes are spelled out, from the same table
-# that C++ reads.
+# Python's re has neither \p{L} nor the right \s, so the classes are spelled out, from the same
+# table that C++ reads.
 
 def unicode_runs():
     """The table in unicode_tables.h: [(class, length)], from U+0000 on; class L, N, s or o."""
@@ -60,10 +61,12 @@ def split_pattern(limit=0x110000):
     return rf"'s|'t|'re|'ve|'m|'ll|'d| ?[{L}]+| ?[{N}]+| ?[^{s}{L}{N}]+|[{s}]+(?![^{s}])|[{s}]+"
 
 
-# re looks up characters below U+10000 in a table, those above by a search through all their ranges, and
-# it does so for every character that a class does not hold. Text without them is split 4 times faster.
+# re looks up characters below U+10000 in a table, those above by a search through all their
+# ranges, and it does so for every character that a class does not hold. Text without them is split
+# 4 times faster.
 WORDS_ALL, WORDS_BELOW_10000 = re.compile(split_pattern()), re.compile(split_pattern(0x10000))
-WHITESPACE = "".join(re.findall(f"[{character_ranges('s', 0x10000)}]", "".join(map(chr, range(0x10000)))))
+WHITESPACE = "".join(re.findall(f"[{character_ranges('s', 0x10000)}]",
+                                "".join(map(chr, range(0x10000)))))
 
 
 def split(text):
@@ -72,17 +75,17 @@ def split(text):
     return words.findall(text)
 
 
-# ---- 2. train ---------------------------------------------------------------------------------------
+# ---- 2. train ------------------------------------------------------------------------------------
 
 def train(word_counts, merge_count):
-    """Learns up to merge_count merges from {word: how often it occurs}. Returns [(left id, right id)]:
-    ids 0 to 255 are the bytes, and merge i makes id 256 + i. The list is shorter than asked for when no
-    pair is left that occurs twice.
+    """Learns up to merge_count merges from {word: how often it occurs}. Returns [(left id, right
+    id)]: ids 0 to 255 are the bytes, and merge i makes id 256 + i. The list is shorter than asked
+    for when no pair is left that occurs twice.
 
-    Counting all pairs anew after each merge would cost merges * text. Two ideas make it fast: equal
-    words are kept once, with their count, and a merge changes the counts only in the words that hold
-    its pair. The most frequent pair is on top of a heap; of equally frequent ones it is the one with
-    the smallest ids, so that the result depends on nothing but the counts.
+    Counting all pairs anew after each merge would cost merges * text. Two ideas make it fast:
+    equal words are kept once, with their count, and a merge changes the counts only in the words
+    that hold its pair. The most frequent pair is on top of a heap; of equally frequent ones it is
+    the one with the smallest ids, so that the result depends on nothing but the counts.
     """
     words = [list(word.encode("utf-8")) for word in word_counts]
     counts = list(word_counts.values())
@@ -139,11 +142,11 @@ def replace_pair(ids, pair, new_id):
     return out
 
 
-# ---- 3. encode --------------------------------------------------------------------------------------
+# ---- 3. encode -----------------------------------------------------------------------------------
 
 class Tokenizer:
-    """tokens[id] is the bytes of a token, merges {(left id, right id): (rank, merged id)} with the lowest
-    rank learned first, end_of_text the id of the one token that no text spells."""
+    """tokens[id] is the bytes of a token, merges {(left id, right id): (rank, merged id)} with the
+    lowest rank learned first, end_of_text the id of the one token that no text spells."""
 
     def __init__(self, tokens, merges, end_of_text):
         self.tokens, self.merges, self.end_of_text = tokens, merges, end_of_text
@@ -163,10 +166,10 @@ class Tokenizer:
         return b"".join(map(self.tokens.__getitem__, ids))
 
     def encode_word(self, word):
-        """Applies the merges to the bytes of one word: always the one that was learned first, of equal
-        ones the leftmost. A heap of candidates and a linked list of tokens make this n log n for a
-        "word" of n bytes; going over the word again for each merge would be n * n, and texts do hold
-        megabytes without a space."""
+        """Applies the merges to the bytes of one word: always the one that was learned first, of
+        equal ones the leftmost. A heap of candidates and a linked list of tokens make this n log n
+        for a "word" of n bytes; going over the word again for each merge would be n * n, and texts
+        do hold megabytes without a space."""
         ids = [self.byte_ids[byte] for byte in word]
         next = list(range(1, len(ids) + 1))
         previous = list(range(-1, len(ids) - 1))
@@ -216,10 +219,10 @@ def from_merges(pairs):
     return Tokenizer(tokens + [END_OF_TEXT.encode()], merges, len(tokens))
 
 
-# ---- files ------------------------------------------------------------------------------------------
-# GPT-2's files and GGUF hold tokens as text, in which each byte stands as one visible character: those
-# that are visible in Latin-1 as themselves, the other 68 as U+0100, U+0101, ... in order. So a space,
-# byte 32, is written as "Ġ", and a list of merges can be separated by spaces.
+# ---- files ---------------------------------------------------------------------------------------
+# GPT-2's files and GGUF hold tokens as text, in which each byte stands as one visible character:
+# those that are visible in Latin-1 as themselves, the other 68 as U+0100, U+0101, ... in order. So
+# a space, byte 32, is written as "Ġ", and a list of merges can be separated by spaces.
 
 VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 HIDDEN = [byte for byte in range(256) if byte not in VISIBLE]
@@ -232,10 +235,10 @@ def to_visible(token):
     return "".join(map(BYTE_TO_CHAR.__getitem__, token))
 
 
-def from_tables(source, tokens, merges, end_of_text, control=()):
-    """A tokenizer from visible strings: tokens in the order of their ids, merges "left right" in the
-    order in which they were learned. `control` ids, end-of-text among them, stand for themselves, and
-    source is the file's name for messages."""
+def from_tables(source, tokens, merges, end_of_text, control):
+    """A tokenizer from visible strings: tokens in the order of their ids, merges "left right" in
+    the order in which they were learned. `control` ids, end-of-text among them, stand for
+    themselves, and source is the file's name for messages."""
     ids = {token: id for id, token in enumerate(tokens)}
     if len(ids) < len(tokens):
         twice = next(token for token, n in collections.Counter(tokens).items() if n > 1)
@@ -246,13 +249,13 @@ def from_tables(source, tokens, merges, end_of_text, control=()):
                           " (is this a byte-level BPE?)")
     raw = []
     for id, token in enumerate(tokens):
-        as_is = id == end_of_text or id in control or any(char not in CHAR_TO_BYTE for char in token)
-        raw.append(token.encode() if as_is else bytes(map(CHAR_TO_BYTE.__getitem__, token)))
+        spelled = id not in control and all(char in CHAR_TO_BYTE for char in token)
+        raw.append(bytes(map(CHAR_TO_BYTE.__getitem__, token)) if spelled else token.encode())
     table = {}
     for rank, merge in enumerate(merges):
         left, _, right = merge.partition(" ")
         if left + right not in ids:
-            raise Failure(f"{source}: merge {rank} ({merge!r}) makes {left + right!r}, which is no token")
+            raise Failure(f"{source}: merge {rank}, {merge!r}, makes no token of the vocabulary")
         if left in ids and right in ids:   # otherwise nothing can ever make its parts
             table.setdefault((ids[left], ids[right]), (rank, ids[left + right]))
     return Tokenizer(raw, table, end_of_text)
@@ -265,8 +268,10 @@ def from_gpt2(vocab_bpe, encoder_json):
     with open(vocab_bpe, encoding="utf-8") as f:
         merges = [line for line in f.read().split("\n") if line and not line.startswith("#version")]
     if sorted(ids.values()) != list(range(len(ids))) or END_OF_TEXT not in ids:
-        raise Failure(f"{encoder_json}: ids are not 0 to {len(ids) - 1}, or {END_OF_TEXT} is missing")
-    return from_tables(str(vocab_bpe), sorted(ids, key=ids.get), merges, ids[END_OF_TEXT])
+        raise Failure(f"{encoder_json}: ids are not 0 to {len(ids) - 1}, or {END_OF_TEXT} is not"
+                      " among them")
+    end = ids[END_OF_TEXT]
+    return from_tables(str(vocab_bpe), sorted(ids, key=ids.get), merges, end, {end})
 
 
 def from_gguf(f):
@@ -274,22 +279,30 @@ def from_gguf(f):
     model = f.value("tokenizer.ggml.model")
     if model != "gpt2":
         raise Failure(f"{f.path}: key tokenizer.ggml.model: {model!r}, expected 'gpt2'")
-    tokens, end_of_text = f.value("tokenizer.ggml.tokens"), f.value("tokenizer.ggml.eos_token_id")
-    if not 0 <= end_of_text < len(tokens):
-        raise Failure(f"{f.path}: key tokenizer.ggml.eos_token_id: {end_of_text}, expected less than the"
+    pre = f.value("tokenizer.ggml.pre", "gpt-2")
+    if pre != "gpt-2":
+        raise Failure(f"{f.path}: key tokenizer.ggml.pre: {pre!r}, expected 'gpt-2' (another way to"
+                      " cut words)")
+    tokens, end = f.value("tokenizer.ggml.tokens"), f.value("tokenizer.ggml.eos_token_id")
+    if not 0 <= end < len(tokens):
+        raise Failure(f"{f.path}: key tokenizer.ggml.eos_token_id: {end}, expected less than the"
                       f" number of tokens, {len(tokens)}")
-    types = f.value("tokenizer.ggml.token_type", [])
-    control = {id for id, type in enumerate(types) if type != 1}
-    return from_tables(f.path, tokens, f.value("tokenizer.ggml.merges"), end_of_text, control)
+    types = f.value("tokenizer.ggml.token_type", [1] * len(tokens))
+    if len(types) != len(tokens):
+        raise Failure(f"{f.path}: key tokenizer.ggml.token_type: {len(types)} values, expected"
+                      f" {len(tokens)}, one a token")
+    control = {end} | {id for id, type in enumerate(types) if type != 1}
+    return from_tables(f.path, tokens, f.value("tokenizer.ggml.merges"), end, control)
 
 
 def to_keys(tokenizer):
     """The keys that put a tokenizer into a GGUF file, in the form that llama.cpp reads.
 
-    llama.cpp wants at least one merge. A tokenizer of single bytes has none, so it gets one that can
-    never apply: its left part, "<|endoftext|", is no token, and nothing makes it."""
+    llama.cpp wants at least one merge. A tokenizer of single bytes has none, so it gets one that
+    can never apply: its left part, "<|endoftext|", is no token, and nothing makes it."""
     end = tokenizer.end_of_text
-    tokens = [END_OF_TEXT if id == end else to_visible(token) for id, token in enumerate(tokenizer.tokens)]
+    tokens = [*map(to_visible, tokenizer.tokens)]
+    tokens[end] = END_OF_TEXT
     pairs = sorted(tokenizer.merges, key=tokenizer.merges.get)
     merges = [f"{tokens[left]} {tokens[right]}" for left, right in pairs]
     return {

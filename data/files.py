@@ -1,9 +1,9 @@
-"""files.py - what files.h is to the C++ programs: how to fail, and how to write a file so that a crash
-never leaves half of it.
+"""files.py - what files.h is to the C++ programs: how to fail, and how to write a file so that a
+crash never leaves half of it.
 
-    raise Failure("corpus.txt: byte 17: not UTF-8 (convert it first: iconv -f latin1 -t utf8)")
-    with atomic_open("out.bin") as f: f.write(...)      # appears under its name complete, or not at all
-    run(main)                                           # main(); a Failure becomes one line and exit code 1
+    raise Failure("corpus.txt: byte 17: not UTF-8 (convert it first: iconv -f latin1 -t utf-8)")
+    with atomic_open("out.bin") as f: ...   the file appears complete, or not at all
+    run(main)                               main(); a Failure becomes one line and exit code 1
 """
 import contextlib
 import hashlib
@@ -12,13 +12,15 @@ import sys
 
 
 class Failure(Exception):
-    """Something that the user can mend. The message names the file, what was found, what was expected."""
+    """Something that the user can mend. The message names the file, what was found, what was
+    expected."""
 
 
 @contextlib.contextmanager
 def atomic_open(path, mode="wb", **options):
-    """A file that gets its name only when the block ends without an exception: it is written as PATH.tmp,
-    brought to disk, then renamed. Whoever opens PATH sees the old file or the new one, whole."""
+    """A file that gets its name only when the block ends without an exception: it is written as
+    PATH.tmp, brought to disk, then renamed. Whoever opens PATH sees the old file or the new one,
+    whole."""
     temporary = str(path) + ".tmp"
     try:
         with open(temporary, mode, **options) as f:
@@ -51,7 +53,8 @@ def sha256_file(path):
 
 
 def run(main):
-    """The last line of every script. Errors that a user can mend are one sentence, not a traceback."""
+    """The last line of every script. Errors that a user can mend are one sentence, not a
+    traceback."""
     try:
         sys.exit(main())
     except Failure as failure:

@@ -1,21 +1,24 @@
-"""gguf.py - GGUF files in plain Python: the container of models, tokenizers and the tests' golden values.
+"""gguf.py - GGUF files in plain Python: models, tokenizers, and the tests' golden values.
 
 Writing:
-    gguf.write("x.gguf", {"general.architecture": ("string", "gpt2"), "gpt2.block_count": ("u32", 4),
-                          "some.epsilon": ("f32", 1e-5), "some.words": ("strings", ["a", "b"])},
+    gguf.write("x.gguf",
+               {"general.architecture": ("string", "gpt2"), "gpt2.block_count": ("u32", 4),
+                "some.epsilon": ("f32", 1e-5), "some.words": ("strings", ["a", "b"])},
                [("token_embd.weight", "F32", (C, V), data), ...])
-    A key is (type, value): u8 i8 u16 i16 u32 i32 u64 i64 f32 f64 bool string, and the same with an "s"
-    appended for an array of them. A tensor is (name, type, dims, data): the dims are fastest first (a
-    row-major [out][in] array is written (in, out)) and data is anything with bytes inside: bytes,
-    array.array, or a contiguous numpy array whose dtype is already the tensor's type.
+
+    A key is (type, value): u8 i8 u16 i16 u32 i32 u64 i64 f32 f64 bool string, and the same with
+    an "s" appended for an array of them. A tensor is (name, type, dims, data): the dims are
+    fastest first (a row-major [out][in] array is written (in, out)) and data is anything with
+    bytes inside: bytes, array.array, or a contiguous numpy array of the tensor's own type.
 
 Reading:
     f = gguf.read("x.gguf")
-    f.value("gpt2.block_count")                 4; a Failure that names file and key when it is missing
-    f.value("some.key", fallback)               likewise, with a fallback
-    f.keys                                      {name: (type, value)}, as write() takes them
-    f.tensors                                   [Tensor(name, type, dims, data)], as write() takes them
-    f.tensor("token_embd.weight").data          a memoryview into the mapped file, nothing is copied:
+    f.value("gpt2.block_count")   4; when it is missing, a Failure that names file and key
+    f.value("some.key", 0)        likewise, with a fallback
+    f.keys                        {name: (type, value)}, as write() takes them
+    f.tensors                     [Tensor(name, type, dims, data)], as write() takes them
+    t = f.tensor("token_embd.weight")
+    t.data                        a memoryview into the mapped file: nothing is copied
     numpy.frombuffer(t.data, numpy.float32).reshape(t.dims[::-1])
 
 The file: "GGUF", version, counts, keys, tensor descriptions, padding, data; all little endian. The
@@ -30,10 +33,12 @@ import struct
 from files import Failure, atomic_open
 
 SCALARS = {   # name: (number in the file, struct's letter)
-    "u8": (0, "B"), "i8": (1, "b"), "u16": (2, "H"), "i16": (3, "h"), "u32": (4, "I"), "i32": (5, "i"),
-    "f32": (6, "f"), "bool": (7, "?"), "u64": (10, "Q"), "i64": (11, "q"), "f64": (12, "d")}
+    "u8": (0, "B"), "i8": (1, "b"), "u16": (2, "H"), "i16": (3, "h"), "u32": (4, "I"),
+    "i32": (5, "i"), "f32": (6, "f"), "bool": (7, "?"), "u64": (10, "Q"), "i64": (11, "q"),
+    "f64": (12, "d")}
 STRING, ARRAY = 8, 9
-TYPES = {"F32": (0, 4), "F16": (1, 2), "I32": (26, 4), "F64": (28, 8), "BF16": (30, 2)}   # number, bytes
+TYPES = {   # name: (number in the file, bytes)
+    "F32": (0, 4), "F16": (1, 2), "I32": (26, 4), "F64": (28, 8), "BF16": (30, 2)}
 ALIGNMENT = 32
 
 SCALAR_NAMES = {number: name for name, (number, _) in SCALARS.items()}
@@ -42,7 +47,7 @@ TYPE_NAMES = {number: name for name, (number, _) in TYPES.items()}
 Tensor = collections.namedtuple("Tensor", "name type dims data")
 
 
-# ---- reading ----------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------
 
 class Reader:
     """A cursor over the file's bytes that cannot leave them."""
@@ -55,8 +60,8 @@ class Reader:
 
     def take(self, size, what):
         if size > len(self.data) - self.at:
-            self.fail(f"{what} needs {size} bytes, but the file ends {len(self.data) - self.at} further on"
-                      " (was it cut short?)")
+            left = len(self.data) - self.at
+            self.fail(f"{what} needs {size} bytes, only {left} are left (was the file cut short?)")
         self.at += size
         return self.data[self.at - size:self.at]
 
@@ -75,7 +80,8 @@ class Reader:
         if number == STRING:
             return "string", self.string(what)
         if number == ARRAY:
-            element, count = self.number("I", f"element type of {what}"), self.number("Q", f"count of {what}")
+            element = self.number("I", f"element type of {what}")
+            count = self.number("Q", f"count of {what}")
             if element == STRING:
                 if count > (len(self.data) - self.at) // 8:
                     self.fail(f"{what} claims {count} strings, more than the file can hold")
@@ -118,7 +124,7 @@ def read(path):
         mapped = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
     r = Reader(path, memoryview(mapped))
     if bytes(r.data[:4]) != b"GGUF":
-        raise Failure(f"{path}: is not a GGUF file: it begins with {bytes(r.data[:4])!r}, expected b'GGUF'")
+        raise Failure(f"{path}: is not a GGUF file: begins with {bytes(r.data[:4])!r}, not b'GGUF'")
     r.at = 4
     version = r.number("I", "version")
     if version != 3:
@@ -147,7 +153,8 @@ def read_tensors(r, tensor_count, keys):
         if not 1 <= n_dims <= 4:
             r.fail(f"tensor {name} has {n_dims} dims, expected 1 to 4")
         dims = tuple(r.number("Q", f"dims of tensor {name}") for _ in range(n_dims))
-        number, offset = r.number("I", f"type of tensor {name}"), r.number("Q", f"offset of tensor {name}")
+        number = r.number("I", f"type of tensor {name}")
+        offset = r.number("Q", f"offset of tensor {name}")
         if number not in TYPE_NAMES:
             r.fail(f"tensor {name} has type {number}, expected one of {', '.join(TYPES)}"
                    " (a quantized model?)")
@@ -155,7 +162,8 @@ def read_tensors(r, tensor_count, keys):
         if size == 0:
             r.fail(f"tensor {name} has no elements: dims {dims}")
         if offset != expected:
-            r.fail(f"tensor {name} is at offset {offset}, expected {expected}, right after the one before")
+            r.fail(f"tensor {name} is at offset {offset}, expected {expected}, right after the one"
+                   " before")
         expected += padded(size, alignment)
         found.append((name, TYPE_NAMES[number], dims, offset, size))
     start = padded(r.at, alignment)
@@ -167,7 +175,7 @@ def read_tensors(r, tensor_count, keys):
             for name, type, dims, offset, size in found]
 
 
-# ---- writing ----------------------------------------------------------------------------------------
+# ---- writing -------------------------------------------------------------------------------------
 
 def padded(size, alignment=ALIGNMENT):
     return (size + alignment - 1) // alignment * alignment
@@ -185,7 +193,8 @@ def pack_value(name, key):
         if type == "string":
             return struct.pack("<I", STRING) + pack_string(value)
         if type == "strings":
-            return struct.pack("<IIQ", ARRAY, STRING, len(value)) + b"".join(map(pack_string, value))
+            head = struct.pack("<IIQ", ARRAY, STRING, len(value))
+            return head + b"".join(map(pack_string, value))
         if type in SCALARS:
             number, letter = SCALARS[type]
             return struct.pack("<I" + letter, number, value)
@@ -194,12 +203,12 @@ def pack_value(name, key):
             return struct.pack(f"<IIQ{len(value)}{letter}", ARRAY, number, len(value), *value)
     except (struct.error, OverflowError) as e:
         raise Failure(f"key {name}: {value!r:.60} is no {type}: {e}")
-    raise Failure(f"key {name}: unknown type {type!r}, expected one of {', '.join(SCALARS)}, string,"
-                  " or one of these with an s for an array")
+    raise Failure(f"key {name}: unknown type {type!r}, expected one of {', '.join(SCALARS)},"
+                  " string, or one of these with an s for an array")
 
 
 def write(path, keys, tensors=()):
-    """Equal arguments give equal bytes. general.alignment is left at its default and never written."""
+    """Equal arguments give equal bytes. The alignment is always the default."""
     if "general.alignment" in keys:
         keys = {name: key for name, key in keys.items() if name != "general.alignment"}
     head = [b"GGUF", struct.pack("<IQQ", 3, len(tensors), len(keys))]

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""make_unicode_tables.py - writes ../unicode_tables.h: which characters are letters, numbers and white space.
+"""make_unicode_tables.py - writes ../unicode_tables.h: which characters are letters, numbers, ...
 
-Needed only to renew the table (pip install tiktoken); the table itself is committed. GPT-2's tokenizer
-cuts text by \\p{L}, \\p{N} and \\s, and a language's own idea of these depends on the Unicode version
-that it was built with: Python 3.11 disagrees with tiktoken about 9,272 letters. So tiktoken itself
-is asked, one character at a time, and C++ (tokenizer.h) and Python (bpe.py) read the same answer.
+Needed only to renew the table (pip install tiktoken); the table itself is committed. GPT-2's
+tokenizer cuts text by \\p{L}, \\p{N} and \\s, and a language's own idea of these depends on the
+Unicode version that it was built with: Python 3.11 disagrees with tiktoken about 9,272 letters. So
+tiktoken itself is asked, one character at a time, and C++ (tokenizer.h) and Python (bpe.py) read
+the same answer.
 
-One character is ours to decide: U+FEFF, the byte order mark inside a text. It is white space to js-tiktoken
-(JavaScript's \\s), whose ids this project is tested against, and not to tiktoken or llama.cpp. They differ
-only where the mark stands beside a space. It counts as white space here.
+One character is ours to decide: U+FEFF, the byte order mark inside a text. It is white space to
+js-tiktoken (JavaScript's \\s), whose ids this project is tested against, and not to tiktoken or
+llama.cpp. They differ only where the mark stands beside a space. It counts as white space here.
 """
 import itertools
 import os
@@ -17,11 +18,12 @@ import tiktoken
 
 OUTPUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "unicode_tables.h")
 HEADER = """\
-// unicode_tables.h - the class of every character: L letter, N number, s white space, o anything else.
-// Written by data/make_unicode_tables.py, which asks tiktoken; data/bpe.py reads this very file.
+// unicode_tables.h - the class of every character: L letter, N number, s white space, o anything
+// else. Written by data/make_unicode_tables.py, which asks tiktoken; data/bpe.py reads this very
+// file.
 //
-// Runs of equal class from U+0000 to U+10FFFF, the class before the length: o9 s5 o18 s1 ... says that
-// U+0000 to U+0008 are other, U+0009 to U+000D white space, and so on.
+// Runs of equal class from U+0000 to U+10FFFF, the class before the length: o9 s5 o18 s1 ... says
+// that U+0000 to U+0008 are other, U+0009 to U+000D white space, and so on.
 #pragma once
 
 inline const char UNICODE_RUNS[] =

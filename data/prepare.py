@@ -2,16 +2,17 @@
 """prepare.py - from text to token shards: prepare.py FILE... --tokenizer bpe:1024 --out DIR
 
 Reads any UTF-8 text, JSON arrays and JSONL, and writes into DIR
-    train_000.bin ... val_000.bin ...   the tokens: 256 int32 (20240520, 1, count), then uint16, little endian
+    train_000.bin ... val_000.bin ...   tokens: 256 int32 (20240520, 1, count), then uint16
     tokenizer.gguf                      the vocabulary, for the trainer and for the runtime
-    manifest.json                       the sha256 of everything read and written, counts, licence, marks
+    manifest.json                       sha256 of all that was read and written, counts, marks
 
-A text file is one document, unless lines that read <|endoftext|> separate several. A JSON array or JSONL
-file has a document per string, or per object in its --field. The end-of-text token precedes every document.
+A text file is one document, unless lines that read <|endoftext|> separate several. A JSON array or
+a JSONL file has a document per string, or per object in its --field. The end-of-text token precedes
+every document.
 
-Documents are streamed in pieces, so that a corpus may be larger than memory. A piece ends where a word
-ends and white space follows: GPT-2's pattern cuts there whatever else surrounds it, so the pieces'
-tokens are exactly the document's tokens.
+Documents are streamed in pieces, so that a corpus may be larger than memory. A piece ends where a
+word ends and white space follows: GPT-2's pattern cuts there whatever else surrounds it, so the
+pieces' tokens are exactly the document's tokens.
 """
 import argparse
 import array
@@ -39,7 +40,7 @@ GPT2_SHA256 = {
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"}
 
 
-# ---- documents --------------------------------------------------------------------------------------
+# ---- documents -----------------------------------------------------------------------------------
 # Each reader yields (starts a document, piece of text).
 
 def pieces(path, field):
@@ -65,8 +66,8 @@ def read_blocks(path):
                 text = decoder.decode(block, final=not block)
             except UnicodeDecodeError as e:   # e.object begins with what the last block left over
                 at = f.tell() - len(e.object) + e.start
-                raise Failure(f"{path}: byte {at}: 0x{e.object[e.start]:02x} is not UTF-8 here: {e.reason}"
-                              " (convert the file first, for example: iconv -f latin1 -t utf-8)")
+                raise Failure(f"{path}: byte {at}: 0x{e.object[e.start]:02x} is not UTF-8 here:"
+                              f" {e.reason} (convert it first: iconv -f latin1 -t utf-8)")
             if f.tell() == len(block):
                 text = text[text.startswith("\ufeff"):]
             yield text
@@ -87,7 +88,7 @@ def whole_lines(blocks):
 
 
 def text_pieces(path):
-    carry, starts = "", True   # carry: white space that is only known to belong to the document, or a cut, later
+    carry, starts = "", True   # carry: the white space that ended the part before
     for lines in whole_lines(read_blocks(path)):
         for i, part in enumerate(SEPARATOR.split(lines)):
             if i > 0:
@@ -113,8 +114,8 @@ def json_lines(path):
                 try:
                     yield json.loads(line)
                 except (ValueError, RecursionError) as e:
-                    raise Failure(f"{path}: line {number}: is not JSON: {e} (expected a string or an"
-                                  " object on each line, or one array in the whole file)")
+                    raise Failure(f"{path}: line {number}: is not JSON: {e} (expected a string or"
+                                  " an object on each line, or one array in the whole file)")
         number -= 1   # the parts end with a line break, so the last "line" is the next part's first
 
 
@@ -125,7 +126,8 @@ def json_array(path):
     text, at, ended = "", 0, False   # text[at:] is not parsed yet
 
     def more():
-        """Reads at least as much again, so that a long element is not parsed from its start too often."""
+        """Reads at least as much again, so that a long element is not parsed from its start too
+        often."""
         nonlocal text, at, ended
         parts, size = [text[at:]], 0
         while not ended and size <= len(text) - at:
@@ -143,8 +145,8 @@ def json_array(path):
             if at < len(text):
                 return text[at]
             if ended:
-                raise Failure(f"{path}: element {number + 1}: the file ends inside the array, expected a ]"
-                              " (was it cut short?)")
+                raise Failure(f"{path}: element {number + 1}: the file ends inside the array,"
+                              " expected a ] (was it cut short?)")
             more()
 
     number = 0
@@ -177,21 +179,21 @@ def json_array(path):
 def document_text(path, number, value, field):
     if isinstance(value, dict):
         if field not in value:
-            raise Failure(f"{path}: document {number}: has no field {field!r}, only {', '.join(value)!r:.200}"
-                          " (name the right one with --field)")
+            raise Failure(f"{path}: document {number}: has no field {field!r}, only"
+                          f" {', '.join(value):.200} (name the right one with --field)")
         value = value[field]
     if not isinstance(value, str):
-        raise Failure(f"{path}: document {number}: {json.dumps(value):.60} is a {type(value).__name__}, expected"
-                      " a string, or an object with one")
+        raise Failure(f"{path}: document {number}: {json.dumps(value):.60} is no text: expected a"
+                      " string, or an object with one")
     # JSON can spell half of a surrogate pair, which no UTF-8 text can hold: it becomes U+FFFD.
     return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-# ---- train or val -----------------------------------------------------------------------------------
+# ---- train or val --------------------------------------------------------------------------------
 
 def plan(files, val_files, fraction, field):
-    """Looks at all documents once. Returns a function that yields them again and again, as ("train" or
-    "val", starts a document, piece), and how many characters there are in all."""
+    """Looks at all documents once. Returns a function that yields them again and again, as
+    ("train" or "val", starts a document, piece), and how many characters there are in all."""
     def all_pieces(paths):
         return (piece for path in paths for piece in pieces(path, field))
 
@@ -205,9 +207,11 @@ def plan(files, val_files, fraction, field):
     lone = documents == 1 and fraction > 0 and not val_files
     cut = nearest_line_break(all_pieces(files), (1 - fraction) * characters) if lone else None
     if lone and not 0 < cut < characters:
-        raise Failure(f"{files[0]}: one document without a line break inside, so it cannot be split for validation"
-                      " (give --val FILE, or --val-fraction 0)")
-    val_documents = 0 if fraction == 0 or val_files else min(max(1, round(documents * fraction)), documents - 1)
+        raise Failure(f"{files[0]}: one document without a line break inside, so it cannot be split"
+                      " for validation (give --val FILE, or --val-fraction 0)")
+    val_documents = min(max(1, round(documents * fraction)), documents - 1)
+    if fraction == 0 or val_files:
+        val_documents = 0
 
     def split():
         at, index = 0, -1
@@ -235,29 +239,20 @@ def nearest_line_break(parts, target):
     for _, piece in parts:
         i = int(min(max(target - at, 0), len(piece)))
         for position in (piece.rfind("\n", 0, i), piece.find("\n", i)):
-            if position >= 0 and (best == 0 or abs(at + position + 1 - target) < abs(best - target)):
-                best = at + position + 1
+            after = at + position + 1
+            if position >= 0 and (best == 0 or abs(after - target) < abs(best - target)):
+                best = after
         at += len(piece)
     return best
 
 
-# ---- the tokenizer ----------------------------------------------------------------------------------
+# ---- the tokenizer -------------------------------------------------------------------------------
 
 def choose_tokenizer(spec, split, gpt2_dir):
     """The tokenizer that --tokenizer asks for, its keys for tokenizer.gguf, and its name."""
     if spec == "gpt2":
-        paths = {}
-        for name, sha256 in GPT2_SHA256.items():
-            if gpt2_dir:
-                paths[name] = os.path.join(gpt2_dir, name)
-                if os.path.exists(paths[name]):
-                    download.check(paths[name], sha256, "not OpenAI's file; use --tokenizer FILE.gguf for others")
-                else:
-                    raise Failure(f"{paths[name]}: missing (expected vocab.bpe and encoder.json there)")
-            else:
-                cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-                paths[name] = download.fetch(GPT2_URL + name, os.path.join(cache, "legible", name), sha256)
-        tokenizer = bpe.from_gpt2(paths["vocab.bpe"], paths["encoder.json"])
+        paths = [gpt2_file(name, sha256, gpt2_dir) for name, sha256 in GPT2_SHA256.items()]
+        tokenizer = bpe.from_gpt2(*paths)
     elif spec == "bytes":
         tokenizer = bpe.from_merges([])
     elif re.fullmatch(r"bpe:\d+", spec):
@@ -266,17 +261,32 @@ def choose_tokenizer(spec, split, gpt2_dir):
         f = gguf.read(spec)
         tokenizer = bpe.from_gguf(f)
         if len(tokenizer.tokens) > 65536:
-            raise Failure(f"{spec}: {len(tokenizer.tokens)} tokens, but shards hold at most 65536 (uint16)")
+            raise Failure(f"{spec}: {len(tokenizer.tokens)} tokens, expected at most 65536 (shards"
+                          " hold uint16)")
         own = {name: key for name, key in f.keys.items() if name.startswith("tokenizer.ggml.")}
         return tokenizer, {**bpe.to_keys(tokenizer), **own}, f.value("general.name", "unnamed")
     else:
-        raise Failure(f"--tokenizer {spec}: expected gpt2, bpe:N (such as bpe:1024), bytes, or a FILE.gguf")
+        raise Failure(f"--tokenizer {spec}: expected gpt2, bpe:N (such as bpe:1024), bytes, or a"
+                      " FILE.gguf")
     return tokenizer, bpe.to_keys(tokenizer), spec
+
+
+def gpt2_file(name, sha256, folder):
+    """vocab.bpe or encoder.json: from a folder, or downloaded once into the user's cache."""
+    if not folder:
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        return download.fetch(GPT2_URL + name, os.path.join(cache, "legible", name), sha256)
+    path = os.path.join(folder, name)
+    if not os.path.exists(path):
+        raise Failure(f"--gpt2-dir {folder}: no {name}, expected vocab.bpe and encoder.json")
+    download.check(path, sha256, "not OpenAI's file; for others use --tokenizer FILE.gguf")
+    return path
 
 
 def train_bpe(size, split):
     if not 257 <= size <= 65536:
-        raise Failure(f"--tokenizer bpe:{size}: expected 257 (256 bytes and end-of-text) to 65536 (uint16)")
+        raise Failure(f"--tokenizer bpe:{size}: expected 257 (256 bytes and end-of-text) to 65536"
+                      " (a shard's tokens are uint16)")
     counts = collections.Counter()
     for name, _, piece in split():
         if name == "train":
@@ -284,14 +294,15 @@ def train_bpe(size, split):
     say(f"learning {size - 257} merges from {len(counts):,} distinct words")
     merges = bpe.train(counts, size - 257)
     if len(merges) < size - 257:
-        say(f"the merges ran out: after {len(merges)} of {size - 257}, no pair of tokens occurs twice any more;"
-            f" the vocabulary has {257 + len(merges)} tokens instead of {size}", keep=True)
+        say(f"the merges ran out: after {len(merges)} of {size - 257} no pair of tokens occurs"
+            f" twice any more, so the vocabulary has {257 + len(merges)} tokens, not {size}", keep=True)
     return bpe.from_merges(merges)
 
 
 def fastest_encoder(tokenizer, sample):
-    """tiktoken where it is installed and gives the same ids, else bpe.py's own encoder. tiktoken takes a
-    token's id for its rank, so the ids must follow the order of the merges, as they do in GPT-2."""
+    """tiktoken where it is installed and gives the same ids, else bpe.py's own encoder. tiktoken
+    takes a token's id for its rank, so the ids must follow the order of the merges, as they do in
+    GPT-2."""
     try:
         import tiktoken
     except ImportError:
@@ -303,12 +314,12 @@ def fastest_encoder(tokenizer, sample):
     fast = tiktoken.Encoding("own", pat_str=bpe.split_pattern(), mergeable_ranks=ranks,
                              special_tokens={bpe.END_OF_TEXT: tokenizer.end_of_text})
     if fast.encode_ordinary(sample) != tokenizer.encode(sample):
-        say("tiktoken gives other ids than bpe.py with this vocabulary, so it is not used", keep=True)
+        say("tiktoken gives other ids with this vocabulary, so it is not used", keep=True)
         return tokenizer.encode, "bpe.py"
     return fast.encode_ordinary, f"tiktoken {tiktoken.__version__}"
 
 
-# ---- shards -----------------------------------------------------------------------------------------
+# ---- shards --------------------------------------------------------------------------------------
 
 class Shards:
     """NAME_000.bin, NAME_001.bin ... in a folder, with at most `limit` tokens each."""
@@ -332,7 +343,8 @@ class Shards:
     def close(self):
         if self.file:
             self.file.seek(0)
-            self.file.write(little_endian(array.array("i", [20240520, 1, self.sizes[-1]] + [0] * 253)))
+            header = [20240520, 1, self.sizes[-1]] + [0] * 253
+            self.file.write(little_endian(array.array("i", header)))
             self.file.flush()
             os.fsync(self.file.fileno())
             self.file.close()
@@ -372,7 +384,7 @@ def write_shards(folder, split, total, encode, end_of_text, limit):
     return shards, counts
 
 
-# ---- the marks --------------------------------------------------------------------------------------
+# ---- the marks -----------------------------------------------------------------------------------
 
 def ngrams(paths, n):
     """Counts of the n-grams in the shards, in parts of a bounded size: Counters to be added up."""
@@ -388,9 +400,10 @@ def ngrams(paths, n):
 
 def entropy(n, vocabulary, train, val):
     """What a model that looks at n-1 tokens and only counts would reach on val, in nats per token:
-        p(token | n-1 before it) = (count of the n-gram in train + 0.1) / (count of the n-1 + 0.1 * V)
-    A language model that does not go below has learned nothing about sentences. Only the n-grams that
-    val asks for are counted in train, so memory is bounded by val."""
+        p(token | n-1 before it) = (count of the n-gram in train + 0.1) / (count of the n-1 + 0.1 *
+        V)
+    A language model that does not go below has learned nothing about sentences. Only the n-grams
+    that val asks for are counted in train, so memory is bounded by val."""
     asked = collections.Counter()
     for part in ngrams(val, n):
         asked.update(part)
@@ -408,7 +421,7 @@ def entropy(n, vocabulary, train, val):
     return nats / sum(asked.values())
 
 
-# ---- main -------------------------------------------------------------------------------------------
+# ---- main ----------------------------------------------------------------------------------------
 
 def say(message, keep=False):
     """Progress on stderr: on a terminal one line that is written over, unless it is to be kept."""
@@ -419,16 +432,18 @@ def say(message, keep=False):
 
 
 def arguments(argv):
-    p = argparse.ArgumentParser(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                description=__doc__)
-    p.add_argument("files", nargs="+", metavar="FILE", help="UTF-8 text, .json (an array) or .jsonl")
+    p = argparse.ArgumentParser(allow_abbrev=False, description=__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("files", nargs="+", metavar="FILE", help="UTF-8 text, .json (array) or .jsonl")
     p.add_argument("--out", required=True, metavar="DIR", help="where the shards go")
     p.add_argument("--tokenizer", default="bpe:1024", metavar="WHICH",
                    help="gpt2, bpe:N, bytes or a FILE.gguf (default bpe:1024)")
-    p.add_argument("--val", nargs="+", default=[], metavar="FILE", help="validation text, instead of a part of FILE")
-    p.add_argument("--val-fraction", type=float, metavar="F", help="the part kept for validation (default 0.1)")
-    p.add_argument("--field", default="text", help="the text's field in JSON objects (default text)")
-    p.add_argument("--gpt2-dir", metavar="DIR", help="a folder with GPT-2's vocab.bpe and encoder.json")
+    p.add_argument("--val", nargs="+", default=[], metavar="FILE",
+                   help="validation text, instead of a part of FILE")
+    p.add_argument("--val-fraction", type=float, metavar="F",
+                   help="the part that is kept for validation (default 0.1)")
+    p.add_argument("--field", default="text", help="the field of JSON objects (default text)")
+    p.add_argument("--gpt2-dir", metavar="DIR", help="where GPT-2's vocab.bpe and encoder.json are")
     p.add_argument("--shard-tokens", type=int, default=SHARD_TOKENS, metavar="N",
                    help=f"tokens in a shard (default {SHARD_TOKENS:,})")
     p.add_argument("--licence", default="not stated", help="of the text, for the manifest")
@@ -444,16 +459,19 @@ def arguments(argv):
 
 
 def build(a, argv, folder):
-    """Writes everything into folder, and returns the names in the order in which they may be moved."""
+    """Writes everything into folder, and returns the names in the order in which they may be
+    moved."""
     say("reading")
     split, total = plan(a.files, a.val, a.val_fraction, a.field)
     tokenizer, keys, name = choose_tokenizer(a.tokenizer, split, a.gpt2_dir)
     sample = next(piece for _, _, piece in split())[:100_000]
     encode, encoder = fastest_encoder(tokenizer, sample)
     vocabulary = len(tokenizer.tokens)
-    shards, counts = write_shards(folder, split, total, encode, tokenizer.end_of_text, a.shard_tokens)
+    shards, counts = write_shards(folder, split, total, encode, tokenizer.end_of_text,
+                                  a.shard_tokens)
     gguf.write(os.path.join(folder, "tokenizer.gguf"),
-               {"general.architecture": ("string", "gpt2"), "general.name": ("string", name), **keys})
+               {"general.architecture": ("string", "gpt2"), "general.name": ("string", name),
+                **keys})
     say("measuring the marks")
     train, val = shards["train"], shards["val"]
     marks = {mark: entropy(n, vocabulary, train.paths(), val.paths())
@@ -461,8 +479,8 @@ def build(a, argv, folder):
     manifest = {
         "command": ["prepare.py", *argv],
         "licence": a.licence,
-        "inputs": [{"file": path, "for": use, "bytes": os.path.getsize(path), "sha256": sha256_file(path)}
-                   for use, paths in (("train", a.files), ("val", a.val)) for path in paths],
+        "inputs": [{"file": path, "bytes": os.path.getsize(path), "sha256": sha256_file(path)}
+                   for path in a.files + a.val],
         "tokenizer": {"file": "tokenizer.gguf", "kind": name, "tokens": vocabulary,
                       "end_of_text": tokenizer.end_of_text, "encoder": encoder,
                       "sha256": sha256_file(os.path.join(folder, "tokenizer.gguf"))},
@@ -480,7 +498,7 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     a = arguments(argv)
     os.makedirs(a.out, exist_ok=True)
-    folder = os.path.join(a.out, ".prepare.tmp")   # so what is in --out stays as it is until all is written
+    folder = os.path.join(a.out, ".prepare.tmp")   # what is in --out stays until all is written
     shutil.rmtree(folder, ignore_errors=True)      # of a run that was killed
     os.mkdir(folder)
     try:
@@ -502,11 +520,13 @@ def main(argv=None):
 def report(out, manifest):
     for name in ("train", "val"):
         c = manifest[name]
-        print(f"{name:6}{c['documents']:>10,} documents {c['bytes']:>14,} bytes {c['tokens']:>14,} tokens")
+        print(f"{name:5} {c['documents']:>9,} documents {c['bytes']:>13,} bytes"
+              f" {c['tokens']:>13,} tokens")
     t, marks = manifest["tokenizer"], manifest["marks_nats_per_token"]
     print(f"vocabulary {t['tokens']:,} tokens ({t['kind']}), encoded with {t['encoder']}")
     if marks["trigram"] is not None:
-        print(f"marks on val, in nats per token: bigram {marks['bigram']:.4f}, trigram {marks['trigram']:.4f}")
+        print(f"marks on val, in nats per token: bigram {marks['bigram']:.4f},"
+              f" trigram {marks['trigram']:.4f}")
         print("(counting pairs and triples of tokens reaches these; a model should go below)")
     print(f"written to {out}: {len(manifest['shards'])} shards, tokenizer.gguf, manifest.json")
 
