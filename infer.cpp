@@ -1,0 +1,811 @@
+// infer.cpp - the runtime: a GPT-2 in a GGUF file goes in, text comes out, on the CPU.
+//
+// It shares no code with training but the matrix product and the elementary functions, so that each
+// can be checked against the other. The parts, in reading order:
+//
+//     the model      what a GPT-2 consists of, and how it is found in a file
+//     the layers     layernorm, linear, attention
+//     forward()      the network, for one token or many, with a cache of keys and values
+//     sampling       from logits to a token
+//     text           ids from text, text from ids, UTF-8 that arrives in pieces
+//     commands       generate, tokenize, detokenize, logits, perplexity, show
+//     command line   one table of flags, from which parsing and --help come
+//
+// Results go to stdout, everything else to stderr.
+#include <chrono>
+#include <cmath>
+#include <set>
+#include <omp.h>
+#include "gguf.h"
+#include "matmul.h"
+#include "numerics.h"
+#include "tokenizer.h"
+
+// ---- the model ----------------------------------------------------------------------------------
+//
+// Sizes: L layers, NH heads of hs = C/NH channels, C channels, F channels inside the feed-forward
+// layer (4C in every GPT-2 released), T positions, V tokens.
+
+struct Norm {
+    const float* weight;   // (C)
+    const float* bias;     // (C)
+};
+
+// out = weight inp + bias
+struct Linear {
+    const float* weight;   // (out, in)
+    const float* bias;     // (out), or null for none
+    int in, out;
+};
+
+struct Block {
+    Norm attn_norm;
+    Linear attn_qkv;       // C -> 3C: the queries, keys and values
+    Linear attn_output;    // C -> C
+    Norm ffn_norm;
+    Linear ffn_up;         // C -> F
+    Linear ffn_down;       // F -> C
+};
+
+struct Model {
+    Gguf file;
+    int L, NH, C, F, T, V;
+    float eps;                    // of the layernorms
+    int eot;                      // the end-of-text token, -1 if the file names none
+    const float* token_embd;      // (V, C)
+    const float* position_embd;   // (T, C)
+    std::vector<Block> blocks;    // L
+    Norm output_norm;
+    Linear output;                // C -> V: token_embd once more ("tied"), or a matrix of its own
+    std::vector<std::vector<float>> converted;   // what the file holds in another type than F32
+};
+
+// A size of the model, from its key. The bound keeps products of three of them inside 64 bits.
+static int load_size(const Gguf& g, const char* key) {
+    uint64_t x = gguf_int(g, key);
+    if (x < 1 || x > 1 << 20)
+        fail("%s: key %s: %" PRIu64 ", expected 1 to %d", g.file.path.c_str(), key, x, 1 << 20);
+    return (int)x;
+}
+
+// The tensor's floats: in the mapping where they are F32 already, else converted once, here.
+// from_key explains the expected shape; {in, out} as GGUF writes it, out = 0 for a vector.
+static const float* load_tensor(Model& m, const std::string& name, int in, int out,
+                                const char* from_key) {
+    const char* path = m.file.file.path.c_str();
+    const GgufTensor* t = gguf_tensor(m.file, name);
+    std::string expected = out ? text("{%d, %d}", in, out) : text("{%d}", in);
+    std::string because = text("%s from %s %" PRIu64, expected.c_str(), from_key,
+                               gguf_int_or(m.file, from_key, 0));
+    if (!t)
+        fail("%s: tensor %s: missing, expected shape %s (is the file complete?)", path,
+             name.c_str(), because.c_str());
+    if (gguf_shape(*t) != expected)
+        fail("%s: tensor %s: shape %s, expected %s (was the file made for another model?)", path,
+             name.c_str(), gguf_shape(*t).c_str(), because.c_str());
+    if (t->type == GGML_F32) return (const float*)t->data;
+    if (t->type != GGML_F16 && t->type != GGML_BF16)
+        fail("%s: tensor %s: type %s, expected F32, F16 or BF16 (other formats are not supported)",
+             path, name.c_str(), ggml_type_facts(t->type).name);
+    m.converted.emplace_back(t->count);
+    float* floats = m.converted.back().data();
+    const int64_t CHUNK = 1 << 16, count = (int64_t)t->count;
+#pragma omp parallel for
+    for (int64_t i = 0; i < count; i += CHUNK)
+        gguf_to_float(floats + i, *t, i, std::min(CHUNK, count - i));
+    return floats;
+}
+
+static Norm load_norm(Model& m, const std::string& name) {
+    const char* C = "gpt2.embedding_length";
+    return {load_tensor(m, name + ".weight", m.C, 0, C), load_tensor(m, name + ".bias", m.C, 0, C)};
+}
+
+static Linear load_linear(Model& m, const std::string& name, int in, int out,
+                          const char* from_key) {
+    return {load_tensor(m, name + ".weight", in, out, from_key),
+            load_tensor(m, name + ".bias", out, 0, from_key), in, out};
+}
+
+static Model load_model(const std::string& path) {
+    Model m;
+    m.file = gguf_open(path);
+    const Gguf& g = m.file;
+    std::string architecture = gguf_string(g, "general.architecture");
+    if (architecture != "gpt2")
+        fail("%s: key general.architecture: \"%s\", expected \"gpt2\"", path.c_str(),
+             gguf_printable(architecture, 60).c_str());
+    m.L = load_size(g, "gpt2.block_count");
+    m.NH = load_size(g, "gpt2.attention.head_count");
+    m.C = load_size(g, "gpt2.embedding_length");
+    m.F = load_size(g, "gpt2.feed_forward_length");
+    m.T = load_size(g, "gpt2.context_length");
+    m.eps = (float)gguf_float(g, "gpt2.attention.layer_norm_epsilon");
+    if (m.C % m.NH != 0)
+        fail("%s: key gpt2.attention.head_count: %d, expected to divide gpt2.embedding_length %d",
+             path.c_str(), m.NH, m.C);
+    if (!(m.eps >= 0 && m.eps < 1))
+        fail("%s: key gpt2.attention.layer_norm_epsilon: %g, expected 0 to 1 (GPT-2 has 1e-5)",
+             path.c_str(), m.eps);
+
+    // The vocabulary's size has no key: it is what the embedding's second dimension says.
+    const GgufTensor* embd = gguf_tensor(g, "token_embd.weight");
+    if (!embd || embd->n_dims != 2 || embd->dims[1] > INT32_MAX)
+        fail("%s: tensor token_embd.weight: %s, expected shape {%d, tokens}", path.c_str(),
+             embd ? gguf_shape(*embd).c_str() : "missing", m.C);
+    m.V = (int)embd->dims[1];
+    uint64_t eot = gguf_int_or(g, "tokenizer.ggml.eos_token_id", UINT64_MAX);
+    if (eot != UINT64_MAX && eot >= (uint64_t)m.V)
+        fail("%s: key tokenizer.ggml.eos_token_id: %" PRIu64 ", expected 0 to %d", path.c_str(),
+             eot, m.V - 1);
+    m.eot = (int)eot;
+
+    const char *C = "gpt2.embedding_length", *F = "gpt2.feed_forward_length";
+    m.token_embd = load_tensor(m, "token_embd.weight", m.C, m.V, C);
+    m.position_embd = load_tensor(m, "position_embd.weight", m.C, m.T, "gpt2.context_length");
+    for (int l = 0; l < m.L; l++) {
+        std::string name = "blk." + std::to_string(l) + ".";
+        Block b;
+        b.attn_norm = load_norm(m, name + "attn_norm");
+        b.attn_qkv = load_linear(m, name + "attn_qkv", m.C, 3 * m.C, C);
+        b.attn_output = load_linear(m, name + "attn_output", m.C, m.C, C);
+        b.ffn_norm = load_norm(m, name + "ffn_norm");
+        b.ffn_up = load_linear(m, name + "ffn_up", m.C, m.F, F);
+        b.ffn_down = load_linear(m, name + "ffn_down", m.F, m.C, F);
+        m.blocks.push_back(b);
+    }
+    m.output_norm = load_norm(m, "output_norm");
+    m.output = {m.token_embd, nullptr, m.C, m.V};
+    if (gguf_tensor(g, "output.weight"))
+        m.output.weight = load_tensor(m, "output.weight", m.C, m.V, C);
+    return m;
+}
+
+// ---- the layers ---------------------------------------------------------------------------------
+//
+// Each works on n rows, one a token. A row's numbers are summed by one thread in a fixed order, so
+// results do not depend on the number of threads.
+
+// out = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias, each row x of inp. inp, out (n, C)
+static void layernorm(float* out, const float* inp, Norm norm, float eps, int n, int C) {
+#pragma omp parallel for if (n > 8)
+    for (int i = 0; i < n; i++) {
+        const float* x = inp + (int64_t)i * C;
+        float* o = out + (int64_t)i * C;
+        double sum = 0, squares = 0;
+        for (int c = 0; c < C; c++) sum += x[c];
+        float mean = (float)(sum / C);
+        for (int c = 0; c < C; c++) squares += (double)(x[c] - mean) * (x[c] - mean);
+        float rstd = (float)(1 / sqrt(squares / C + eps));
+        for (int c = 0; c < C; c++) o[c] = (x[c] - mean) * rstd * norm.weight[c] + norm.bias[c];
+    }
+}
+
+// out (n, w.out) = inp (n, w.in) weight^T + bias
+// Many rows are a matrix product, bound by arithmetic. For few rows, as when one token is made, it is
+// reading the weights that takes time: each is read once, in order, and used for all rows.
+static void linear(float* out, const float* inp, const Linear& w, int n) {
+    if (n >= 8) {
+        matmul_nt(out, inp, w.weight, w.bias, n, w.in, w.out);
+        return;
+    }
+#pragma omp parallel for if ((int64_t)w.in * w.out > 1 << 15)
+    for (int o = 0; o < w.out; o++) {
+        const float* row = w.weight + (int64_t)o * w.in;
+        for (int i = 0; i < n; i++)
+            out[(int64_t)i * w.out + o] =
+                dot(inp + (int64_t)i * w.in, row, w.in) + (w.bias ? w.bias[o] : 0);
+    }
+}
+
+// The n tokens at positions pos .. pos+n-1 look back, head by head, at positions up to their own:
+//     score[s] = q[t] . k[s] / sqrt(hs)     p = softmax(score)     out[t] = sum over s of p[s] v[s]
+// qkv (n, 3C), a row holding q, k and v;  out (n, C);  keys, values (NH, T, hs), which already hold
+// positions below pos, and hold those of the n tokens afterwards.
+static void attention(float* out, float* keys, float* values, const float* qkv, int pos, int n,
+                      int NH, int hs, int T) {
+    int C = NH * hs;
+#pragma omp parallel if ((int64_t)n * (pos + n) * C > 1 << 15)
+    {
+#pragma omp for collapse(2)
+        for (int h = 0; h < NH; h++)
+            for (int t = 0; t < n; t++) {
+                const float* row = qkv + (int64_t)t * 3 * C + h * hs;
+                int64_t to = ((int64_t)h * T + pos + t) * hs;
+                memcpy(keys + to, row + C, hs * sizeof(float));
+                memcpy(values + to, row + 2 * C, hs * sizeof(float));
+            }   // all keys and values are in place before any thread goes on
+        std::vector<float> p(pos + n);
+        float scale = 1 / sqrtf((float)hs);
+#pragma omp for collapse(2) schedule(dynamic, 8)
+        for (int h = 0; h < NH; h++)
+            for (int t = 0; t < n; t++) {
+                const float* q = qkv + (int64_t)t * 3 * C + h * hs;
+                const float* k = keys + (int64_t)h * T * hs;
+                const float* v = values + (int64_t)h * T * hs;
+                float* o = out + (int64_t)t * C + h * hs;
+                int count = pos + t + 1;
+                float max = -INFINITY, sum = 0;
+                for (int s = 0; s < count; s++) {
+                    p[s] = dot(q, k + (int64_t)s * hs, hs) * scale;
+                    if (p[s] > max) max = p[s];
+                }
+                memset(o, 0, hs * sizeof(float));
+                for (int s = 0; s < count; s++) p[s] = exp_f(p[s] - max);
+                for (int s = 0; s < count; s++) {
+                    sum += p[s];
+                    for (int i = 0; i < hs; i++)
+                        o[i] = __builtin_fmaf(p[s], v[(int64_t)s * hs + i], o[i]);
+                }
+                for (int i = 0; i < hs; i++) o[i] /= sum;
+            }
+    }
+}
+
+// ---- forward() ----------------------------------------------------------------------------------
+
+// What a text needs beside the weights: the keys and values of all its tokens so far, so that each
+// token passes through the network once, and the activations of up to `most` tokens at a time.
+struct State {
+    int pos;                           // tokens so far
+    std::vector<float> keys, values;   // (L, NH, T, hs)
+    std::vector<float> x;              // (most, C)   the residual stream
+    std::vector<float> norm;           // (most, C)   its layernorm; also what a layer adds to it
+    std::vector<float> qkv;            // (most, 3C)
+    std::vector<float> heads;          // (most, C)   what attention's heads found
+    std::vector<float> up;             // (most, F)
+};
+
+static State new_state(const Model& m, int most) {
+    State s;
+    s.pos = 0;
+    s.keys.resize((size_t)m.L * m.T * m.C);
+    s.values.resize((size_t)m.L * m.T * m.C);
+    s.x.resize((size_t)most * m.C);
+    s.norm.resize((size_t)most * m.C);
+    s.qkv.resize((size_t)most * 3 * m.C);
+    s.heads.resize((size_t)most * m.C);
+    s.up.resize((size_t)most * m.F);
+    return s;
+}
+
+static void add(std::vector<float>& x, const std::vector<float>& y, int64_t count) {
+#pragma omp parallel for if (count > 1 << 15)
+    for (int64_t i = 0; i < count; i++) x[i] += y[i];
+}
+
+// Radford et al. 2019, section 2.3. Appends n tokens to what the model has seen; s.norm (n, C) then
+// holds their final vectors, which logits() turns into predictions of each one's successor.
+// The caller sees to it that ids are in 0 .. V-1, that s.pos + n <= T, and n <= the state's most.
+static void forward(const Model& m, State& s, const int* ids, int n) {
+    int C = m.C, F = m.F;
+    for (int i = 0; i < n; i++)
+        for (int c = 0; c < C; c++)
+            s.x[(size_t)i * C + c] = m.token_embd[(size_t)ids[i] * C + c] +
+                                     m.position_embd[(size_t)(s.pos + i) * C + c];
+    for (int l = 0; l < m.L; l++) {
+        const Block& b = m.blocks[l];
+        float *keys = &s.keys[(size_t)l * m.T * C], *values = &s.values[(size_t)l * m.T * C];
+
+        layernorm(s.norm.data(), s.x.data(), b.attn_norm, m.eps, n, C);
+        linear(s.qkv.data(), s.norm.data(), b.attn_qkv, n);
+        attention(s.heads.data(), keys, values, s.qkv.data(), s.pos, n, m.NH, C / m.NH, m.T);
+        linear(s.norm.data(), s.heads.data(), b.attn_output, n);
+        add(s.x, s.norm, (int64_t)n * C);
+
+        layernorm(s.norm.data(), s.x.data(), b.ffn_norm, m.eps, n, C);
+        linear(s.up.data(), s.norm.data(), b.ffn_up, n);
+#pragma omp parallel for if (n > 8)
+        for (int64_t i = 0; i < (int64_t)n * F; i++) s.up[i] = gelu(s.up[i]);
+        linear(s.norm.data(), s.up.data(), b.ffn_down, n);
+        add(s.x, s.norm, (int64_t)n * C);
+    }
+    layernorm(s.norm.data(), s.x.data(), m.output_norm, m.eps, n, C);
+    s.pos += n;
+}
+
+// out (rows, V): the logits after tokens first .. first+rows-1 of those last given to forward().
+static void logits(float* out, const Model& m, const State& s, int first, int rows) {
+    linear(out, &s.norm[(size_t)first * m.C], m.output, rows);
+}
+
+// Logits of a whole text take T * V floats, up to 200 MB: they are computed in groups of rows.
+const int LOGIT_ROWS = 64;
+
+// ---- sampling -----------------------------------------------------------------------------------
+
+struct Sampling {
+    double temp, top_p, min_p, repeat_penalty;
+    int64_t top_k;
+    Rng rng;
+};
+
+struct Candidate {
+    int id;
+    float logit;
+    float p;
+};
+
+static bool is_better(const Candidate& a, const Candidate& b) {
+    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);   // one order everywhere
+}
+
+// Tokens of the last 64 become less likely: their logits shrink towards minus infinity.
+// Keskar et al. 2019, arXiv:1909.05858, section 4.1, in the form that serves logits of both signs.
+static void penalize_repeats(std::vector<float>& logit, const std::vector<int>& history,
+                             float penalty) {
+    std::vector<int> recent(history.end() - std::min<size_t>(64, history.size()), history.end());
+    std::sort(recent.begin(), recent.end());
+    recent.erase(std::unique(recent.begin(), recent.end()), recent.end());
+    for (int id : recent) logit[id] = logit[id] > 0 ? logit[id] / penalty : logit[id] * penalty;
+}
+
+// One token. The steps and their order are llama.cpp's, so that its users' settings mean the same:
+// repeat penalty, top-k, top-p (Holtzman et al. 2019, arXiv:1904.09751), min-p (Nguyen et al. 2024,
+// arXiv:2407.01082), temperature. `forbidden` is never chosen (-1: none).
+static int sample(std::vector<float>& logit, const std::vector<int>& history, int forbidden,
+                  Sampling& how) {
+    if (how.repeat_penalty != 1) penalize_repeats(logit, history, (float)how.repeat_penalty);
+    std::vector<Candidate> all;
+    for (int id = 0; id < (int)logit.size(); id++) {
+        if (!std::isfinite(logit[id]))
+            fail("token %d has a logit of %g after %zu tokens (are the weights damaged?)", id,
+                 logit[id], history.size());
+        if (id != forbidden) all.push_back({id, logit[id], 0});
+    }
+    if (all.empty()) fail("the only token there is has been forbidden by --ignore-eos");
+    if (how.temp == 0) return std::min_element(all.begin(), all.end(), is_better)->id;
+
+    size_t k = how.top_k > 0 ? std::min((size_t)how.top_k, all.size()) : all.size();
+    std::partial_sort(all.begin(), all.begin() + k, all.end(), is_better);
+    all.resize(k);
+    float sum = 0;
+    for (Candidate& c : all) sum += c.p = exp_f(c.logit - all[0].logit);
+
+    float before = 0;   // the probability of all better candidates
+    size_t keep = 0;
+    while (keep < all.size() && (keep == 0 || (before < how.top_p * sum &&
+                                               all[keep].p >= how.min_p * all[0].p)))
+        before += all[keep++].p;
+    all.resize(keep);
+
+    sum = 0;
+    for (Candidate& c : all) sum += c.p = exp_f((float)((c.logit - all[0].logit) / how.temp));
+    float r = uniform(how.rng) * sum;
+    for (const Candidate& c : all)
+        if ((r -= c.p) < 0) return c.id;
+    return all[0].id;   // rounding left a crumb of r: the likeliest takes it
+}
+
+// ---- text ---------------------------------------------------------------------------------------
+
+static Tokenizer load_tokenizer(const Model& m) {
+    if (!tokenizer_present(m.file))
+        fail("%s: has no tokenizer, so it takes no text (give token ids: --ids 1,2,3)",
+             m.file.file.path.c_str());
+    Tokenizer tokenizer = tokenizer_from_gguf(m.file);
+    if ((int)tokenizer.tokens.size() != m.V)
+        fail("%s: key tokenizer.ggml.tokens: %zu tokens, expected %d from token_embd.weight",
+             m.file.file.path.c_str(), tokenizer.tokens.size(), m.V);
+    return tokenizer;
+}
+
+// Ids separated by commas, spaces or newlines; `where` is what messages call them.
+static std::vector<int> parse_ids(const std::string& s, const char* where, int V) {
+    std::vector<int> ids;
+    for (size_t i = 0; i < s.size();) {
+        size_t end = std::min(s.find_first_of(", \t\r\n", i), s.size());
+        if (end > i) {
+            std::string word = s.substr(i, end - i);
+            if (word.find_first_not_of("0123456789") != std::string::npos)
+                fail("%s: \"%s\" is not a token id", where, gguf_printable(word, 40).c_str());
+            long id = word.size() < 10 ? atol(word.c_str()) : V;
+            if (id >= V)
+                fail("%s: token id %s: out of range, expected 0 to %d", where, word.c_str(), V - 1);
+            ids.push_back((int)id);
+        }
+        i = end + 1;
+    }
+    return ids;
+}
+
+// The length of the UTF-8 character at the start of s; 0 if s ends within it; -1 if it is none.
+// Unicode 15, table 3-7: the first byte fixes the length and what the second may be.
+static int utf8_length(const std::string& s) {
+    unsigned char first = (unsigned char)s[0];
+    if (first < 0x80) return 1;
+    if (first < 0xc2 || first > 0xf4) return -1;
+    int length = first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+    unsigned char low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;    // not too long
+    unsigned char high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;   // no surrogates
+    for (int i = 1; i < length; i++) {
+        if (i >= (int)s.size()) return 0;
+        unsigned char byte = (unsigned char)s[i];
+        if (byte < (i == 1 ? low : 0x80) || byte > (i == 1 ? high : 0xbf)) return -1;
+    }
+    return length;
+}
+
+// Prints what is complete in `pending` and keeps the rest: a character may span several tokens.
+// A byte that belongs to no character, which a model is free to produce, is shown as U+FFFD.
+static void print_utf8(std::string& pending, bool last) {
+    while (!pending.empty()) {
+        int length = utf8_length(pending);
+        if (length == 0 && !last) break;
+        if (length > 0) fwrite(pending.data(), 1, length, stdout);
+        else fputs("\xef\xbf\xbd", stdout);
+        pending.erase(0, std::max(length, 1));
+    }
+    fflush(stdout);
+}
+
+static std::string read_all(FILE* stream) {
+    std::string all;
+    char buffer[65536];
+    for (size_t n; (n = fread(buffer, 1, sizeof buffer, stream)) > 0;) all.append(buffer, n);
+    if (ferror(stream)) fail("standard input: cannot be read: %s", strerror(errno));
+    return all;
+}
+
+// ---- commands -----------------------------------------------------------------------------------
+
+// What the flags say. The initial values are the defaults, which --help prints.
+struct Options {
+    std::string model, prompt, ids, file;
+    int64_t n = 256, top_k = 40, seed = 1, threads = omp_get_num_procs();
+    double temp = 0.8, top_p = 0.95, min_p = 0.05, repeat_penalty = 1;
+    bool ignore_eos = false, nul = false, special = false;
+    std::set<std::string> given;   // the flags that were on the command line
+};
+
+static double seconds() {
+    auto now = std::chrono::steady_clock::now().time_since_epoch();
+    return std::chrono::duration<double>(now).count();
+}
+
+static void check_length(const Model& m, const char* what, size_t length) {
+    if (length > (size_t)m.T)
+        fail("%s: %zu tokens, but the model's context length is %d (key gpt2.context_length)", what,
+             length, m.T);
+}
+
+static std::vector<int> ids_of_flag(const Options& o, const Model& m) {
+    std::vector<int> ids = parse_ids(o.ids, "--ids", m.V);
+    if (ids.empty()) fail("--ids: no ids, expected some of 0 to %d, as in --ids 1,2,3", m.V - 1);
+    check_length(m, "--ids", ids.size());
+    return ids;
+}
+
+// Bytes of weights that one token makes the processor read.
+static double bytes_per_token(const Model& m) {
+    double floats = (double)m.V * m.C;
+    for (const Block& b : m.blocks)
+        for (const Linear* w : {&b.attn_qkv, &b.attn_output, &b.ffn_up, &b.ffn_down})
+            floats += (double)w->in * w->out;
+    return floats * sizeof(float);
+}
+
+static void run_generate(const Options& o) {
+    double start = seconds();
+    Model m = load_model(o.model);
+    bool with_ids = o.given.count("--ids");
+    if (with_ids && o.given.count("-p")) fail("--ids and -p: only one of them can be the prompt");
+    Tokenizer tokenizer;
+    std::vector<int> ids;
+    std::string pending;   // text that is not printed yet
+    if (with_ids) {
+        ids = ids_of_flag(o, m);
+    } else {
+        tokenizer = load_tokenizer(m);
+        ids = encode(tokenizer, o.prompt);
+        ids.insert(ids.begin(), tokenizer.eot);   // it preceded every document in training
+        check_length(m, "the prompt, with the end-of-text token before it", ids.size());
+        pending = o.prompt;
+        print_utf8(pending, false);
+    }
+    size_t prompt = ids.size();
+    State s = new_state(m, (int)prompt);
+    Sampling how = {with_ids && !o.given.count("--temp") ? 0 : o.temp, o.top_p, o.min_p,
+                    o.repeat_penalty, o.top_k, make_rng((uint64_t)o.seed, RNG_SAMPLE, 0)};
+    std::vector<float> logit(m.V);
+    double loaded = seconds();
+
+    forward(m, s, ids.data(), (int)prompt);
+    logits(logit.data(), m, s, (int)prompt - 1, 1);
+    double prompted = seconds();
+
+    int64_t made = 0;
+    for (; made < o.n; made++) {
+        if (made > 0) {
+            if (s.pos == m.T) {
+                fprintf(stderr, "\nstopped: the context length of %d tokens is reached\n", m.T);
+                break;
+            }
+            forward(m, s, &ids.back(), 1);
+            logits(logit.data(), m, s, 0, 1);
+        }
+        int id = sample(logit, ids, o.ignore_eos ? m.eot : -1, how);
+        if (id == m.eot) break;
+        ids.push_back(id);
+        if (with_ids) printf("%s%d", made ? " " : "", id);
+        else pending += token_bytes(tokenizer, id);
+        print_utf8(pending, false);   // and flush: the text appears as it is made
+    }
+    print_utf8(pending, true);
+    printf("\n");
+
+    double made_in = seconds() - prompted;
+    fprintf(stderr, "load %.2f s | prompt %zu tokens, %.1f tok/s", loaded - start, prompt,
+            prompt / (prompted - loaded));
+    if (made > 1)   // the first token came from the prompt's logits
+        fprintf(stderr, " | generation %lld tokens, %.1f tok/s, reading %.1f GB/s of weights",
+                (long long)made, (made - 1) / made_in,
+                (made - 1) / made_in * bytes_per_token(m) / 1e9);
+    fprintf(stderr, "\n");
+}
+
+static void print_ids(const std::vector<int>& ids) {
+    for (size_t i = 0; i < ids.size(); i++) printf("%s%d", i ? " " : "", ids[i]);
+    printf("\n");
+}
+
+static void run_tokenize(const Options& o) {
+    Gguf g = gguf_open(o.model);
+    Tokenizer tokenizer = tokenizer_from_gguf(g);
+    std::string input = read_all(stdin);
+    if (!o.nul) return print_ids(encode(tokenizer, input, o.special));
+    for (size_t i = 0; i < input.size();) {   // a NUL ends a record; the last one may do without
+        size_t end = std::min(input.find('\0', i), input.size());
+        print_ids(encode(tokenizer, input.substr(i, end - i), o.special));
+        i = end + 1;
+    }
+}
+
+static void run_detokenize(const Options& o) {
+    Gguf g = gguf_open(o.model);
+    Tokenizer tokenizer = tokenizer_from_gguf(g);
+    int V = (int)tokenizer.tokens.size();
+    std::string bytes = decode(tokenizer, parse_ids(read_all(stdin), "standard input", V));
+    fwrite(bytes.data(), 1, bytes.size(), stdout);
+}
+
+static void run_logits(const Options& o) {
+    Model m = load_model(o.model);
+    std::vector<int> ids = ids_of_flag(o, m);
+    int n = (int)ids.size();
+    State s = new_state(m, n);
+    forward(m, s, ids.data(), n);
+    std::vector<float> out((size_t)LOGIT_ROWS * m.V);
+    for (int first = 0; first < n; first += LOGIT_ROWS) {
+        int rows = std::min(LOGIT_ROWS, n - first);
+        logits(out.data(), m, s, first, rows);
+        for (int i = 0; i < rows; i++)
+            for (int v = 0; v < m.V; v++)
+                printf("%.9g%c", out[(size_t)i * m.V + v], v + 1 < m.V ? ' ' : '\n');
+    }
+}
+
+// -log softmax(logit)[target], in nats
+static double surprise(const float* logit, int target, int V) {
+    float max = *std::max_element(logit, logit + V);
+    double sum = 0;
+    for (int v = 0; v < V; v++) sum += exp_f(logit[v] - max);
+    return log_d(sum) + max - logit[target];
+}
+
+// The file is one document: end-of-text, then its tokens. Windows of T inputs follow one another
+// without overlap, and each input predicts its successor, the last one the next window's first. So
+// every token of the file is predicted, and counted, exactly once.
+static void run_perplexity(const Options& o) {
+    Model m = load_model(o.model);
+    Tokenizer tokenizer = load_tokenizer(m);
+    MappedFile f = map_file(o.file);
+    std::vector<int> ids = encode(tokenizer, std::string((const char*)f.data, f.size), true);
+    ids.insert(ids.begin(), tokenizer.eot);
+    unmap_file(f);
+
+    int64_t total = (int64_t)ids.size() - 1;
+    State s = new_state(m, (int)std::min<int64_t>(m.T, total));
+    std::vector<float> out((size_t)LOGIT_ROWS * m.V);
+    std::vector<double> nats(LOGIT_ROWS);
+    double sum = 0, start = seconds();
+    for (int64_t window = 0; window < total; window += m.T) {
+        int n = (int)std::min<int64_t>(m.T, total - window);
+        s.pos = 0;
+        forward(m, s, &ids[window], n);
+        for (int first = 0; first < n; first += LOGIT_ROWS) {
+            int rows = std::min(LOGIT_ROWS, n - first);
+            logits(out.data(), m, s, first, rows);
+#pragma omp parallel for
+            for (int i = 0; i < rows; i++)
+                nats[i] = surprise(&out[(size_t)i * m.V], ids[window + first + i + 1], m.V);
+            for (int i = 0; i < rows; i++) sum += nats[i];
+        }
+        double done = (double)(window + n);
+        fprintf(stderr, "\r%.0f of %.0f tokens, %.4f nats/token, %.0f tok/s ", done, (double)total,
+                sum / done, done / (seconds() - start));
+    }
+    fprintf(stderr, "\n");
+    sum /= (double)total;
+    printf("ppl %.9g  nats/token %.9g  tokens %" PRId64 "\n", exp(sum), sum, total);
+}
+
+static void run_show(const Options& o) {
+    Gguf g = gguf_open(o.file);
+    printf("%s: GGUF version %" PRIu32 ", %zu keys, %zu tensors, %" PRIu64 " bytes\n",
+           o.file.c_str(), g.version, g.keys.size(), g.tensors.size(), g.file.size);
+    size_t name = 0, type = 0, shape = 0;
+    for (const GgufKey& k : g.keys) {
+        name = std::max(name, k.name.size());
+        type = std::max(type, gguf_type_text(k).size());
+    }
+    if (!g.keys.empty()) printf("\nkeys\n");
+    for (const GgufKey& k : g.keys)
+        printf("  %-*s  %-*s  %s\n", (int)name, k.name.c_str(), (int)type,
+               gguf_type_text(k).c_str(), gguf_value_text(k).c_str());
+
+    name = 0;
+    uint64_t elements = 0;
+    for (const GgufTensor& t : g.tensors) {
+        name = std::max(name, t.name.size());
+        shape = std::max(shape, gguf_shape(t).size());
+        elements += t.count;
+    }
+    if (!g.tensors.empty())
+        printf("\ntensors (fastest dimension first), %" PRIu64 " elements\n", elements);
+    for (const GgufTensor& t : g.tensors)
+        printf("  %-*s  %-5s  %-*s  %11" PRIu64 " bytes\n", (int)name, t.name.c_str(),
+               ggml_type_facts(t.type).name, (int)shape, gguf_shape(t).c_str(), t.bytes);
+}
+
+// ---- command line -------------------------------------------------------------------------------
+
+enum { GENERATE = 1, TOKENIZE = 2, DETOKENIZE = 4, LOGITS = 8, PERPLEXITY = 16, SHOW = 32 };
+
+struct Command {
+    int bit;
+    const char* name;   // "": no word, the flags follow at once
+    const char* help;
+    void (*run)(const Options&);
+};
+
+static const Command COMMANDS[] = {
+    {GENERATE, "", "continue a text (-p) or token ids (--ids), or begin a new text", run_generate},
+    {TOKENIZE, "tokenize", "text on stdin to ids separated by spaces", run_tokenize},
+    {DETOKENIZE, "detokenize", "ids on stdin, separated by spaces, commas or newlines, to bytes",
+     run_detokenize},
+    {LOGITS, "logits", "for each of --ids, a line with the logits of what follows it", run_logits},
+    {PERPLEXITY, "perplexity", "how well the model predicts a text file (-f)", run_perplexity},
+    {SHOW, "show", "the keys and tensors of any GGUF file: infer show FILE.gguf", run_show}};
+
+// A row of the table of flags. Exactly one of text, integer, real and on says where its value goes.
+struct Flag {
+    const char* name;
+    const char* value;   // what follows the flag, as --help shows it; null for a switch
+    int commands;        // that take it
+    std::string* text;
+    int64_t* integer;
+    double* real;
+    bool* on;
+    double least, most;  // of a number
+    const char* help;
+};
+
+static std::vector<Flag> flag_table(Options& o) {
+    const int MODEL = GENERATE | LOGITS | PERPLEXITY;
+    return {
+        {"-m", "FILE.gguf", MODEL | TOKENIZE | DETOKENIZE, &o.model, 0, 0, 0, 0, 0, "the model"},
+        {"-p", "TEXT", GENERATE, &o.prompt, 0, 0, 0, 0, 0, "the text to continue, printed as well"},
+        {"--ids", "1,2,3", GENERATE | LOGITS, &o.ids, 0, 0, 0, 0, 0,
+         "token ids, taken as they are; no tokenizer is needed"},
+        {"-f", "FILE", PERPLEXITY, &o.file, 0, 0, 0, 0, 0, "the text to measure"},
+        {"-n", "N", GENERATE, 0, &o.n, 0, 0, 0, 1e9, "the most tokens to make"},
+        {"--temp", "X", GENERATE, 0, 0, &o.temp, 0, 0, 100,
+         "temperature; 0 takes the likeliest token, and is the default with --ids"},
+        {"--top-k", "N", GENERATE, 0, &o.top_k, 0, 0, 0, 1e9,
+         "choose among the N likeliest tokens; 0: all"},
+        {"--top-p", "X", GENERATE, 0, 0, &o.top_p, 0, 0, 1,
+         "choose among the likeliest that together have probability X"},
+        {"--min-p", "X", GENERATE, 0, 0, &o.min_p, 0, 0, 1,
+         "leave out tokens less likely than X times the likeliest"},
+        {"--repeat-penalty", "X", GENERATE, 0, 0, &o.repeat_penalty, 0, 1e-3, 1e3,
+         "above 1: make the last 64 tokens less likely"},
+        {"--seed", "N", GENERATE, 0, &o.seed, 0, 0, 0, 9e15, "equal seeds give equal texts"},
+        {"--ignore-eos", 0, GENERATE, 0, 0, 0, &o.ignore_eos, 0, 0, "never choose end-of-text"},
+        {"-0", 0, TOKENIZE, 0, 0, 0, &o.nul, 0, 0, "NUL ends a record; print a line for each"},
+        {"--special", 0, TOKENIZE, 0, 0, 0, &o.special, 0, 0,
+         "recognise <|endoftext|> in the text"},
+        {"--threads", "N", MODEL, 0, &o.threads, 0, 0, 1, 1024, "threads to use"},
+    };
+}
+
+static void print_help(const std::vector<Flag>& flags) {
+    printf("infer - run a GPT-2 from a GGUF file with F32, F16 or BF16 weights\n\n");
+    printf("  infer -m model.gguf -p \"Once upon a time\" -n 100\n\ncommands\n");
+    for (const Command& c : COMMANDS) printf("  infer %-18s %s\n", c.name, c.help);
+    for (const Command& c : COMMANDS) {
+        if (c.bit != SHOW) printf("\ninfer %s\n", c.name);
+        for (const Flag& f : flags) {
+            if (!(f.commands & c.bit)) continue;
+            std::string left = std::string(f.name) + (f.value ? std::string(" ") + f.value : "");
+            printf("  %-24s %s", left.c_str(), f.help);
+            if (f.integer) printf(" (%lld)", (long long)*f.integer);
+            if (f.real) printf(" (%g)", *f.real);
+            printf("\n");
+        }
+    }
+    printf("\nDefaults are in parentheses. A text begins with the end-of-text token, as every text"
+           "\ndid in training. Samplers work in the order repeat penalty, top-k, top-p, min-p,"
+           "\ntemperature.\n");
+}
+
+static void set_flag(const Flag& f, const char* value) {
+    if (f.text) {
+        *f.text = value;
+        return;
+    }
+    char* end = nullptr;
+    errno = 0;
+    if (f.integer) *f.integer = strtoll(value, &end, 10);
+    else *f.real = strtod(value, &end);
+    double x = f.integer ? (double)*f.integer : *f.real;
+    if (end == value || *end)
+        fail("%s: \"%s\" is not %s", f.name, value, f.integer ? "an integer" : "a number");
+    if (errno == ERANGE || !(x >= f.least && x <= f.most))
+        fail("%s: %s is out of range, expected %.15g to %.15g", f.name, value, f.least, f.most);
+}
+
+// Fills in the options and returns the command. Anything that is not understood is an error.
+static const Command& parse_command_line(Options& o, int argc, char** argv) {
+    std::vector<Flag> flags = flag_table(o);
+    const Command* command = &COMMANDS[0];
+    int i = 1;
+    if (i < argc && argv[i][0] != '-') {
+        for (const Command& c : COMMANDS)
+            if (strcmp(argv[i], c.name) == 0) command = &c;
+        if (command == &COMMANDS[0])
+            fail("%s: unknown command (infer --help lists them)", argv[i]);
+        i++;
+    }
+    std::string spoken = std::string("infer ") + command->name;
+    for (; i < argc; i++) {
+        const char* word = argv[i];
+        if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
+            Options defaults;
+            print_help(flag_table(defaults));
+            exit(0);
+        }
+        if (command->bit == SHOW && word[0] != '-' && o.file.empty()) {
+            o.file = word;
+            continue;
+        }
+        const Flag* flag = nullptr;
+        for (const Flag& f : flags)
+            if (strcmp(f.name, word) == 0) flag = &f;
+        if (!flag) fail("%s: unknown flag (infer --help lists them)", word);
+        if (!(flag->commands & command->bit)) fail("%s: not a flag of %s", word, spoken.c_str());
+        o.given.insert(word);
+        if (flag->on) {
+            *flag->on = true;
+            continue;
+        }
+        if (i + 1 == argc) fail("%s: needs a value: %s %s", word, word, flag->value);
+        set_flag(*flag, argv[++i]);
+    }
+    const char* missing = nullptr;
+    if (command->bit == SHOW && o.file.empty()) missing = "FILE.gguf";
+    if (command->bit == PERPLEXITY && !o.given.count("-f")) missing = "-f FILE";
+    if (command->bit == LOGITS && !o.given.count("--ids")) missing = "--ids 1,2,3";
+    if (command->bit != SHOW && !o.given.count("-m")) missing = "-m FILE.gguf";
+    if (missing) fail("%s: needs %s (infer --help explains)", spoken.c_str(), missing);
+    return *command;
+}
+
+int main(int argc, char** argv) {
+    Options o;
+    const Command& command = parse_command_line(o, argc, argv);
+    omp_set_num_threads((int)o.threads);
+    command.run(o);
+    if (fflush(stdout) != 0 || ferror(stdout)) fail("standard output: cannot be written");
+    return 0;
+}

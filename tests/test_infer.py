@@ -1,0 +1,506 @@
+#!/usr/bin/env python3
+"""test_infer.py - the runtime, from outside: its commands, its errors, and its arithmetic.
+
+Runs the program that the environment variable INFER names (default ./infer) on small models with random
+weights. What a GPT-2 computes is written down a second time here, in plain Python and double precision.
+"""
+import array
+import math
+import os
+import random
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(ROOT, "data"))
+import bpe    # noqa: E402
+import gguf   # noqa: E402
+
+INFER = os.path.abspath(os.environ.get("INFER", os.path.join(ROOT, "infer")))
+counts = {True: 0, False: 0}
+
+
+def check(ok, what):
+    counts[bool(ok)] += 1
+    if not ok:
+        print("FAIL:", what)
+
+
+# ---- running it ---------------------------------------------------------------------------------------
+
+def run(*arguments, stdin=b"", code=0):
+    """stdout and stderr of infer; its exit code is one of the checks."""
+    command = [INFER, *map(str, arguments)]
+    p = subprocess.run(command, input=stdin, capture_output=True, timeout=120)
+    check(p.returncode == code, f"{' '.join(command[1:])}: exit code {p.returncode}, expected {code}: "
+          + p.stderr.decode(errors="replace"))
+    return p.stdout, p.stderr.decode(errors="replace")
+
+
+def refused(words, *arguments, stdin=b""):
+    """infer must exit with 1, print no result, and say each of the words."""
+    out, err = run(*arguments, stdin=stdin, code=1)
+    check(out == b"" and err.startswith("error: ") and all(word in err for word in words),
+          f"{arguments}: expected an error with {words}, found {err!r} and output {out[:40]!r}")
+
+
+def commas(ids):
+    return ",".join(map(str, ids))
+
+
+def generate(path, ids, n, *more):
+    out, _ = run("-m", path, "--ids", commas(ids), "-n", n, *more)
+    return [int(word) for word in out.split()]
+
+
+def logits(path, ids, *more):
+    out, _ = run("logits", "-m", path, "--ids", commas(ids), *more)
+    lines = out.decode().split("\n")
+    check(lines.pop() == "" and len(lines) == len(ids), f"logits of {len(ids)} ids: {len(lines)} lines")
+    return [[float(word) for word in line.split(" ")] for line in lines]
+
+
+# ---- models -------------------------------------------------------------------------------------------
+
+def shapes(L, C, F, T, V, untied):
+    """{name: dims}, fastest first"""
+    s = {"token_embd.weight": (C, V), "position_embd.weight": (C, T)}
+    for i in range(L):
+        for name, dims in [("attn_norm", (C,)), ("attn_qkv", (C, 3 * C)), ("attn_output", (C, C)),
+                           ("ffn_norm", (C,)), ("ffn_up", (C, F)), ("ffn_down", (F, C))]:
+            s[f"blk.{i}.{name}.weight"] = dims
+            s[f"blk.{i}.{name}.bias"] = dims[-1:]
+    s["output_norm.weight"] = s["output_norm.bias"] = (C,)
+    if untied:
+        s["output.weight"] = (C, V)
+    return s
+
+
+class Model:
+    """Random weights, each a multiple of 1/64 below 2, so that F16 and BF16 hold them exactly."""
+
+    def __init__(self, L=2, NH=3, C=24, F=96, T=24, V=61, untied=False, seed=1):
+        self.L, self.NH, self.C, self.F, self.T, self.V = L, NH, C, F, T, V
+        chance = random.Random(seed)
+
+        def weight(name):
+            x = chance.gauss(1 if "norm.weight" in name else 0, 0.35)
+            return max(-127, min(127, round(64 * x))) / 64
+        self.shapes = shapes(L, C, F, T, V, untied)
+        self.weights = {name: [weight(name) for _ in range(math.prod(dims))]
+                        for name, dims in self.shapes.items()}
+        self.keys = {"general.architecture": ("string", "gpt2"), "gpt2.context_length": ("u32", T),
+                     "gpt2.embedding_length": ("u32", C), "gpt2.block_count": ("u32", L),
+                     "gpt2.feed_forward_length": ("u32", F), "gpt2.attention.head_count": ("u32", NH),
+                     "gpt2.attention.layer_norm_epsilon": ("f32", 1e-5)}
+
+    def write(self, path, type="F32", without=(), shape={}, types={}, **keys):
+        """keys: gpt2__block_count=("u32", 3) replaces that key, None leaves it out."""
+        all_keys = dict(self.keys)
+        for name, key in keys.items():
+            all_keys[name.replace("__", ".")] = key
+        tensors = []
+        for name, dims in self.shapes.items():
+            if name in without:
+                continue
+            is_matrix = len(dims) == 2 and name != "position_embd.weight"
+            t = types.get(name, type if is_matrix else "F32")
+            tensors.append((name, t, shape.get(name, dims), pack(self.weights[name], t)))
+        gguf.write(path, {name: key for name, key in all_keys.items() if key}, tensors)
+        return path
+
+    def logits(self, ids):
+        """GPT-2 for one sequence, in double precision: (T, V)."""
+        w, C, hs = self.weights, self.C, self.C // self.NH
+
+        def norm(x, name):
+            mean = sum(x) / C
+            rstd = 1 / math.sqrt(sum((v - mean) ** 2 for v in x) / C + 1e-5)
+            return [(v - mean) * rstd * g + b for v, g, b in zip(x, w[name + ".weight"], w[name + ".bias"])]
+
+        def product(x, matrix):
+            n = len(x)
+            return [sum(map(float.__mul__, x, matrix[o:o + n])) for o in range(0, len(matrix), n)]
+
+        def linear(x, name):
+            return [a + b for a, b in zip(product(x, w[name + ".weight"]), w[name + ".bias"])]
+
+        def gelu(x):
+            return 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3)))
+
+        cache = [[] for _ in range(self.L)]   # of each layer: the qkv of all tokens so far
+        rows = []
+        for t, id in enumerate(ids):
+            x = [a + b for a, b in zip(w["token_embd.weight"][id * C:(id + 1) * C],
+                                       w["position_embd.weight"][t * C:(t + 1) * C])]
+            for i in range(self.L):
+                b = f"blk.{i}."
+                cache[i].append(linear(norm(x, b + "attn_norm"), b + "attn_qkv"))
+                out = []
+                for h in range(0, C, hs):
+                    q = cache[i][t][h:h + hs]
+                    p = [math.exp(sum(map(float.__mul__, q, past[C + h:C + h + hs])) / math.sqrt(hs))
+                         for past in cache[i]]
+                    out += [sum(p[s] * past[2 * C + h + j] for s, past in enumerate(cache[i])) / sum(p)
+                            for j in range(hs)]
+                x = [a + b for a, b in zip(x, linear(out, b + "attn_output"))]
+                up = [gelu(v) for v in linear(norm(x, b + "ffn_norm"), b + "ffn_up")]
+                x = [a + b for a, b in zip(x, linear(up, b + "ffn_down"))]
+            rows.append(product(norm(x, "output_norm"), w.get("output.weight", w["token_embd.weight"])))
+        return rows
+
+
+def pack(values, type):
+    if type == "F16":
+        return struct.pack(f"<{len(values)}e", *values)
+    if type == "F64":
+        return array.array("d", values).tobytes()
+    floats = array.array("f", values)
+    if type == "BF16":   # the upper half of each float
+        return b"".join(floats[i:i + 1].tobytes()[2:] for i in range(len(floats)))
+    return floats.tobytes()
+
+
+def random_ids(model, n, seed=5):
+    chance = random.Random(seed)
+    return [chance.randrange(model.V) for _ in range(n)]
+
+
+# ---- the arithmetic -----------------------------------------------------------------------------------
+
+def largest_difference(a, b):
+    return max(abs(x - y) for row_a, row_b in zip(a, b) for x, y in zip(row_a, row_b))
+
+
+def test_logits(folder):
+    for sizes in [{}, {"untied": True}, {"NH": 1, "C": 7, "F": 11, "V": 5, "L": 1}, {"NH": 24, "V": 1, "T": 9}]:
+        model = Model(**sizes)
+        path = model.write(f"{folder}/model.gguf")
+        ids = random_ids(model, model.T)
+        want = model.logits(ids)
+        for n in {1, 3, 7, 8, model.T}:   # one row at a time up to 7, a matrix product from 8 on
+            difference = largest_difference(logits(path, ids[:n]), want[:n])
+            check(difference < 2e-5, f"logits of {sizes}, {n} ids: off by {difference:.2g}")
+    report("logits are those of the second implementation")
+
+
+def test_bits(folder):
+    for untied in (False, True):
+        model = Model(untied=untied)
+        ids = commas(random_ids(model, model.T))
+        results = set()
+        for type in ("F32", "F16", "BF16"):
+            path = model.write(f"{folder}/{type}.gguf", type)
+            for threads in (1, 2, 3):
+                results.add(run("logits", "-m", path, "--ids", ids, "--threads", threads)[0])
+        check(len(results) == 1, f"untied={untied}: the same bits for F32, F16, BF16 and 1, 2, 3 threads")
+    types = dict.fromkeys(model.shapes, "F16")   # the norms, biases and positions too
+    path = model.write(f"{folder}/all.gguf", types=types)
+    check({run("logits", "-m", path, "--ids", ids)[0]} == results, "all tensors in F16")
+    report("F32, F16 and BF16 agree, for any number of threads")
+
+
+def test_cache(folder):
+    """Tokens made one at a time, with the cache, are those that the whole text's logits call for."""
+    for threads in (1, 2):
+        model = Model(seed=2)
+        path = model.write(f"{folder}/model.gguf")
+        for n in (1, 9):
+            ids = random_ids(model, n)
+            made = generate(path, ids, model.T, "--threads", threads)
+            check(len(made) == model.T - n + 1, f"{n} ids: {len(made)} made, expected {model.T - n + 1}")
+            rows = logits(path, (ids + made)[:model.T])[n - 1:]
+            for i, (row, id) in enumerate(zip(rows, made)):
+                check(row[id] > max(row) - 1e-4, f"token {i}: {id} has logit {row[id]}, the best {max(row)}")
+    report("decoding with the cache equals computing anew")
+
+
+def test_sampling(folder):
+    model = Model(seed=3)
+    path = model.write(f"{folder}/model.gguf")
+    ids = random_ids(model, 4)
+    greedy = generate(path, ids, 12)
+    check(greedy == generate(path, ids, 12, "--temp", 0), "--temp 0 is the default with --ids")
+    for name, value in [("--top-k", 1), ("--top-p", 0), ("--min-p", 1), ("--temp", "1e-6")]:
+        more = (name, value) if name == "--temp" else ("--temp", 1, name, value)
+        check(generate(path, ids, 12, *more, "--seed", 9) == greedy, f"{name} {value} is greedy")
+    free = ("--temp", 1, "--top-k", 0, "--top-p", 1, "--min-p", 0)
+    a, b, c = (generate(path, ids, 12, *free, "--seed", seed) for seed in (7, 7, 8))
+    check(a == b and a != c, f"seeds: {a} twice, and {c}")
+
+    # What is drawn for 300 seeds: the right tokens, about as often as they should be.
+    row = logits(path, ids)[-1]
+    order = sorted(range(model.V), key=lambda id: -row[id])
+    drawn = lambda *more: [generate(path, ids, 1, *free, *more, "--seed", seed)[0] for seed in range(300)]
+    p = [math.exp(v) / sum(map(math.exp, row)) for v in row]
+    some = drawn()
+    for id in order[:3]:
+        expected, deviation = 300 * p[id], math.sqrt(300 * p[id] * (1 - p[id]))
+        check(abs(some.count(id) - expected) < 4 * deviation + 1,
+              f"token {id}: drawn {some.count(id)} times of 300, expected {expected:.1f}")
+    check(set(drawn("--top-k", 3)) == set(order[:3]), "--top-k 3 draws the three likeliest")
+    mass, keep = 0, 0
+    while mass < 0.6:
+        mass, keep = mass + p[order[keep]], keep + 1
+    check(set(drawn("--top-p", 0.6, "--temp", 4)) == set(order[:keep]), f"--top-p 0.6 draws from {keep}")
+    above = {id for id in order if p[id] >= 0.3 * p[order[0]]}
+    check(set(drawn("--min-p", 0.3, "--temp", 4)) == above, f"--min-p 0.3 draws from {len(above)}")
+
+    text = list(ids)
+    for _ in range(10):   # the penalty, followed step by step
+        row = logits(path, text)[-1]
+        row = [(v / 1.5 if v > 0 else v * 1.5) if id in text else v for id, v in enumerate(row)]
+        text.append(row.index(max(row)))
+    check(generate(path, ids, 10, "--repeat-penalty", 1.5) == text[4:], "--repeat-penalty 1.5")
+    report("sampling")
+
+
+def test_end_of_text(folder):
+    model = Model(seed=3)
+    path = model.write(f"{folder}/model.gguf")
+    ids = random_ids(model, 4)
+    greedy = generate(path, ids, 6)
+    path = model.write(f"{folder}/eot.gguf", tokenizer__ggml__eos_token_id=("u32", greedy[0]))
+    check(generate(path, ids, 6) == [], "stops at end-of-text")
+    row = logits(path, ids)[-1]
+    second = sorted(range(model.V), key=lambda id: -row[id])[1]
+    forbidden = generate(path, ids, 20, "--ignore-eos")
+    check(len(forbidden) == 20 and forbidden[0] == second and greedy[0] not in forbidden, "--ignore-eos")
+    report("end of text")
+
+
+def test_context(folder):
+    model = Model()
+    path = model.write(f"{folder}/model.gguf")
+    ids = random_ids(model, model.T)
+    out, err = run("-m", path, "--ids", commas(ids), "-n", 5)
+    check(len(out.split()) == 1 and "the context length of 24 tokens is reached" in err, f"full: {out} {err}")
+    out, err = run("-m", path, "--ids", commas(ids[:3]), "-n", 0)
+    check(out == b"\n", "-n 0 makes nothing")
+    refused(["--ids", "25 tokens", "context length is 24"], "-m", path, "--ids", commas(ids + [0]))
+    refused(["--ids", "25 tokens", "24"], "logits", "-m", path, "--ids", commas(ids + [0]))
+    for command in ([], ["logits"]):
+        for bad, words in [("1,61", ["token id 61", "0 to 60"]), ("1,-1", ['"-1" is not a token id']),
+                           ("99999999999999999999", ["out of range"]), ("1,x", ['"x"']), ("", ["no ids"]),
+                           (" , ", ["no ids"]), ("1;2", ['"1;2"']), ("1.0", ['"1.0"'])]:
+            refused(["--ids", *words], *command, "-m", path, "--ids", bad)
+    check(logits(path, [1, 2]) == [[float(v) for v in line.split()] for line in
+                                   run("logits", "-m", path, "--ids", " 1 2\n")[0].splitlines()], "spaces")
+    report("the context's end, and ids out of range")
+
+
+# ---- text ---------------------------------------------------------------------------------------------
+
+def text_model(folder, T=24, seed=4):
+    tokenizer = bpe.from_merges([(ord("t"), ord("h")), (256, ord("e")), (ord(" "), 257)])
+    model = Model(V=len(tokenizer.tokens), T=T, seed=seed)
+    model.keys.update(bpe.to_keys(tokenizer))
+    return tokenizer, model, model.write(f"{folder}/text.gguf")
+
+
+def test_text(folder):
+    tokenizer, model, path = text_model(folder)
+    end = tokenizer.end_of_text
+    for prompt in ("the hat", "", "h\u00e9 \u4e16"):
+        ids = [end] + tokenizer.encode(prompt)
+        made = generate(path, ids, 8, "--ignore-eos")
+        raw = prompt.encode() + tokenizer.decode(made)
+        out, err = run("-m", path, "-p", prompt, "-n", 8, "--temp", 0, "--ignore-eos")
+        check(out.endswith(b"\n"), "text ends with a newline")
+        check(same_text(out[:-1], raw), f"-p {prompt!r}: printed {out!r}, expected {raw!r}")
+        check("load" in err and "prompt" in err and "tok/s" in err and "generation 8" in err, f"timings: {err}")
+    out, _ = run("-m", path, "-n", 4, "--temp", 0, "--ignore-eos")
+    check(same_text(out[:-1], tokenizer.decode(generate(path, [end], 4, "--ignore-eos"))),
+          "without -p, a text begins after end-of-text")
+    for seed in range(20):   # bytes drawn at random, but what is printed is UTF-8
+        out, _ = run("-m", path, "-p", "x", "-n", 23, "--temp", 100, "--top-k", 0, "--top-p", 1, "--min-p", 0,
+                     "--seed", seed)
+        try:
+            out.decode()
+            check(True, "")
+        except UnicodeDecodeError as e:
+            check(False, f"seed {seed}: {e}")
+    refused(["the prompt", "25 tokens", "24"], "-m", path, "-p", "x" * 24)
+    ids_only = model.write(f"{folder}/ids.gguf", tokenizer__ggml__tokens=None)
+    refused([ids_only, "no tokenizer", "--ids"], "-m", ids_only, "-p", "x")
+    refused(["only one"], "-m", path, "-p", "x", "--ids", "1")
+    report("text")
+
+
+def same_text(printed, raw):
+    """What is printed is the bytes where they are UTF-8, and U+FFFD for those that are not. How many
+    stand for a broken sequence is a matter of taste, so runs of them count as one."""
+    squeeze = lambda s: re.sub("\ufffd+", "\ufffd", s)
+    return squeeze(printed.decode()) == squeeze(raw.decode(errors="replace"))
+
+
+def test_tokenize(folder):
+    tokenizer, model, path = text_model(folder)
+    alone = f"{folder}/tokenizer.gguf"
+    gguf.write(alone, {"general.architecture": ("string", "gpt2"), **bpe.to_keys(tokenizer)})
+    for m in (path, alone):
+        for raw in (b"", b"the thing", b"a\nb\n", "na\u00efve \u4e16\u754c".encode(), bytes(range(256)), b"\xff\xfe the"):
+            out, _ = run("tokenize", "-m", m, stdin=raw)
+            check(re.fullmatch(rb"(\d+( \d+)*)?\n", out), f"tokenize {raw!r}: {out!r}")
+            for ids in (out, out.replace(b" ", b","), out.replace(b" ", b"\n"), out.replace(b" ", b", ")):
+                check(run("detokenize", "-m", m, stdin=ids)[0] == raw, f"{raw!r} comes back from {ids[:40]!r}")
+    ids = lambda s: " ".join(map(str, tokenizer.encode(s))).encode() + b"\n"
+    records = {b"": b"", b"the\0a b": ids("the") + ids("a b"), b"the\0a b\0": ids("the") + ids("a b"),
+               b"\0the\n\0\0": b"\n" + ids("the\n") + b"\n"}
+    for raw, want in records.items():
+        check(run("tokenize", "-m", alone, "-0", stdin=raw)[0] == want, f"tokenize -0 {raw!r}")
+    text, end = b"a<|endoftext|>", tokenizer.end_of_text
+    check(run("tokenize", "-m", alone, stdin=text)[0] == ids(text.decode()), "special tokens are plain text")
+    check(run("tokenize", "-m", alone, "--special", stdin=text)[0] == f"97 {end}\n".encode(), "--special")
+    for bad in (str(len(tokenizer.tokens)), "-1", "x"):
+        refused(["standard input", bad], "detokenize", "-m", alone, stdin=bad.encode())
+    bare = Model().write(f"{folder}/bare.gguf")
+    refused([bare, "tokenizer"], "tokenize", "-m", bare)
+    report("tokenize and detokenize")
+
+
+def test_perplexity(folder):
+    tokenizer, model, path = text_model(folder)
+    text = "the cat that sat there, then the other one: they thought the thing through together.\n"
+    for text in (text, "x", text[:23] + "!", text * 3):
+        with open(f"{folder}/text.txt", "w", encoding="utf-8") as f:
+            f.write(text)
+        ids = [tokenizer.end_of_text] + tokenizer.encode(text)
+        nats = 0
+        for i in range(0, len(ids) - 1, model.T):
+            window = ids[i:i + model.T + 1]
+            for row, target in zip(logits(path, window[:model.T][:len(window) - 1]), window[1:]):
+                nats += math.log(sum(map(math.exp, row))) - row[target]
+        nats /= len(ids) - 1
+        out, err = run("perplexity", "-m", path, "-f", f"{folder}/text.txt")
+        m = re.fullmatch(rb"ppl (\S+)  nats/token (\S+)  tokens (\d+)\n", out)
+        check(m, f"perplexity: {out!r}")
+        if m:
+            check(abs(float(m[2]) - nats) < 1e-5 and abs(float(m[1]) / math.exp(nats) - 1) < 1e-5
+                  and int(m[3]) == len(ids) - 1, f"perplexity: {out!r}, expected {nats} of {len(ids) - 1}")
+        check("tok/s" in err, "progress on stderr")
+    refused(["absent.txt", "No such file"], "perplexity", "-m", path, "-f", f"{folder}/absent.txt")
+    report("perplexity")
+
+
+def test_show(folder):
+    tokenizer, model, path = text_model(folder)
+    out = run("show", path)[0].decode()
+    for words in ("GGUF version 3, 15 keys, 28 tensors", "gpt2.attention.layer_norm_epsilon  f32",
+                  f"({len(tokenizer.tokens)})", "{24, 72}", "blk.1.ffn_down.weight     F32    {96, 24}          9216 bytes", '"gpt2"', "9.99999975e-06"):
+        check(words in out, f"show: {words!r} is not in\n{out}")
+    check(max(map(len, out.split("\n"))) < 200, "long arrays are cut short")
+    refused(["infer show", "FILE.gguf"], "show")
+    refused(["absent.gguf"], "show", f"{folder}/absent.gguf")
+    report("show")
+
+
+# ---- what must be refused -----------------------------------------------------------------------------
+
+def test_flags(folder):
+    path = Model().write(f"{folder}/model.gguf")
+    base = ["-m", path, "--ids", "1"]
+    refused(["-m FILE.gguf"])
+    refused(["-m FILE.gguf"], "tokenize")
+    refused(["--ids"], "logits", "-m", path)
+    refused(["-f FILE"], "perplexity", "-m", path)
+    refused(["--frobnicate", "unknown flag"], *base, "--frobnicate", 1)
+    refused(["frobnicate", "unknown command"], "frobnicate", *base)
+    refused(["extra", "unknown flag"], *base, "extra")
+    refused(["--temp", "not a flag of infer tokenize"], "tokenize", "-m", path, "--temp", 1)
+    refused(["--temp", "needs a value"], *base, "--temp")
+    for flag, bad in [("-n", "x"), ("-n", ""), ("-n", "1.5"), ("--temp", "hot"), ("--temp", "1x"), ("--top-k", "3,")]:
+        refused([flag, f'"{bad}"', "is not"], *base, flag, bad)
+    for flag, bad in [("-n", -1), ("--temp", -0.1), ("--temp", "nan"), ("--temp", "inf"), ("--top-p", 1.01),
+                      ("--top-k", -1), ("--min-p", 2), ("--repeat-penalty", 0), ("--seed", -1), ("--threads", 0),
+                      ("--threads", 10 ** 6), ("-n", 10 ** 30), ("--seed", 2 ** 63)]:
+        refused([flag, "out of range", "expected"], *base, flag, bad)
+    for arguments in (["--help"], ["-h"], ["tokenize", "--help"]):
+        out = run(*arguments)[0].decode()
+        for word in ("perplexity", "--repeat-penalty", "--ignore-eos", "-0", "(0.8)"):
+            check(word in out, f"{arguments}: {word} is not in the help")
+    report("flags")
+
+
+def test_wrong_models(folder):
+    model, path = Model(untied=True), f"{folder}/wrong.gguf"
+    command = ["logits", "-m", path, "--ids", "1"]
+
+    def wrong(words, **changes):
+        model.write(path, **changes)
+        refused([path, *words], *command)
+
+    u32 = lambda x: ("u32", x)
+    wrong(["general.architecture", '"llama"'], general__architecture=("string", "llama"))
+    wrong(["general.architecture", "missing"], general__architecture=None)
+    for key in ("context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count",
+                "attention.layer_norm_epsilon"):
+        wrong(["gpt2." + key, "missing"], **{"gpt2__" + key.replace(".", "__"): None})
+    wrong(["gpt2.block_count", "0", "expected 1"], gpt2__block_count=u32(0))
+    wrong(["gpt2.block_count", "-2"], gpt2__block_count=("i32", -2))
+    wrong(["gpt2.context_length", "string"], gpt2__context_length=("string", "24"))
+    wrong(["gpt2.embedding_length", "4000000000"], gpt2__embedding_length=u32(4000000000))
+    wrong(["head_count", "5", "24"], gpt2__attention__head_count=u32(5))
+    wrong(["layer_norm_epsilon", "nan"], gpt2__attention__layer_norm_epsilon=("f32", math.nan))
+    wrong(["blk.2.attn_norm.weight", "missing"], gpt2__block_count=u32(3))
+    wrong(["blk.0.ffn_up.weight", "{24, 96}", "{24, 95}", "gpt2.feed_forward_length 95"],
+          gpt2__feed_forward_length=u32(95))
+    wrong(["position_embd.weight", "{24, 24}", "{24, 48}", "gpt2.context_length 48"], gpt2__context_length=u32(48))
+    wrong(["token_embd.weight", "{24, 61}", "{48, 61}", "gpt2.embedding_length 48"], gpt2__embedding_length=u32(48))
+    wrong(["eos_token_id", "61", "0 to 60"], tokenizer__ggml__eos_token_id=u32(61))
+    for name in model.shapes:
+        if name != "output.weight":
+            wrong([name, "missing"], without=[name])
+    wrong(["output.weight", "{61, 24}", "{24, 61}"], shape={"output.weight": (61, 24)})
+    wrong(["blk.1.attn_qkv.weight", "{1728}"], shape={"blk.1.attn_qkv.weight": (24 * 72,)})
+    wrong(["blk.0.attn_norm.bias", "F64", "F32, F16 or BF16"], types={"blk.0.attn_norm.bias": "F64"})
+
+    model.weights["output_norm.bias"][3] = math.nan
+    model.write(path)
+    refused(["logit of nan", "weights damaged"], "-m", path, "--ids", "1")
+
+    _, model, good = text_model(folder)
+    model.V += 1
+    model.shapes["token_embd.weight"] = (model.C, model.V)
+    model.weights["token_embd.weight"] += [0] * model.C
+    model.write(path)
+    refused(["tokenizer.ggml.tokens", "260 tokens", "261"], "-m", path, "-p", "x")
+
+    with open(good, "rb") as f:
+        data = f.read()
+    chance = random.Random(6)
+    for _ in range(60):   # cut short, or with a few bytes changed: any answer but a crash
+        damaged = bytearray(data)
+        if chance.random() < 0.4:
+            del damaged[chance.randrange(1, len(data)):]
+        else:
+            for _ in range(3):
+                damaged[chance.randrange(5000)] = chance.randrange(256)
+        with open(path, "wb") as f:
+            f.write(damaged)
+        p = subprocess.run([INFER, "-m", path, "-p", "x", "-n", "2"], capture_output=True, timeout=60)
+        check(p.returncode in (0, 1), f"a damaged model: exit code {p.returncode} {p.stderr!r}")
+        check(p.returncode == 0 or p.stderr.startswith(b"error: "), f"a damaged model: {p.stderr!r}")
+    report("models that are wrong")
+
+
+def report(what):
+    print(what)
+
+
+def main():
+    if not os.access(INFER, os.X_OK):
+        sys.exit(f"{INFER}: is not a program (build it with make, or set INFER)")
+    with tempfile.TemporaryDirectory() as folder:
+        for test in (test_logits, test_bits, test_cache, test_sampling, test_end_of_text, test_context, test_text,
+                     test_tokenize, test_perplexity, test_show, test_flags, test_wrong_models):
+            test(folder)
+    print(f"{counts[True]} passed, {counts[False]} failed")
+    sys.exit(1 if counts[False] else 0)
+
+
+if __name__ == "__main__":
+    main()
