@@ -295,6 +295,12 @@ def from_gguf(f):
     return from_tables(f.path, tokens, f.value("tokenizer.ggml.merges"), end, control)
 
 
+def visible_merges(tokenizer, visible):
+    """The merges as "left right", in the order in which they were learned."""
+    pairs = sorted(tokenizer.merges, key=tokenizer.merges.get)
+    return [f"{visible[left]} {visible[right]}" for left, right in pairs]
+
+
 def to_keys(tokenizer):
     """The keys that put a tokenizer into a GGUF file, in the form that llama.cpp reads.
 
@@ -303,8 +309,7 @@ def to_keys(tokenizer):
     end = tokenizer.end_of_text
     tokens = [*map(to_visible, tokenizer.tokens)]
     tokens[end] = END_OF_TEXT
-    pairs = sorted(tokenizer.merges, key=tokenizer.merges.get)
-    merges = [f"{tokens[left]} {tokens[right]}" for left, right in pairs]
+    merges = visible_merges(tokenizer, tokens)
     return {
         "tokenizer.ggml.model": ("string", "gpt2"),
         "tokenizer.ggml.pre": ("string", "gpt-2"),

@@ -295,7 +295,8 @@ def train_bpe(size, split):
     merges = bpe.train(counts, size - 257)
     if len(merges) < size - 257:
         say(f"the merges ran out: after {len(merges)} of {size - 257} no pair of tokens occurs"
-            f" twice any more, so the vocabulary has {257 + len(merges)} tokens, not {size}", keep=True)
+            f" twice any more, so the vocabulary has {257 + len(merges)} tokens, not {size}",
+            keep=True)
     return bpe.from_merges(merges)
 
 
