@@ -1,0 +1,323 @@
+// test_dataloader.cpp - token shards, and the order of the windows, against a second, slower way to say the same:
+// here each window is spelled out from DESIGN's formula, p = (s*B + r) * T, by plain loops over the shards.
+#include <algorithm>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+#include <sys/wait.h>
+#include "../dataloader.h"
+#include "check.h"
+
+typedef std::vector<int> Ints;
+typedef std::vector<Ints> Windows;   // rows: T inputs and the last target
+
+static std::string folder;
+
+// ---- making shards --------------------------------------------------------------------------------------
+
+static void write_bytes(const std::string& path, const std::vector<char>& bytes) {
+    FILE* f = fopen(path.c_str(), "wb");
+    bool written = f && (bytes.empty() || fwrite(bytes.data(), 1, bytes.size(), f) == bytes.size());
+    if (!written || fclose(f) != 0)
+        fail("%s: cannot be written", path.c_str());
+}
+
+static std::vector<char> shard_bytes(const Ints& tokens, int magic = 20240520, int version = 1, int claimed = -1) {
+    std::vector<int32_t> header(256, 0);
+    header[0] = magic;
+    header[1] = version;
+    header[2] = claimed == -1 ? (int)tokens.size() : claimed;
+    std::vector<char> bytes(1024 + 2 * tokens.size());
+    memcpy(bytes.data(), header.data(), 1024);
+    for (size_t i = 0; i < tokens.size(); i++) {
+        uint16_t token = (uint16_t)tokens[i];
+        memcpy(&bytes[1024 + 2 * i], &token, 2);
+    }
+    return bytes;
+}
+
+// Tokens that tell where they came from: every one is used once, over all shards of a test.
+static Ints count_up(int first, int n) {
+    Ints tokens;
+    for (int i = 0; i < n; i++) tokens.push_back(first + i);
+    return tokens;
+}
+
+// Writes shards of these sizes to a folder of their own, and returns the pattern that names them.
+static std::string make_shards(const char* name, const Ints& sizes, std::vector<Ints>& shards) {
+    std::string path = folder + "/" + name;
+    std::filesystem::create_directories(path);
+    int first = 0;
+    shards.clear();
+    for (size_t i = 0; i < sizes.size(); i++) {
+        shards.push_back(count_up(first, sizes[i]));
+        first += sizes[i];
+        write_bytes(path + text("/train_%03zu.bin", i), shards.back().empty() ? shard_bytes({}, 20240520, 1, 0)
+                                                                             : shard_bytes(shards.back()));
+    }
+    return path + "/train_*.bin";
+}
+
+// ---- the same order, said plainly -----------------------------------------------------------------------
+
+static Windows expected_windows(const std::vector<Ints>& shards, int B, int T) {
+    Windows all;
+    for (const Ints& tokens : shards)
+        for (int s = 0; (s + 1) * B * T + 1 <= (int)tokens.size(); s++)
+            for (int r = 0; r < B; r++) {
+                int p = (s * B + r) * T;
+                all.push_back(Ints(tokens.begin() + p, tokens.begin() + p + T + 1));
+            }
+    return all;
+}
+
+// The rows of the next n batches. Targets must be the inputs shifted by one.
+static Windows read_rows(DataLoader& d, int64_t n) {
+    Windows rows;
+    Ints inputs(d.B * d.T), targets(d.B * d.T);
+    bool shifted = true;
+    for (int64_t i = 0; i < n; i++) {
+        next_batch(d, inputs.data(), targets.data());
+        for (int r = 0; r < d.B; r++) {
+            Ints row(inputs.begin() + r * d.T, inputs.begin() + (r + 1) * d.T);
+            row.push_back(targets[(r + 1) * d.T - 1]);
+            for (int t = 0; t + 1 < d.T; t++) shifted &= targets[r * d.T + t] == row[t + 1];
+            rows.push_back(row);
+        }
+    }
+    check(shifted, "B %d, T %d: targets are not the inputs shifted by one", d.B, d.T);
+    return rows;
+}
+
+static Windows sorted(Windows rows) {
+    std::sort(rows.begin(), rows.end());
+    return rows;
+}
+
+static void close_loader(DataLoader& d) {
+    for (TokenShard& s : d.shards) unmap_file(s.file);
+}
+
+// ---- sequential -----------------------------------------------------------------------------------------
+
+static void test_sequential() {
+    struct Case { Ints sizes; int B, T; };
+    const std::vector<Case> cases = {
+        {{100, 57, 200}, 2, 8},    // tails of every shard are dropped
+        {{33, 12, 65}, 4, 8},      // exactly one batch, none at all, exactly two
+        {{64, 33}, 4, 8},          // one token short of two batches
+        {{20}, 1, 1}, {{20}, 3, 1}, {{31, 31}, 1, 30}, {{0, 1, 9}, 1, 8}};
+    std::vector<Ints> shards;
+    for (size_t i = 0; i < cases.size(); i++) {
+        const Case& c = cases[i];
+        std::string pattern = make_shards(text("sequential%zu", i).c_str(), c.sizes, shards);
+        Windows expected = expected_windows(shards, c.B, c.T);
+        DataLoader d = open_loader("--train", pattern, c.B, c.T, false, 1);
+        check(d.batches * c.B == (int64_t)expected.size(), "case %zu: %lld batches, expected %zu", i,
+              (long long)d.batches, expected.size() / c.B);
+        check(read_rows(d, d.batches) == expected, "case %zu: epoch 0 is not in order", i);
+        check(d.epoch == 1 && d.position == 0, "case %zu: after the epoch: %lld, %lld", i, (long long)d.epoch,
+              (long long)d.position);
+        check(read_rows(d, d.batches) == expected, "case %zu: after the last shard must come the first", i);
+        for (int64_t position = 0; position < d.batches; position++) {
+            loader_seek(d, 5, position);
+            Windows row(expected.begin() + position * c.B, expected.begin() + (position + 1) * c.B);
+            check(read_rows(d, 1) == row, "case %zu: loader_seek to batch %lld", i, (long long)position);
+        }
+        close_loader(d);
+    }
+    report("sequential order");
+}
+
+// B*T + 1 tokens are one batch; B*T are none, which test_errors sees.
+static void test_boundary() {
+    std::vector<Ints> shards;
+    for (int B : {1, 3, 4})
+        for (int T : {1, 7, 8}) {
+            DataLoader d = open_loader("--train", make_shards("boundary", {B * T + 1}, shards), B, T, false, 1);
+            check(d.batches == 1, "%d tokens: %lld batches of %d x %d, expected 1", B * T + 1,
+                  (long long)d.batches, B, T);
+            check(read_rows(d, 1) == expected_windows(shards, B, T), "%d x %d: the only batch", B, T);
+            check(d.epoch == 1 && d.position == 0, "%d x %d: one batch is the whole epoch", B, T);
+            close_loader(d);
+        }
+    report("smallest shard");
+}
+
+// ---- shuffled -------------------------------------------------------------------------------------------
+
+static void test_shuffled() {
+    const int B = 3, T = 8, EPOCHS = 4;
+    std::vector<Ints> shards;
+    std::string pattern = make_shards("shuffled", {500, 24, 25, 777}, shards);
+    Windows same = expected_windows(shards, B, T);
+    DataLoader d = open_loader("--train", pattern, B, T, true, 42);
+    std::vector<Windows> epochs;
+    for (int e = 0; e < EPOCHS; e++) epochs.push_back(read_rows(d, d.batches));
+    for (int e = 0; e < EPOCHS; e++) {
+        check(sorted(epochs[e]) == sorted(same), "epoch %d is no permutation of the windows", e);
+        check(epochs[e] != same, "epoch %d is not shuffled", e);
+        for (int f = 0; f < e; f++) check(epochs[e] != epochs[f], "epochs %d and %d have one order", f, e);
+    }
+    // A function of (seed, epoch, position): wherever the loader was before.
+    DataLoader other = open_loader("--train", pattern, B, T, true, 42);
+    for (int e : {3, 0, 2, 1, 1})
+        for (int64_t position : {d.batches - 1, (int64_t)0, d.batches / 2}) {
+            loader_seek(other, e, position);
+            Windows want(epochs[e].begin() + position * B, epochs[e].end());
+            check(read_rows(other, d.batches - position) == want, "loader_seek to batch %lld of epoch %d",
+                  (long long)position, e);
+            check(other.epoch == e + 1 && other.position == 0, "the end of epoch %d", e);
+        }
+    // Some window must move far: a shuffle within shards, or of whole batches, is not enough.
+    int torn = 0, wandered = 0;
+    for (size_t i = 0; i < same.size(); i += B) {
+        size_t from = std::find(same.begin(), same.end(), epochs[0][i]) - same.begin();
+        size_t next = std::find(same.begin(), same.end(), epochs[0][i + 1]) - same.begin();
+        torn += next != from + 1;
+        wandered += (from < same.size() / 2) != (i < same.size() / 2);
+    }
+    int batches = (int)(same.size() / B);
+    check(torn > batches / 2, "only %d of %d batches are of windows from different places", torn, batches);
+    check(wandered > batches / 4, "only %d of %d batches start with a window of the other half", wandered, batches);
+    for (uint64_t seed : {0, 1, 43}) {
+        DataLoader e = open_loader("--train", pattern, B, T, true, seed);
+        Windows rows = read_rows(e, e.batches);
+        check(rows != epochs[0] && rows != epochs[1], "seeds 42 and %d give one order", (int)seed);
+        check(sorted(rows) == sorted(same), "seed %d: no permutation of the windows", (int)seed);
+        close_loader(e);
+    }
+    close_loader(d);
+    close_loader(other);
+    report("shuffled order");
+}
+
+// ---- beyond 2^31 ----------------------------------------------------------------------------------------
+
+// A shard of more than 2 GiB, of which only the last tokens take room on the disk; under two names, so that positions
+// in all of the data pass 2^31 too.
+static void test_large() {
+    const int64_t COUNT = 1200000000;
+    const int B = 4, T = 1024;
+    std::string path = folder + "/large", first = path + "/train_000.bin";
+    std::filesystem::create_directories(path);
+    write_bytes(first, shard_bytes({}, 20240520, 1, (int)COUNT));
+    int64_t batches = (COUNT - 1) / (B * T), last = (batches - 1) * B * T;   // where the last batch begins
+    std::vector<uint16_t> tokens(B * T + 1);
+    for (size_t i = 0; i < tokens.size(); i++) tokens[i] = (uint16_t)(i + 7);
+    int fd = open(first.c_str(), O_WRONLY);
+    bool made = fd >= 0 && ftruncate(fd, 1024 + 2 * COUNT) == 0 &&
+                pwrite(fd, tokens.data(), 2 * tokens.size(), 1024 + 2 * last) == (ssize_t)(2 * tokens.size());
+    struct stat info = {};
+    if (fd >= 0) {
+        made = made && fstat(fd, &info) == 0 && info.st_blocks < 1 << 20;   // of 512 bytes: really sparse
+        close(fd);
+    }
+    if (!made || link(first.c_str(), (path + "/train_001.bin").c_str()) != 0) {
+        printf("SKIP: shards beyond 2 GiB: this file system has no sparse files of that size\n");
+        std::filesystem::remove_all(path);
+        return;
+    }
+    DataLoader d = open_loader("--train", path + "/train_*.bin", B, T, false, 1);
+    check(d.batches == 2 * batches, "large: %lld batches, expected %lld", (long long)d.batches,
+          (long long)(2 * batches));
+    Ints inputs(B * T), targets(B * T);
+    for (int64_t position : {batches - 1, 2 * batches - 1}) {
+        loader_seek(d, 0, position);
+        next_batch(d, inputs.data(), targets.data());
+        bool right = true;
+        for (int i = 0; i < B * T; i++) right &= inputs[i] == tokens[i] && targets[i] == tokens[i + 1];
+        check(right, "large: batch %lld of %lld: not the tokens at the end of its shard", (long long)position,
+              (long long)d.batches);
+    }
+    close_loader(d);
+    std::filesystem::remove_all(path);
+    report("beyond 2 GiB");
+}
+
+// ---- errors ---------------------------------------------------------------------------------------------
+
+// Runs an action in a child process: it must exit with 1, and what it prints must hold each of the words.
+static void expect_error(const std::string& name, const std::vector<std::string>& words, std::function<void()> action) {
+    int ends[2];
+    fflush(stdout);
+    if (pipe(ends) != 0) fail("pipe: %s", strerror(errno));
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(ends[1], STDERR_FILENO);
+        close(ends[0]);
+        close(ends[1]);
+        action();
+        _exit(0);
+    }
+    close(ends[1]);
+    std::string printed;
+    char part[512];
+    for (ssize_t n; (n = read(ends[0], part, sizeof part)) > 0;) printed.append(part, n);
+    close(ends[0]);
+    int status = 0;
+    waitpid(child, &status, 0);
+    check(WIFEXITED(status) && WEXITSTATUS(status) == 1, "%s: expected exit code 1 (status %d): %s", name.c_str(),
+          status, printed.c_str());
+    for (const std::string& word : words)
+        check(printed.find(word) != std::string::npos, "%s: \"%s\" does not say \"%s\"", name.c_str(),
+              printed.c_str(), word.c_str());
+}
+
+static void test_errors() {
+    std::string path = folder + "/bad.bin";
+    Ints tokens = count_up(0, 100);
+    auto bad = [&](const char* name, const std::vector<char>& bytes, std::vector<std::string> words) {
+        write_bytes(path, bytes);
+        words.push_back(path);
+        expect_error(name, words, [&] { open_loader("--train", path, 2, 8, false, 1); });
+    };
+    std::vector<char> good = shard_bytes(tokens), cut = good, longer = good, short_header = good;
+    cut.resize(good.size() - 1);
+    longer.push_back(0);
+    short_header.resize(1023);
+    bad("bad magic", shard_bytes(tokens, 20240521), {"20240521", "20240520"});
+    bad("bad version", shard_bytes(tokens, 20240520, 2), {"version 2", "expected 1"});
+    bad("cut off", cut, {"1223 bytes", "expected 1224"});
+    bad("too long", longer, {"1225 bytes", "expected 1224"});
+    bad("cut off in the header", short_header, {"1023 bytes"});
+    bad("negative count", shard_bytes(tokens, 20240520, 1, -100), {"-100"});
+    bad("most negative count", shard_bytes(tokens, 20240520, 1, INT32_MIN), {"-2147483648"});
+    bad("count beyond the end", shard_bytes(tokens, 20240520, 1, INT32_MAX), {"2147483647"});
+    bad("empty", {}, {"empty"});
+    bad("no batch: B*T tokens", shard_bytes(count_up(0, 16)), {"--train", "17 tokens", "2 x 8"});
+    bad("no batch: no tokens", shard_bytes({}, 20240520, 1, 0), {"--train"});
+    std::vector<Ints> shards;
+    std::string parts = make_shards("parts", {16, 16, 16}, shards);   // enough together, but windows never cross
+    expect_error("no batch: in three shards", {"--train", parts},
+                 [&] { open_loader("--train", parts, 2, 8, false, 1); });
+    std::string none = folder + "/none_*.bin";
+    expect_error("no file", {"--val", none}, [&] { open_loader("--val", none, 2, 8, false, 1); });
+    expect_error("a folder", {folder, "regular file"}, [&] { open_loader("--val", folder, 2, 8, false, 1); });
+    write_bytes(path, good);
+    std::filesystem::create_directories(folder + "/second");
+    write_bytes(folder + "/second/a.bin", good);
+    write_bytes(folder + "/second/b.bin", cut);
+    expect_error("the second of two", {"second/b.bin"},
+                 [&] { open_loader("--train", folder + "/second/*", 2, 8, false, 1); });
+    for (auto at : {std::pair<int, int>{0, 6}, {0, -1}, {-1, 0}, {3, 1 << 30}})
+        expect_error("seek past the end", {"6 batches"}, [&] {
+            DataLoader d = open_loader("--train", path, 2, 8, true, 1);
+            loader_seek(d, at.first, at.second);
+        });
+    report("errors");
+}
+
+int main() {
+    const char* tmp = getenv("TMPDIR");
+    folder = std::string(tmp ? tmp : "/tmp") + "/test_dataloader.XXXXXX";
+    if (!mkdtemp(&folder[0])) fail("%s: cannot be created: %s", folder.c_str(), strerror(errno));
+    test_sequential();
+    test_boundary();
+    test_shuffled();
+    test_large();
+    test_errors();
+    std::filesystem::remove_all(folder);
+    return finish();
+}
