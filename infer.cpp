@@ -164,11 +164,13 @@ static Model load_model(const std::string& path) {
 // ---- the layers ---------------------------------------------------------------------------------
 //
 // Each works on n rows, one a token. A row's numbers are summed by one thread in a fixed order, so
-// results do not depend on the number of threads.
+// results do not depend on the number of threads. Below so many multiply-adds, or elements, one
+// thread is done before others would have begun:
+const int64_t WORTH_THREADS = 1 << 17;
 
 // out = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias, each row x of inp. inp, out (n, C)
 static void layernorm(float* out, const float* inp, Norm norm, float eps, int n, int C) {
-#pragma omp parallel for if (n > 8)
+#pragma omp parallel for if ((int64_t)n * C > WORTH_THREADS)
     for (int i = 0; i < n; i++) {
         const float* x = inp + (int64_t)i * C;
         float* o = out + (int64_t)i * C;
@@ -182,14 +184,14 @@ static void layernorm(float* out, const float* inp, Norm norm, float eps, int n,
 }
 
 // out (n, w.out) = inp (n, w.in) weight^T + bias
-// Many rows are a matrix product, bound by arithmetic. For few rows, as when one token is made, it is
+// Many rows are a matrix product, bound by arithmetic. For few, as when one token is made, it is
 // reading the weights that takes time: each is read once, in order, and used for all rows.
 static void linear(float* out, const float* inp, const Linear& w, int n) {
     if (n >= 8) {
         matmul_nt(out, inp, w.weight, w.bias, n, w.in, w.out);
         return;
     }
-#pragma omp parallel for if ((int64_t)w.in * w.out > 1 << 15)
+#pragma omp parallel for if ((int64_t)w.in * w.out > WORTH_THREADS)
     for (int o = 0; o < w.out; o++) {
         const float* row = w.weight + (int64_t)o * w.in;
         for (int i = 0; i < n; i++)
@@ -205,7 +207,7 @@ static void linear(float* out, const float* inp, const Linear& w, int n) {
 static void attention(float* out, float* keys, float* values, const float* qkv, int pos, int n,
                       int NH, int hs, int T) {
     int C = NH * hs;
-#pragma omp parallel if ((int64_t)n * (pos + n) * C > 1 << 15)
+#pragma omp parallel if ((int64_t)n * (pos + n) * C > WORTH_THREADS)
     {
 #pragma omp for collapse(2)
         for (int h = 0; h < NH; h++)
@@ -270,7 +272,7 @@ static State new_state(const Model& m, int most) {
 }
 
 static void add(std::vector<float>& x, const std::vector<float>& y, int64_t count) {
-#pragma omp parallel for if (count > 1 << 15)
+#pragma omp parallel for if (count > WORTH_THREADS)
     for (int64_t i = 0; i < count; i++) x[i] += y[i];
 }
 
@@ -295,7 +297,7 @@ static void forward(const Model& m, State& s, const int* ids, int n) {
 
         layernorm(s.norm.data(), s.x.data(), b.ffn_norm, m.eps, n, C);
         linear(s.up.data(), s.norm.data(), b.ffn_up, n);
-#pragma omp parallel for if (n > 8)
+#pragma omp parallel for if ((int64_t)n * F > WORTH_THREADS)
         for (int64_t i = 0; i < (int64_t)n * F; i++) s.up[i] = gelu(s.up[i]);
         linear(s.norm.data(), s.up.data(), b.ffn_down, n);
         add(s.x, s.norm, (int64_t)n * C);
