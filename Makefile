@@ -59,7 +59,7 @@ $(BUILD):
 
 # ---- the demo ---------------------------------------------------------------------------------------------
 demo: all
-	$(NEED_PYTHON)@PYTHON=$(PYTHON) sh data/demo.sh
+	$(NEED_PYTHON)@PYTHON=$(PYTHON) sh dev/demo.sh
 
 # ---- tests ------------------------------------------------------------------------------------------------
 # The layers' tests link the trainer's own object, compiled once more with its main() under another name.

@@ -5,8 +5,8 @@
 // enough for two training runs to drift apart. Here every result is a fixed sequence of additions,
 // multiplications, divisions and fused multiply-adds, each of which IEEE 754 rounds in one way only. That
 // holds under two conditions, which the Makefile sets: -ffp-contract=off (the compiler must not fuse on its
-// own) and no -ffast-math (it must not reorder). Nothing here branches, so loops over these functions
-// vectorise, and a vector lane computes what a scalar would.
+// own) and no -ffast-math (it must not reorder). exp_f and the GELU do not branch and are always inlined, so that
+// loops over them vectorise; a vector lane computes what a scalar would.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -37,7 +37,7 @@ inline uint32_t float_to_bits(float x) {
 // ln2 is split in two, the first part short enough for n * LN2_HIGH to be exact (Cody and Waite 1980).
 // Taylor's series of e^r ends at r^7: the next term is below 0.3466^8 / 8! = 5e-9, a tenth of float's
 // rounding. 2^n is made by writing n into a float's exponent field.
-inline float exp_f(float x) {
+[[gnu::always_inline]] inline float exp_f(float x) {
     const float LOG2_E = 1.44269504f, LN2_HIGH = 0.693145752f, LN2_LOW = 1.42860677e-6f;
     const float ROUND = 12582912.0f;   // 1.5 * 2^23: adding it leaves no bit for a fraction
     float y = x > 88.37f ? 88.37f : x < -87.33f ? -87.33f : x;
@@ -66,17 +66,17 @@ inline float exp_f(float x) {
 const float GELU_SCALE = 0.797884561f;   // sqrt(2/pi)
 const float GELU_CUBIC = 0.044715f;
 
-inline float gelu_gate(float x) {
+[[gnu::always_inline]] inline float gelu_gate(float x) {
     float u = GELU_SCALE * (x + GELU_CUBIC * x * x * x);
     return 1.0f / (1.0f + exp_f(-2.0f * u));
 }
 
-inline float gelu(float x) {
+[[gnu::always_inline]] inline float gelu(float x) {
     return x * gelu_gate(x);
 }
 
 // With s = sigmoid(2u):  gelu'(x) = s + x s (1 - s) 2u',   u' = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
-inline float gelu_derivative(float x) {
+[[gnu::always_inline]] inline float gelu_derivative(float x) {
     float s = gelu_gate(x);
     float du = GELU_SCALE * (1.0f + 3.0f * GELU_CUBIC * x * x);
     return s + x * s * (1.0f - s) * 2.0f * du;

@@ -1,0 +1,51 @@
+#!/bin/sh
+# make demo: from nothing to three tales, in about two minutes on a laptop. Each command here is one that you can
+# type yourself; the README explains their flags.
+set -eu
+PYTHON=${PYTHON:-python3}
+DATA=data/tales RUN=runs/demo
+
+say() { printf '\n== %s\n' "$1"; }
+
+if [ ! -f $DATA/manifest.json ]; then
+    say "Writing a corpus of short tales, and turning it into tokens"
+    $PYTHON data/tales.py --out $DATA
+    $PYTHON data/prepare.py $DATA/train.txt --val $DATA/val.txt --tokenizer bpe:1024 --licence MIT --out $DATA
+fi
+
+if [ -d $RUN ] && ls $RUN | grep -q '^step-[0-9]*$'; then
+    say "Going on with the run in $RUN (rm -r $RUN starts afresh)"
+    ./train_gpt2 --resume --out $RUN
+else
+    say "Training a GPT of 0.9 million parameters for 1000 steps"
+    rm -rf $RUN   # no checkpoint in it: nothing to lose
+    ./train_gpt2 --train "$DATA/train_*.bin" --val "$DATA/val_*.bin" --tokenizer $DATA/tokenizer.gguf \
+        --layers 4 --heads 4 --channels 128 --context 256 --batch 4 \
+        --steps 1000 --lr 5e-3 --min-lr 1e-4 --warmup 60 --eval-every 250 --out $RUN
+fi
+
+$PYTHON - $DATA/manifest.json $RUN/log.jsonl <<'END'
+import json, sys
+marks = json.load(open(sys.argv[1]))["marks_nats_per_token"]
+loss = [json.loads(line) for line in open(sys.argv[2])][-1]["val_loss"]
+print(f"\nloss on tales it has never seen: {loss:.3f} nats per token")
+print(f"counting pairs of tokens gives {marks['bigram']:.3f}, triples {marks['trigram']:.3f}: "
+      f"this model is at {loss / marks['bigram']:.2f} of the first")
+END
+
+for seed in 1 2 3; do
+    say "Tale $seed"
+    ./infer -m $RUN/model.gguf -n 255 --temp 0.5 --seed $seed 2>/dev/null
+    echo
+done
+
+cat <<END
+
+== What next
+Let it go on:            ./infer -m $RUN/model.gguf -p "Once there was a brave mouse" --temp 0.7
+See the curves:          $RUN/loss.svg
+Read the code:           start with layers.h, then gpt2.h (doc/map.md has the way)
+Train on your own text:  $PYTHON data/prepare.py book.txt --tokenizer bpe:1024 --out data/book
+                         ./train_gpt2 --train "data/book/train_*.bin" --val "data/book/val_*.bin" \\
+                             --tokenizer data/book/tokenizer.gguf --steps 1000 --lr 3e-3 --warmup 50 --out runs/book
+END
