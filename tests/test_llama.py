@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""test_llama.py - llama.cpp as the witness: it must make of a model.gguf what infer makes of it.
+
+    tests/test_llama.py [MODEL.gguf]        default: the environment's MODEL, or runs/demo/model.gguf
+
+    1. llama.cpp loads the file.
+    2. The same 64 greedy tokens, end-of-text forbidden on both sides.
+    3. All log-probabilities of all those steps within 5e-3 of infer's. llama.cpp's GELU on the CPU takes and
+       gives half precision, so that a correct float32 program differs from it by up to 2e-3.
+    4. Within 5e-4 of tests/reference.py, PyTorch in float64 with that GELU: nothing but the GELU is different.
+       And infer, with the exact GELU, within 5e-5 of PyTorch.
+
+The model must be trained: among random weights the likeliest tokens lie so close that rounding decides. Needs
+the package xllamacpp, a wheel that carries llama.cpp (and for 4. numpy and torch); without it, it is skipped.
+"""
+import math
+import os
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+INFER = os.path.abspath(os.environ.get("INFER", os.path.join(ROOT, "infer")))
+STEPS = 64
+PROMPTS = ["", "The", "Once upon a time there was", "What is that?\n"]
+counts = {True: 0, False: 0}
+
+
+def check(ok, what):
+    counts[bool(ok)] += 1
+    print("ok:  " if ok else "FAIL:", what)
+
+
+def skip(why):
+    print(f"SKIP: {why}")
+    sys.exit(77)
+
+
+# ---- llama.cpp ----------------------------------------------------------------------------------------
+
+def start_llama(path):
+    """A server inside this process. Keys and values in float32 and no flash attention, whose sums are in
+    half precision: what then remains is the arithmetic of the model."""
+    p = xllamacpp.CommonParams()
+    p.model.path = path
+    p.n_ctx, p.n_parallel, p.warmup = 256, 1, False
+    p.cpuparams.n_threads = 2
+    p.cache_type_k = p.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    p.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    return xllamacpp.Server(p)
+
+
+def ask_llama(server, ids, n, most):
+    """n greedy tokens after ids, and for each step {token: log-probability} of the `most` likeliest."""
+    reply = server.handle_completions({"prompt": ids, "n_predict": n, "temperature": 0, "n_probs": most,
+                                       "cache_prompt": False, "ignore_eos": True})
+    steps = reply["choices"][0]["logprobs"]["content"]
+    return [s["id"] for s in steps], [{t["id"]: t["logprob"] for t in s["top_logprobs"]} for s in steps]
+
+
+# ---- ours ---------------------------------------------------------------------------------------------
+
+def infer(*arguments, stdin=""):
+    p = subprocess.run([INFER, *map(str, arguments)], input=stdin.encode(), capture_output=True, timeout=600)
+    if p.returncode != 0:
+        sys.exit(f"infer {' '.join(map(str, arguments))}: exit code {p.returncode}: {p.stderr.decode()}")
+    return p.stdout.decode()
+
+
+def commas(ids):
+    return ",".join(map(str, ids))
+
+
+def log_softmax(row):
+    top = max(row)
+    log_sum = top + math.log(math.fsum(math.exp(v - top) for v in row))
+    return [v - log_sum for v in row]
+
+
+def our_logits(path, ids):
+    return [list(map(float, line.split())) for line in infer("logits", "-m", path, "--ids", commas(ids)).splitlines()]
+
+
+def largest_difference(rows, steps):
+    """Of the log-probabilities that rows of logits give, from {token: log-probability}."""
+    return max(abs(row[id] - p) for row, step in zip(map(log_softmax, rows), steps) for id, p in step.items())
+
+
+def compare(server, reference, path, ids, end):
+    """One prompt: tokens, then all log-probabilities, ours and the reference's."""
+    name = f"{len(ids)} ids, {STEPS} tokens"
+    vocabulary = len(our_logits(path, [end])[0])
+    tokens, steps = ask_llama(server, ids, STEPS, vocabulary)
+    ours = [int(id) for id in infer("-m", path, "--ids", commas(ids), "-n", STEPS, "--ignore-eos").split()]
+    check(len(ours) == STEPS and ours == tokens, f"{name}: the same greedy tokens")
+    if ours != tokens:
+        first = next((i for i, (a, b) in enumerate(zip(ours, tokens)) if a != b), min(len(ours), len(tokens)))
+        print(f"      the first that differs is number {first}: {ours[first:first + 5]} here,"
+              f" {tokens[first:first + 5]} there")
+    # Only end-of-text, which was forbidden, may be missing from a step.
+    check(all(len(step) >= vocabulary - 1 for step in steps), f"{name}: all {vocabulary} log-probabilities came")
+
+    text = ids + tokens[:-1]
+    rows = our_logits(path, text)[len(ids) - 1:]
+    difference = largest_difference(rows, steps)
+    check(len(rows) == STEPS and difference < 5e-3, f"{name}: infer and llama.cpp differ by {difference:.2g} (5e-3)")
+    if not reference:
+        return
+    difference = largest_difference(reference(path, text, fp16_gelu=True)[len(ids) - 1:].tolist(), steps)
+    check(difference < 5e-4, f"{name}: PyTorch with that GELU and llama.cpp differ by {difference:.2g} (5e-4)")
+    exact = [dict(enumerate(log_softmax(row))) for row in reference(path, text)[len(ids) - 1:].tolist()]
+    difference = largest_difference(rows, exact)
+    check(difference < 5e-5, f"{name}: infer and PyTorch in float64 differ by {difference:.2g} (5e-5)")
+
+
+def main():
+    path = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("MODEL", f"{ROOT}/runs/demo/model.gguf")
+    if not os.path.exists(path):
+        skip(f"{path}: no trained model there (make demo)")
+    try:
+        from reference import gpt2_logits
+    except ImportError as e:
+        gpt2_logits = None
+        print(f"without the part that needs PyTorch: {e}")
+    try:
+        server = start_llama(path)
+        check(True, "llama.cpp loads the file")
+    except Exception as e:
+        check(False, f"llama.cpp refuses {path}: {e}")
+    else:
+        end = int(infer("tokenize", "-m", path, "--special", stdin="<|endoftext|>"))
+        for prompt in PROMPTS:
+            ids = [end] + list(map(int, infer("tokenize", "-m", path, stdin=prompt).split()))
+            compare(server, gpt2_logits, path, ids, end)
+    print(f"{counts[True]} passed, {counts[False]} failed", flush=True)
+    sys.exit(1 if counts[False] else 0)
+
+
+if __name__ == "__main__":
+    try:
+        import xllamacpp
+    except ImportError:
+        skip("llama.cpp is not here (pip install xllamacpp)")
+    main()
