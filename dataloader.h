@@ -30,6 +30,7 @@ struct DataLoader {
     int B, T;
     bool shuffled;
     uint64_t seed;
+    int vocabulary = 65536;       // tokens that the model knows: no other may come
     int64_t batches;              // in an epoch
     int64_t epoch, position;      // the next batch: how many epochs and how many batches of this one are done
     std::vector<int64_t> order;   // this epoch's windows, when shuffled
@@ -115,6 +116,10 @@ inline void next_batch(DataLoader& d, int* inputs, int* targets) {
         auto after = [](int64_t w, const TokenShard& s) { return w < s.first_window; };
         const TokenShard& s = *(std::upper_bound(d.shards.begin(), d.shards.end(), window, after) - 1);
         const uint16_t* p = s.tokens + (window - s.first_window) * d.T;
+        for (int t = 0; t <= d.T; t++)
+            if (p[t] >= d.vocabulary)
+                fail("%s: token %lld is %d, expected 0 to %d (was the shard made with another tokenizer?)",
+                     s.file.path.c_str(), (long long)(p + t - s.tokens), p[t], d.vocabulary - 1);
         for (int t = 0; t < d.T; t++) {
             inputs[r * d.T + t] = p[t];
             targets[r * d.T + t] = p[t + 1];
