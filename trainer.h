@@ -65,7 +65,7 @@ inline std::vector<Flag> flag_table(Options& o) {
         {"untied", FLAG_SWITCH, &o.untied, 0, 0, "", false, "write output.weight too, for llama.cpp before 2025-03"},
         {"batch", FLAG_INT, &o.batch, 1, 1 << 20, "B", false, "sequences in a micro-batch: sets the memory needed"},
         {"seq", FLAG_INT, &o.seq, 0, 1 << 20, "T", false, "tokens of a sequence (0: the context)"},
-        {"total-batch", FLAG_INT, &o.total_batch, 0, BIG, "N", false, "tokens of a step, by accumulation (0: B*T)"},
+        {"total-batch", FLAG_INT, &o.total_batch, 0, 1 << 30, "N", false, "tokens of a step, by accumulation (0: B*T)"},
         {"steps", FLAG_INT, &o.steps, 0, 1e9, "N", true, "updates in all; or:"},
         {"epochs", FLAG_INT, &o.epochs, 0, 1e6, "N", false, "passes over the training data"},
         {"lr", FLAG_FLOAT, &o.lr, 0, 1e3, "X", false, "the highest learning rate"},
@@ -117,7 +117,8 @@ inline void set_flag(Flag& f, const std::string& value, const std::string& sourc
         *(bool*)f.value = value == "1";
     } else {
         std::string list = std::string("|") + f.choices + "|";
-        if (f.kind == FLAG_CHOICE && !value.empty() && list.find("|" + value + "|") == std::string::npos)
+        bool listed = value.find('|') == std::string::npos && list.find("|" + value + "|") != std::string::npos;
+        if (f.kind == FLAG_CHOICE && !value.empty() && !listed)
             fail("%s: \"%s\", expected %s", from, v, f.choices);
         *(std::string*)f.value = value;
     }
@@ -420,6 +421,15 @@ inline void load_checkpoint(Run& run, const Gguf& weights, const Gguf& state) {
 
 // ---- evaluation and samples -----------------------------------------------------------------------------
 
+// Stops the program where a number is not finite, before anything that follows from it is logged or saved.
+inline void check_finite(const Run& run, int64_t step, const char* what, double x, const std::string& where) {
+    if (std::isfinite(x)) return;
+    fputc('\n', stderr);
+    std::string last = run.saved < 0 ? "none" : checkpoint_path(run, run.saved);
+    fail("step %lld: the %s is %g, in %s. Nothing was saved after it; last good checkpoint: %s (try a lower --lr or "
+         "a longer --warmup)", (long long)step, what, x, where.c_str(), last.c_str());
+}
+
 // The mean loss over the validation data from its start, in order. Summed in double, batch by batch.
 inline double evaluate(Run& run) {
     loader_seek(run.val, 0, 0);
@@ -430,7 +440,9 @@ inline double evaluate(Run& run) {
     for (int64_t i = 0; i < batches; i++) {
         next_batch(run.val, inputs.data(), targets.data());
         forward(run.model, inputs.data(), run.val.B, run.T);
-        total += cross_entropy(run.model, targets.data(), 0);
+        double loss = cross_entropy(run.model, targets.data(), 0);
+        check_finite(run, run.step, "validation loss", loss, text("batch %lld of --val", (long long)i));
+        total += loss;
     }
     return total / (double)batches;
 }
@@ -474,13 +486,9 @@ inline Record train_step(Run& run) {
     std::vector<int> inputs(run.B * run.T), targets(inputs.size());
     double start = seconds_now(), total = 0;
     auto check = [&](const char* what, double x, int micro, int64_t epoch, int64_t position) {
-        if (std::isfinite(x)) return;
-        fputc('\n', stderr);
-        std::string last = run.saved < 0 ? "none" : checkpoint_path(run, run.saved);
-        fail("step %lld: the %s is %g, in micro-batch %d of %d (epoch %lld, batch %lld of its data). The weights were "
-             "left as they were; last good checkpoint: %s (try a lower --lr or a longer --warmup)",
-             (long long)run.step + 1, what, x, micro + 1, run.micro_batches, (long long)epoch, (long long)position,
-             last.c_str());
+        check_finite(run, run.step + 1, what, x,
+                     text("micro-batch %d of %d (epoch %lld, batch %lld of its data)", micro + 1, run.micro_batches,
+                          (long long)epoch, (long long)position));
     };
     zero_grad(run.model);
     int64_t epoch = 0, position = 0;
@@ -626,8 +634,10 @@ inline void set_sizes(Run& run) {
             most = std::max(most, windows_in(s, 1, run.T));
         B = (int)std::min<int64_t>(B, most);
         run.val = open_loader("--val", o.val, B, run.T, false, 0);
+        run.val.vocabulary = c.V;
         run.has_val = true;
     }
+    run.train.vocabulary = c.V;
     if (o.epochs > 0 && o.steps > 0 && !o.resume) fail("--epochs %lld: --steps is given too", (long long)o.epochs);
     if (o.epochs > 0 && o.steps == 0) o.steps = std::max<int64_t>(1, o.epochs * run.train.batches / run.micro_batches);
     if (o.min_lr > o.lr) fail("--min-lr %g: higher than --lr %g", o.min_lr, o.lr);
@@ -665,14 +675,15 @@ inline void open_run(Run& run, int argc, char** argv) {
     std::string weights_path = o.init;
     Gguf weights, state;
     if (o.resume) {
-        if (checkpoints.empty()) fail("--resume: %s holds no checkpoint", o.out.c_str());
+        if (checkpoints.empty()) fail("--resume: %s holds no checkpoint to go on from", o.out.c_str());
         remove_unfinished(o.out);
         std::string folder = checkpoint_path(run, checkpoints.back());
         weights_path = folder + "/model.gguf";
         state = gguf_open(folder + "/optimizer.gguf");
         resume_flags(run.flags, state);
-    } else if (!checkpoints.empty() || std::filesystem::exists(o.out + "/log.jsonl")) {
-        fail("--out %s: holds a run already (go on with --resume, or choose another folder)", o.out.c_str());
+    } else if (!checkpoints.empty() || access((o.out + "/log.jsonl").c_str(), F_OK) == 0) {
+        fail("--out %s: holds a run already (%s, or choose another folder)", o.out.c_str(),
+             checkpoints.empty() ? "without a checkpoint: remove it" : "go on with --resume");
     }
     if (o.train.empty()) fail("--train is missing: the token shards to train on (%s --help)", argv[0]);
     if (o.steps == 0 && o.epochs == 0 && !o.resume && !flag_given(run.flags, "steps"))
