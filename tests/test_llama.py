@@ -113,8 +113,9 @@ def compare(server, reference, path, ids, end):
 
 
 def main():
-    path = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("MODEL", f"{ROOT}/runs/demo/model.gguf")
-    if not os.path.exists(path):
+    given = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("MODEL")
+    path = given or f"{ROOT}/runs/demo/model.gguf"
+    if not given and not os.path.exists(path):
         skip(f"{path}: no trained model there (make demo)")
     try:
         from reference import gpt2_logits
