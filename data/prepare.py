@@ -18,7 +18,6 @@ import argparse
 import array
 import codecs
 import collections
-import contextlib
 import json
 import math
 import os

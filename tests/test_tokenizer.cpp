@@ -1,0 +1,289 @@
+// test_tokenizer.cpp - tokenizer.h: cuts and merges that can be checked by hand, tiktoken's ids for
+// hard texts, bytes that are no UTF-8, a word of a megabyte, control tokens; and, where they lie beside
+// the repository, GPT-2's own vocabulary with llama.cpp's and tiktoken's vectors.
+//
+// What tokenizer.h refuses is tested by test_data.py, which holds Python and C++ to the same files.
+#include <chrono>
+#include <sys/stat.h>
+#include "check.h"
+#include "../tokenizer.h"
+
+static std::string folder_of_shared() {
+    const char* given = getenv("LEGIBLE_SHARED");
+    return given ? given : "../shared";
+}
+
+static std::string join(const std::vector<int>& ids) {
+    std::string out;
+    for (int id : ids) out += (out.empty() ? "" : " ") + std::to_string(id);
+    return out;
+}
+
+static void check_ids(const char* what, const std::string& text, const std::vector<int>& got,
+                      const std::vector<int>& want) {
+    check(got == want, "%s: \"%s\": ids %s, expected %s", what, gguf_printable(text, 60).c_str(),
+          join(got).c_str(), join(want).c_str());
+}
+
+// ---- by hand ------------------------------------------------------------------------------------
+
+// Words, joined by |.
+static std::string cut(const std::string& text) {
+    std::string out;
+    for (size_t at = 0; at < text.size();) {
+        size_t end = next_word(text, at);
+        out += (at ? "|" : "") + text.substr(at, end - at);
+        at = end;
+    }
+    return out;
+}
+
+static void test_words() {
+    const char* cases[][2] = {
+        {"", ""},
+        {"it's 42!", "it|'s| 42|!"},
+        {"I'LL we'll they'd've", "I|'|LL| we|'ll| they|'d|'ve"},   // endings are lower case only
+        {" 's ''s", " '|s| ''|s"},           // a space or a quote takes the next quote along
+        {"abc123 x1", "abc|123| x|1"},
+        {"a  b", "a| | b"},                  // all but the last space, which goes with b
+        {"a \nb", "a| |\n|b"},               // a line break is no space to take along
+        {"a  ", "a|  "},                     // at the end of the text white space stays together
+        {"\n\n\nx", "\n\n|\n|x"},
+        {"a\t b", "a|\t| b"},
+        {"hi...\n", "hi|...|\n"},
+        {"x\xC2\xA0y", "x|\xC2\xA0|y"},      // U+00A0 is white space, but not a space to take along
+        {"\x1C\x1D", "\x1C\x1D"},            // U+001C is white space to Python, not to Unicode
+        {"\xC2\x85z", "\xC2\x85|z"},         // U+0085 is white space
+        {"e\xCC\x81t", "e|\xCC\x81|t"},      // a combining accent is no letter
+        {"\xC3\xA9t\xC3\xA9", "\xC3\xA9t\xC3\xA9"},
+        {"\xD9\xA1\xD9\xA2 \xE2\x85\xA7\xC2\xBD", "\xD9\xA1\xD9\xA2| \xE2\x85\xA7\xC2\xBD"},
+        {"\xE4\xBD\xA0\xE5\xA5\xBD\xE3\x80\x82", "\xE4\xBD\xA0\xE5\xA5\xBD|\xE3\x80\x82"},
+        {"\xF0\x9D\x95\x8F\xF0\x9F\xA6\x99", "\xF0\x9D\x95\x8F|\xF0\x9F\xA6\x99"},
+        {"a\xFFz", "a|\xFF|z"},              // an invalid byte is neither letter, number nor space
+        {"a\xC3 \xE4\xBD!", "a|\xC3| \xE4\xBD!"},
+    };
+    for (auto& c : cases)
+        check(cut(c[0]) == c[1], "words of \"%s\": \"%s\", expected \"%s\"", c[0],
+              cut(c[0]).c_str(), c[1]);
+}
+
+static void test_classes() {
+    size_t letters = 0, numbers = 0, spaces = 0;
+    for (uint32_t c = 0; c < 0x110000; c++) {
+        letters += unicode_class(c) == 'L';
+        numbers += unicode_class(c) == 'N';
+        spaces += unicode_class(c) == 's';
+    }
+    check(letters == 141028, "%zu letters, expected 141028 (Unicode 16)", letters);
+    check(numbers == 1911, "%zu numbers, expected 1911 (Unicode 16)", numbers);
+    check(spaces == 26, "%zu white space, expected 26 (Unicode's 25, and U+FEFF)", spaces);
+    check(unicode_class(0x10FFFF) == 'o', "U+10FFFF is not other");
+}
+
+// 256 bytes, what the merges make, end of text. Ids of bytes are the bytes.
+static Tokenizer small(const std::vector<std::pair<int, int>>& merges) {
+    Tokenizer t;
+    for (int b = 0; b < 256; b++) {
+        t.byte_ids[b] = b;
+        t.tokens.push_back(std::string(1, (char)b));
+    }
+    for (size_t rank = 0; rank < merges.size(); rank++) {
+        int left = merges[rank].first, right = merges[rank].second;
+        t.merges[merge_key(left, right)] = {(int)rank, (int)t.tokens.size()};
+        t.tokens.push_back(t.tokens[left] + t.tokens[right]);
+    }
+    t.eot = (int)t.tokens.size();
+    t.tokens.push_back("<|endoftext|>");
+    t.control = {t.eot};
+    return t;
+}
+
+static void test_merges() {
+    check_ids("no merges", "ab", encode(small({}), "ab"), {'a', 'b'});
+    Tokenizer t = small({{'b', 'c'}, {'a', 'b'}});   // bc = 256 was learned before ab = 257
+    check_ids("the earliest learned wins", "abc", encode(t, "abc"), {'a', 256});
+    check_ids("the earliest learned wins", "ab", encode(t, "ab"), {257});
+    t = small({{'a', 'a'}, {256, 'a'}, {256, 256}});   // aa = 256, aaa = 257, aaaa = 258
+    check_ids("of equal ones the leftmost", "aaa", encode(t, "aaa"), {257});
+    check_ids("of equal ones the leftmost", "aaaa", encode(t, "aaaa"), {258});
+    check_ids("of equal ones the leftmost", "aaaaa", encode(t, "aaaaa"), {256, 257});
+    t = small({{'a', ' '}, {' ', 'b'}});
+    check_ids("no merge across a cut", "a b", encode(t, "a b"), {'a', 257});
+
+    std::string text = "a<|endoftext|>b<|endoftext|><|endoftext|>";
+    t = small({});
+    check_ids("special", text, encode(t, text, true), {'a', 256, 'b', 256, 256});
+    check_ids("special", "", encode(t, "", true), {});
+    check(encode(t, text).size() == text.size(), "without special, end-of-text is spelled out");
+    check(decode(t, encode(t, text, true)) == text, "special tokens decode to their text");
+    t.tokens.push_back("<|endoftext|>!");
+    t.control.push_back(257);
+    check_ids("the longest special", "<|endoftext|>!", encode(t, "<|endoftext|>!", true), {257});
+}
+
+// ---- tiktoken's ids for hard texts: see tokenizer_golden.py -------------------------------------
+
+static Tokenizer test_golden() {
+    Gguf g = gguf_open("tests/golden/tokenizer.gguf");
+    Tokenizer t = tokenizer_from_gguf(g);
+    std::vector<std::string> texts = gguf_strings(g, "golden.texts");
+    std::vector<int64_t> counts = gguf_ints(g, "golden.counts"), ids = gguf_ints(g, "golden.ids");
+    size_t at = 0;
+    for (size_t i = 0; i < texts.size(); i++) {
+        std::vector<int> want(ids.begin() + at, ids.begin() + at + counts[i]);
+        at += counts[i];
+        check_ids("golden", texts[i], encode(t, texts[i]), want);
+        check(decode(t, want) == texts[i], "golden: text %zu does not decode to itself", i);
+    }
+    gguf_close(g);
+    return t;
+}
+
+// ---- any bytes, any length ----------------------------------------------------------------------
+
+static void test_invalid(const Tokenizer& t) {
+    const char* invalid[] = {
+        "\x80", "\xBF", "\xC0\x80", "\xC1\xBF",   // stray continuations, forms that are too long
+        "\xE0\x9F\xBF", "\xF0\x8F\xBF\xBF",
+        "\xED\xA0\x80", "\xED\xBF\xBF",           // halves of surrogate pairs
+        "\xF4\x90\x80\x80", "\xF5\x80\x80\x80",   // above U+10FFFF
+        "\xFE", "\xFF", "\xC3", "\xE4\xBD", "\xF0\x9F\xA6", "\xC3(", "\xE4\xBD("};
+    for (const char* s : invalid) {
+        size_t length;
+        check(class_at(s, 0, &length) == 'o' && length == 1, "\"%s\" is not one byte and other",
+              gguf_printable(s, 20).c_str());
+    }
+    int lost = 0;
+    for (int a = 0; a < 256; a++)
+        for (int b = 0; b < 256; b++)
+            for (const char* after : {"", "\x80", " x"}) {
+                std::string text = {(char)a, (char)b};
+                text += after;
+                lost += decode(t, encode(t, text)) != text;
+            }
+    Rng rng = {7};
+    for (int i = 0; i < 300; i++) {
+        std::string text;
+        for (uint64_t n = random_below(rng, 200); n > 0; n--) text += (char)random_below(rng, 256);
+        lost += decode(t, encode(t, text)) != text || decode(t, encode(t, text, true)) != text;
+    }
+    check(lost == 0, "%d texts of arbitrary bytes did not come back", lost);
+}
+
+// Quadratic code would take a quarter of an hour.
+static void test_long_word(const Tokenizer& t) {
+    auto start = std::chrono::steady_clock::now();
+    std::string text;
+    for (unsigned i = 0; i < 1000000; i++) text += (char)('a' + i * i % 7);
+    check(decode(t, encode(t, text)) == text, "a word of a megabyte does not come back");
+    Tokenizer a = small({{'a', 'a'}, {256, 256}, {257, 257}});
+    size_t n = encode(a, std::string(1 << 20, 'a')).size();
+    check(n == 1 << 17, "a million times a: %zu ids, expected %d", n, 1 << 17);
+    std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    double seconds = took.count();
+    check(seconds < 60, "two words of a megabyte took %.1f s, expected less than 60", seconds);
+}
+
+// ---- GPT-2's own vocabulary ---------------------------------------------------------------------
+
+static std::string read_text(const std::string& path) {
+    MappedFile f = map_file(path);
+    std::string s((const char*)f.data, f.size);
+    unmap_file(f);
+    return s;
+}
+
+static std::vector<int> numbers(const std::string& s) {
+    std::vector<int> out;
+    const char* p = s.c_str();
+    while (*p) {
+        char* end;
+        long n = strtol(p, &end, 10);
+        if (end == p) p++;   // a comma or a space
+        else out.push_back((int)n), p = end;
+    }
+    return out;
+}
+
+// The string that begins after the opening quote at s[at].
+static std::string json_string(const std::string& s, size_t at) {
+    std::string out;
+    uint32_t high = 0;
+    for (; s[at] != '"'; at++) {
+        if (s[at] != '\\') {
+            out += s[at];
+            continue;
+        }
+        char c = s[++at];
+        const char* simple = strchr("b\bf\fn\nr\rt\t", c);
+        if (c != 'u') {
+            out += simple && isalpha(c) ? simple[1] : c;
+            continue;
+        }
+        uint32_t u = (uint32_t)std::stoul(s.substr(at + 1, 4), nullptr, 16);
+        at += 4;
+        if (u >= 0xD800 && u < 0xDC00) {
+            high = u;
+            continue;
+        }
+        if (high) u = 0x10000 + ((high - 0xD800) << 10) + (u - 0xDC00);
+        high = 0;
+        if (u < 0x800) out += utf8(u);
+        else if (u < 0x10000)
+            out += {(char)(0xE0 | u >> 12), (char)(0x80 | (u >> 6 & 63)), (char)(0x80 | (u & 63))};
+        else
+            out += {(char)(0xF0 | u >> 18), (char)(0x80 | (u >> 12 & 63)),
+                    (char)(0x80 | (u >> 6 & 63)), (char)(0x80 | (u & 63))};
+    }
+    return out;
+}
+
+static void test_gpt2() {
+    std::string folder = folder_of_shared() + "/fixtures/gpt2-tokenizer/";
+    struct stat info;
+    if (stat(folder.c_str(), &info) != 0) {
+        printf("SKIP: GPT-2's vocabulary and vectors: no folder %s\n", folder.c_str());
+        return;
+    }
+    Gguf g = gguf_open(folder + "ggml-vocab-gpt-2.gguf");
+    Tokenizer t = tokenizer_from_gguf(g);
+    std::string texts = read_text(folder + "llama-cpp-vectors.inp");
+    std::string ids = read_text(folder + "llama-cpp-vectors.out");
+    const std::string separator = "\n__ggml_vocab_test__\n";
+    int vectors = 0;
+    for (size_t at = 0, row = 0; row < ids.size(); vectors++) {
+        size_t end = std::min(texts.find(separator, at), texts.size()), line = ids.find('\n', row);
+        std::string text = texts.substr(at, end - at);
+        check_ids("llama.cpp", text, encode(t, text), numbers(ids.substr(row, line - row)));
+        at = std::min(end + separator.size(), texts.size());
+        row = line == std::string::npos ? ids.size() : line + 1;
+    }
+    check(vectors >= 40, "llama.cpp: only %d vectors", vectors);
+
+    std::string lines = read_text(folder + "tiktoken-vectors.jsonl");
+    const std::string before_text = "{\"text\":\"", before_ids = "\",\"ids\":[";
+    vectors = 0;
+    for (size_t at = 0; at < lines.size(); vectors++) {
+        size_t end = std::min(lines.find('\n', at), lines.size());
+        std::string line = lines.substr(at, end - at);
+        std::string text = json_string(line, before_text.size());
+        size_t list = line.rfind(before_ids);
+        std::vector<int> want = numbers(line.substr(list + before_ids.size()));
+        check_ids("tiktoken", text, encode(t, text), want);
+        check(decode(t, encode(t, text)) == text, "tiktoken: text %d does not come back", vectors);
+        at = end + 1;
+    }
+    check(vectors == 400, "tiktoken: %d vectors, expected 400", vectors);
+    gguf_close(g);
+}
+
+int main() {
+    test_words();
+    test_classes();
+    test_merges();
+    Tokenizer t = test_golden();
+    test_invalid(t);
+    test_long_word(t);
+    test_gpt2();
+    return finish();
+}
