@@ -255,7 +255,7 @@ def from_tables(source, tokens, merges, end_of_text, control):
     for rank, merge in enumerate(merges):
         left, _, right = merge.partition(" ")
         if left + right not in ids:
-            raise Failure(f"{source}: merge {rank}, {merge!r}, makes no token of the vocabulary")
+            raise Failure(f"{source}: merges: {merge!r}, number {rank}, makes no token")
         if left in ids and right in ids:   # otherwise nothing can ever make its parts
             table.setdefault((ids[left], ids[right]), (rank, ids[left + right]))
     return Tokenizer(raw, table, end_of_text)

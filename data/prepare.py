@@ -57,19 +57,16 @@ def pieces(path, field):
 
 def read_blocks(path):
     """The file as text, a block at a time. A byte order mark at its start is dropped."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
     with open(path, "rb") as f:
         while True:
             block = f.read(BLOCK)
             try:
-                text = decoder.decode(block, final=not block)
+                yield decoder.decode(block, final=not block)
             except UnicodeDecodeError as e:   # e.object begins with what the last block left over
                 at = f.tell() - len(e.object) + e.start
                 raise Failure(f"{path}: byte {at}: 0x{e.object[e.start]:02x} is not UTF-8 here:"
                               f" {e.reason} (convert it first: iconv -f latin1 -t utf-8)")
-            if f.tell() == len(block):
-                text = text[text.startswith("\ufeff"):]
-            yield text
             if not block:
                 return
 

@@ -1,0 +1,584 @@
+#!/usr/bin/env python3
+"""test_data.py - the Python side of the data: GGUF files, BPE, token shards, downloads.
+
+What is fast in data/ is written down here a second time, slowly and obviously, and must agree. Uses
+the standard library; tiktoken and the files beside the repository are extras.
+"""
+import array
+import collections
+import contextlib
+import hashlib
+import http.server
+import io
+import json
+import math
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+DATA = os.path.join(ROOT, "data")
+sys.path.insert(0, DATA)
+import bpe        # noqa: E402
+import download   # noqa: E402
+import files      # noqa: E402
+import gguf       # noqa: E402
+import prepare    # noqa: E402
+
+SHARED = os.environ.get("LEGIBLE_SHARED", os.path.join(ROOT, "..", "shared"))
+INFER = os.path.abspath(os.environ.get("INFER", os.path.join(ROOT, "infer")))
+GOLDEN = os.path.join(ROOT, "tests", "golden", "tokenizer.gguf")
+counts = {True: 0, False: 0}
+
+
+def check(ok, what):
+    counts[bool(ok)] += 1
+    if not ok:
+        print("FAIL:", what)
+
+
+def check_equal(got, want, what):
+    check(got == want, f"{what}: {got!r:.200}, expected {want!r:.200}")
+
+
+def refused(words, function, *arguments):
+    """The call must raise a Failure that says each of the words."""
+    try:
+        function(*arguments)
+    except files.Failure as e:
+        check(all(word in str(e) for word in words), f"expected an error with {words}, found: {e}")
+    else:
+        check(False, f"expected an error with {words}, found none")
+
+
+def write(path, content):
+    with open(path, "wb") as f:
+        f.write(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def read(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+# ---- gguf.py ------------------------------------------------------------------------------------
+
+def test_gguf(folder):
+    path = os.path.join(folder, "a.gguf")
+    keys = {"general.architecture": ("string", "é"), "u8": ("u8", 255), "i8": ("i8", -128),
+            "u16": ("u16", 65535), "i16": ("i16", -5), "u32": ("u32", 2**32 - 1), "i32": ("i32", -7),
+            "u64": ("u64", 2**64 - 1), "i64": ("i64", -2**63), "f32": ("f32", 0.5),
+            "f64": ("f64", 0.1), "bool": ("bool", True), "strings": ("strings", ["", "x y"]),
+            "i32s": ("i32s", [1, -1]), "f32s": ("f32s", [0.25]), "bools": ("bools", [False, True]),
+            "none": ("u64s", [])}
+    tensors = [("a", "F32", (2, 3), array.array("f", range(6))), ("b", "F16", (3,), bytes(range(6))),
+               ("c", "F64", (1, 1, 2, 1), array.array("d", [1, 2])), ("d", "BF16", (1,), b"\x80\x3f"),
+               ("e", "I32", (2,), array.array("i", [5, -5]))]
+    gguf.write(path, keys, tensors)
+    f = gguf.read(path)
+    check_equal(f.keys, keys, "keys read back")
+    check_equal([(t.name, t.type, t.dims, bytes(t.data)) for t in f.tensors],
+                [(name, type, dims, bytes(data)) for name, type, dims, data in tensors], "tensors")
+    check_equal(f.value("u16"), 65535, "a value")
+    check_equal(f.value("nothing", 3), 3, "a fallback")
+    refused([path, "nothing", "missing"], f.value, "nothing")
+    refused([path, "nothing", "missing"], f.tensor, "nothing")
+    first = read(path)
+    gguf.write(path, f.keys, f.tensors)
+    check(read(path) == first, "equal content gives equal bytes")
+    check(struct.unpack_from("<IQQ", first, 4) == (3, 5, 17), "version and counts in the header")
+
+    refused(["u8", "256"], gguf.write, path, {"u8": ("u8", 256)})
+    refused(["word"], gguf.write, path, {"x": ("word", 1)})
+    refused(["a", "fill"], gguf.write, path, {}, [("a", "F32", (3,), bytes(8))])
+    refused(["a", "twice"], gguf.write, path, {}, [("a", "F16", (1,), bytes(2))] * 2)
+    check(read(path) == first and os.listdir(folder) == ["a.gguf"], "a failed write leaves the old file")
+
+    damaged = os.path.join(folder, "b.gguf")
+    end = len(first) - 24   # the last tensor's padding may go
+    for cut in range(0, end, 5):
+        refused([damaged], gguf.read, write(damaged, first[:cut]))
+    r = random.Random(1)
+    surprises = 0
+    for _ in range(600):
+        raw = bytearray(first)
+        for _ in range(r.randrange(1, 4)):
+            raw[r.randrange(len(raw))] = r.choice((0, 1, 255, r.randrange(256)))
+        try:
+            gguf.read(write(damaged, bytes(raw)))
+        except files.Failure as e:
+            surprises += damaged not in str(e)
+        except Exception as e:   # a traceback is what this looks for
+            surprises += 1
+            print("FAIL: damaged GGUF:", repr(e))
+    check(surprises == 0, f"{surprises} damaged files were not refused in a sentence that names them")
+
+
+def test_atomic(folder):
+    path = write(os.path.join(folder, "x"), "old")
+    with contextlib.suppress(ZeroDivisionError):
+        with files.atomic_open(path) as f:
+            f.write(b"half")
+            raise ZeroDivisionError
+    check_equal((read(path), os.listdir(folder)), (b"old", ["x"]), "an interrupted write")
+    with files.atomic_open(path) as f:
+        f.write(b"new")
+        f.flush()
+        check_equal(read(path), b"old", "until the end the old file is there")
+    check_equal((read(path), os.listdir(folder)), (b"new", ["x"]), "a finished write")
+
+
+# ---- bpe.py -------------------------------------------------------------------------------------
+
+def slow_train(word_counts, merge_count):
+    """All pairs of all words, counted anew for each merge; ties go to the smallest ids."""
+    words = {word: list(word.encode()) for word in word_counts}
+    merges = []
+    while len(merges) < merge_count:
+        pairs = collections.Counter()
+        for word, ids in words.items():
+            for pair in zip(ids, ids[1:]):
+                pairs[pair] += word_counts[word]
+        if not pairs or max(pairs.values()) < 2:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        for word, ids in words.items():
+            words[word] = slow_replace(ids, best, 256 + len(merges))
+        merges.append(best)
+    return merges
+
+
+def slow_replace(ids, pair, new):
+    i = 0
+    while i + 1 < len(ids):
+        if (ids[i], ids[i + 1]) == pair:
+            ids = ids[:i] + [new] + ids[i + 2:]
+        i += 1
+    return ids
+
+
+def slow_encode(tokenizer, word):
+    ids = [tokenizer.byte_ids[byte] for byte in word.encode()]
+    while True:
+        ranked = [(tokenizer.merges[pair][0], i) for i, pair in enumerate(zip(ids, ids[1:]))
+                  if pair in tokenizer.merges]
+        if not ranked:
+            return ids
+        i = min(ranked)[1]
+        ids = ids[:i] + [tokenizer.merges[ids[i], ids[i + 1]][1]] + ids[i + 2:]
+
+
+def test_bpe():
+    for text, words in (
+            ("it's 42!", ["it", "'s", " 42", "!"]), ("I'LL we'll", ["I", "'", "LL", " we", "'ll"]),
+            ("a  b\n\n c  ", ["a", " ", " b", "\n\n", " c", "  "]), ("x\xa0y", ["x", "\xa0", "y"]),
+            ("\x1c\x1d a", ["\x1c\x1d", " a"]), ("e\u0301t", ["e", "\u0301", "t"]), ("", []),
+            ("\U0001d54f\U0001f999 \u0661\u2167", ["\U0001d54f", "\U0001f999", " \u0661\u2167"])):
+        check_equal(bpe.split(text), words, f"words of {text!r}")
+    r = random.Random(2)
+    for trial in range(30):
+        letters = "ab" if trial < 10 else "abcdé "
+        words = ["".join(r.choice(letters) for _ in range(r.randrange(1, 12))) for _ in range(60)]
+        word_counts = collections.Counter(r.choice(words) for _ in range(200))
+        merges = bpe.train(word_counts, 40)
+        check_equal(merges, slow_train(word_counts, 40), "merges, fast and slow")
+        tokenizer = bpe.from_merges(merges)
+        for word in words + ["a" * 50, "ab" * 20]:
+            check_equal(tokenizer.encode_word(word.encode()), slow_encode(tokenizer, word),
+                        f"ids of {word!r}, fast and slow")
+    check_equal(bpe.train({"aaa": 1}, 5), [(97, 97)], "a pair that occurs once is not merged")
+    check_equal(bpe.train({}, 5), [], "no words, no merges")
+    long = "ab" * 200_000
+    check_equal(bpe.from_merges([(97, 98)]).encode(long), [256] * 200_000, "a long word")
+
+    f = gguf.read(GOLDEN)
+    tokenizer, at = bpe.from_gguf(f), 0
+    for text, n in zip(f.value("golden.texts"), f.value("golden.counts")):
+        ids = f.value("golden.ids")[at:at + n]
+        at += n
+        check_equal(tokenizer.encode(text), ids, f"tiktoken's ids of {text!r}")
+        check_equal(tokenizer.decode(ids), text.encode(), f"decoded {text!r}")
+
+
+def test_gpt2_vectors():
+    folder = os.path.join(SHARED, "fixtures", "gpt2-tokenizer")
+    if not os.path.isdir(folder):
+        print(f"SKIP: GPT-2's vocabulary and vectors: no folder {folder}")
+        return
+    tokenizer = bpe.from_gpt2(os.path.join(folder, "vocab.bpe"), os.path.join(folder, "encoder.json"))
+    other = bpe.from_gguf(gguf.read(os.path.join(folder, "ggml-vocab-gpt-2.gguf")))
+    check((other.tokens, other.merges, other.end_of_text)
+          == (tokenizer.tokens, tokenizer.merges, tokenizer.end_of_text), "the same from GGUF")
+    texts = read(os.path.join(folder, "llama-cpp-vectors.inp")).decode()
+    rows = read(os.path.join(folder, "llama-cpp-vectors.out")).decode().split("\n")
+    for text, row in zip(texts.split("\n__ggml_vocab_test__\n"), rows):
+        check_equal(tokenizer.encode(text), [int(id) for id in row.split()], f"llama.cpp: {text!r}")
+    lines = read(os.path.join(folder, "tiktoken-vectors.jsonl")).decode().split("\n")[:-1]
+    check_equal(len(lines), 400, "tiktoken: vectors")
+    for vector in map(json.loads, lines):
+        check_equal(tokenizer.encode(vector["text"]), vector["ids"], f"tiktoken: {vector['text']!r}")
+        check_equal(tokenizer.decode(vector["ids"]), vector["text"].encode(), "tiktoken: decoded")
+
+
+def test_refused_tokenizers(folder):
+    """Python and C++ refuse the same vocabularies, and name the same key."""
+    good = bpe.to_keys(bpe.from_merges([(97, 98)]))
+    tokens, key = good["tokenizer.ggml.tokens"][1], "tokenizer.ggml."
+    cases = {
+        "model": ("string", "llama"), "pre": ("string", "llama-bpe"), "eos_token_id": ("u32", 258),
+        "token_type": ("i32s", [1, 1]), "merges": ("strings", ["a c"])}
+    cases = [({**good, key + name: value}, name) for name, value in cases.items()]
+    for name in ("model", "tokens", "merges", "eos_token_id"):
+        cases.append(({k: v for k, v in good.items() if k != key + name}, name))
+    cases.append(({**good, key + "tokens": ("strings", tokens[:99] + ["xyz"] + tokens[100:])}, "99"))
+    cases.append(({**good, key + "tokens": ("strings", tokens[:99] + ["b"] + tokens[100:])}, "twice"))
+    path = os.path.join(folder, "bad.gguf")
+    if not os.path.exists(INFER):
+        print(f"SKIP: the C++ tokenizer: no program {INFER}")
+    for keys, word in cases:
+        gguf.write(path, {"general.architecture": ("string", "gpt2"), **keys})
+        refused([path, word], lambda: bpe.from_gguf(gguf.read(path)))
+        if os.path.exists(INFER):
+            p = subprocess.run([INFER, "tokenize", "-m", path], input=b"x", capture_output=True)
+            said = p.stderr.decode(errors="replace")
+            check(p.returncode == 1 and path in said and word in said and not p.stdout,
+                  f"infer tokenize: exit code {p.returncode} for a vocabulary without {word}: {said}")
+
+
+# ---- prepare.py ---------------------------------------------------------------------------------
+
+class Prepared:
+    """What prepare.py wrote into a folder, checked on the way."""
+
+    def __init__(self, out):
+        self.manifest = json.loads(read(os.path.join(out, "manifest.json")))
+        self.tokenizer = bpe.from_gguf(gguf.read(os.path.join(out, "tokenizer.gguf")))
+        self.tokens = {"train": [], "val": []}
+        names = [n for n in sorted(os.listdir(out)) if n.endswith(".bin")]
+        shards = {row["file"]: row for row in self.manifest["shards"]}
+        check_equal(names, sorted(shards), "shards in the folder and in the manifest")
+        for name in names:
+            raw = read(os.path.join(out, name))
+            header = struct.unpack_from("<256i", raw)
+            tokens = array.array("H", raw[1024:])
+            check_equal(header, (20240520, 1, len(tokens)) + (0,) * 253, f"header of {name}")
+            check_equal(shards[name]["tokens"], len(tokens), f"tokens of {name} in the manifest")
+            check_equal(shards[name]["sha256"], hashlib.sha256(raw).hexdigest(), f"sha256 of {name}")
+            self.tokens[name.split("_")[0]] += tokens
+        for name, tokens in self.tokens.items():
+            check_equal(self.manifest[name]["tokens"], len(tokens), f"{name} tokens in the manifest")
+        sha256 = hashlib.sha256(read(os.path.join(out, "tokenizer.gguf"))).hexdigest()
+        check_equal(self.manifest["tokenizer"]["sha256"], sha256, "sha256 of tokenizer.gguf")
+
+    def documents(self, name):
+        """The texts again. Every document begins with the end-of-text token."""
+        end, rows = self.tokenizer.end_of_text, []
+        for token in self.tokens[name]:
+            if token == end:
+                rows.append([])
+            else:
+                rows[-1].append(token)
+        for row in rows:
+            text = self.tokenizer.decode(row).decode()
+            check_equal(row, self.tokenizer.encode(text), "the ids of a document's pieces are its ids")
+        return [self.tokenizer.decode(row).decode() for row in rows]
+
+
+def run_prepare(*arguments):
+    """Runs it in this process; what it says on stdout and stderr."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        prepare.main([str(a) for a in arguments])
+    return said.getvalue()
+
+
+def test_documents(folder):
+    out = os.path.join(folder, "out")
+    odd = "\n\n first é\n \n\nsecond\U0001f999 line  \n\n"
+    path = write(os.path.join(folder, "a.txt"),
+                 f"{odd}<|endoftext|>\nx <|endoftext|>\n y\n<|endoftext|>\n \n<|endoftext|>\r\nlast")
+    want = [odd, "x <|endoftext|>\n y\n", "last"]
+    texts = ["one", "", " two\n\n ", "thr\u00e9e \"\\ \U0001f999", "x" * 100, "half \ud800 pair"]
+    clean = [t.replace("\ud800", "\ufffd") for t in texts if t]
+    forms = {
+        "b.json": json.dumps(texts), "c.json": json.dumps(texts, ensure_ascii=True, indent=3),
+        "d.jsonl": "\n\n".join(map(json.dumps, texts)) + "\n",
+        "e.json": json.dumps([{"id": [1, {"a": 2}], "text": t} for t in texts]),
+        "f.jsonl": "\ufeff" + "\r\n".join(json.dumps({"text": t}) for t in texts),
+        "g.json": "\n".join(map(json.dumps, texts))}
+    block = prepare.BLOCK
+    for prepare.BLOCK in (block, 1, 7):   # small blocks cut the text, and its characters, everywhere
+        run_prepare(path, "--out", out, "--val-fraction", 0, "--tokenizer", GOLDEN)
+        check_equal(Prepared(out).documents("train"), want, f"text, blocks of {prepare.BLOCK}")
+        for name, content in forms.items():
+            form = write(os.path.join(folder, name), content)
+            run_prepare(form, "--out", out, "--val-fraction", 0, "--tokenizer", "bytes")
+            check_equal(Prepared(out).documents("train"), clean, f"{name}, blocks of {prepare.BLOCK}")
+    prepare.BLOCK = block
+    run_prepare(write(os.path.join(folder, "h.jsonl"), '{"story": "s"}'), "--field", "story",
+                "--out", out, "--val-fraction", 0, "--tokenizer", "bytes")
+    check_equal(Prepared(out).documents("train"), ["s"], "--field")
+
+
+def test_split(folder):
+    out = os.path.join(folder, "out")
+    lines = [f"line {i} of a lone document\n" for i in range(1000)]
+    path = write(os.path.join(folder, "lone.txt"), "".join(lines))
+    for fraction, block in ((0.1, 1 << 20), (0.25, 1000), (0.001, 1 << 20)):
+        prepare.BLOCK = block
+        run_prepare(path, "--out", out, "--val-fraction", fraction, "--tokenizer", "bpe:300")
+        p = Prepared(out)
+        train, val = p.documents("train"), p.documents("val")
+        check_equal((len(train), len(val)), (1, 1), "documents of a lone one that was split")
+        check_equal(train[0] + val[0], "".join(lines), "nothing is lost where it was split")
+        check(train[0].endswith("\n"), "it is split at a line break")
+        error = abs(len(train[0]) - (1 - fraction) * len("".join(lines)))
+        check(error <= len(lines[-1]) / 2 + 1, f"split {error} characters from the place asked for")
+    prepare.BLOCK = 1 << 20
+    documents = [f"document {i}" for i in range(100)]
+    path = write(os.path.join(folder, "many.json"), json.dumps(documents))
+    run_prepare(path, "--out", out, "--val-fraction", 0.2, "--tokenizer", "bytes")
+    p = Prepared(out)
+    train, val = p.documents("train"), p.documents("val")
+    check_equal((len(train), len(val)), (80, 20), "documents in train and val")
+    check_equal(sorted(train + val), sorted(documents), "every document once")
+    other = write(os.path.join(folder, "val.txt"), "other")
+    run_prepare(path, other, "--val", other, "--out", out, "--tokenizer", "bytes")
+    p = Prepared(out)
+    check_equal((p.documents("train"), p.documents("val")), (documents + ["other"], ["other"]), "--val")
+    check_equal([row["file"] for row in p.manifest["inputs"]], [path, other, other], "inputs")
+    check_equal(p.manifest["inputs"][0]["sha256"], hashlib.sha256(read(path)).hexdigest(), "sha256")
+
+
+def test_shards(folder):
+    out = os.path.join(folder, "out")
+    text = "".join(f"word{i % 37} and {i}\n" for i in range(2000))
+    path = write(os.path.join(folder, "a.txt"), text)
+    said = run_prepare(path, "--out", out, "--shard-tokens", 5000, "--tokenizer", "bpe:270",
+                       "--licence", "mine")
+    p = Prepared(out)
+    sizes = [row["tokens"] for row in p.manifest["shards"] if row["file"].startswith("train")]
+    check(len(sizes) > 1 and set(sizes[:-1]) == {5000} and 0 < sizes[-1] <= 5000, f"shards {sizes}")
+    check_equal((p.manifest["licence"], len(p.tokenizer.tokens)), ("mine", 270), "manifest, vocabulary")
+    marks = p.manifest["marks_nats_per_token"]
+    for name, n in (("bigram", 2), ("trigram", 3)):
+        want = slow_entropy(n, 270, p.tokens["train"], p.tokens["val"])
+        check(abs(marks[name] - want) < 1e-9, f"{name} {marks[name]}, expected {want}")
+        check(f"{name} {want:.4f}" in said, f"{name} is not printed: {said}")
+
+    run_prepare(path, "--out", out, "--tokenizer", os.path.join(out, "tokenizer.gguf"))
+    q = Prepared(out)   # also checks that no shard of the run before is left
+    check_equal(q.tokens, p.tokens, "the same ids from its own tokenizer.gguf, in one shard")
+    first = read(os.path.join(out, "train_000.bin")), read(os.path.join(out, "tokenizer.gguf"))
+    run_prepare(path, "--out", out, "--tokenizer", "bpe:270")
+    again = read(os.path.join(out, "train_000.bin")), read(os.path.join(out, "tokenizer.gguf"))
+    check(first == again, "equal runs give equal bytes")
+    said = run_prepare(path, "--out", out, "--tokenizer", "bpe:20000")
+    n = len(Prepared(out).tokenizer.tokens)
+    check("ran out" in said and str(n) in said, f"merges that run out are announced: {said}")
+    run_prepare(path, "--out", out, "--tokenizer", "bytes")
+    p = Prepared(out)
+    check_equal(p.tokens["train"][:6], [256, *b"word0"], "bytes")
+    if os.path.exists(INFER):   # the merge that llama.cpp insists on must change nothing in C++ either
+        text = b"<|endoftext|> bytes \xff"
+        command = [INFER, "tokenize", "-m", os.path.join(out, "tokenizer.gguf")]
+        ids = subprocess.run(command, input=text, capture_output=True).stdout
+        check_equal(ids.split(), [b"%d" % byte for byte in text], "bytes, by infer tokenize")
+
+
+def slow_entropy(n, V, train, val):
+    grams = collections.Counter(tuple(train[i:i + n]) for i in range(len(train) - n + 1))
+    contexts = collections.Counter(tuple(train[i:i + n - 1]) for i in range(len(train) - n + 1))
+    nats = []
+    for i in range(len(val) - n + 1):
+        gram = tuple(val[i:i + n])
+        nats.append(-math.log((grams[gram] + 0.1) / (contexts[gram[:-1]] + 0.1 * V)))
+    return math.fsum(nats) / len(nats)
+
+
+def test_refused(folder):
+    out = os.path.join(folder, "out")
+    good = write(os.path.join(folder, "good.txt"), "some text\n" * 50)
+    run_prepare(good, "--out", out, "--tokenizer", "bytes")
+    before = {name: read(os.path.join(out, name)) for name in os.listdir(out)}
+
+    def bad(words, content, name="bad.txt", *flags):
+        path = write(os.path.join(folder, name), content)
+        refused([path, *words], run_prepare, path, "--out", out, *flags)
+
+    bad(["byte 7", "0xe9"], b"caf\xc3\xa9 \n\xe9t")
+    bad(["byte 1048577", "0xc3"], b"x" * 1048577 + b"\xc3")
+    bad(["no text"], "\n \n")
+    bad(["line break", "--val"], "one line")
+    bad(["line 3", "JSON"], '"a"\n"b"\nc\n', "bad.jsonl")
+    bad(["document 2", "story"], '{"text": "a"}\n{"story": "b"}', "bad.jsonl")
+    bad(["document 1", "42"], "42", "bad.jsonl")
+    bad(["element 2", "is not JSON"], '["a", b]', "bad.json")
+    bad(["element 2", "cut short"], '["a", ', "bad.json")
+    bad(["element 1", "JSON"], '["a', "bad.json")
+    bad(["element 1", "comma"], '["a" "b"]', "bad.json")
+    bad(["end of the file"], '["a"] x', "bad.json")
+    bad(["nested"], "[" + "[" * 100000, "bad.json")
+    many = ["x" * i for i in range(300)]
+    bad(["element 200"], json.dumps(many).replace('"%s",' % many[199], "oops,", 1), "bad.json")
+    for words, flags in (
+            (["bpe:256", "257"], ["--tokenizer", "bpe:256"]),
+            (["bpe:65537", "65536"], ["--tokenizer", "bpe:65537"]),
+            (["word", "bpe:N"], ["--tokenizer", "word"]),
+            (["--val-fraction", "1.5"], ["--val-fraction", "1.5"]),
+            (["--val-fraction", "nan"], ["--val-fraction", "nan"]),
+            (["--shard-tokens", "0"], ["--shard-tokens", "0"]),
+            (["--val"], ["--val", good, "--val-fraction", "0.1"]),
+            (["vocab.bpe"], ["--tokenizer", "gpt2", "--gpt2-dir", folder])):
+        refused(words, run_prepare, good, "--out", out, *flags)
+    write(os.path.join(folder, "vocab.bpe"), "not it")
+    refused(["vocab.bpe", "sha256"], run_prepare, good, "--out", out, "--tokenizer", "gpt2",
+            "--gpt2-dir", folder)
+    for flags in (["--unknown", "1"], ["--tok", "bytes"], ["--val-fraction", "much"]):
+        command = [sys.executable, os.path.join(DATA, "prepare.py"), good, "--out", out, *flags]
+        p = subprocess.run(command, capture_output=True)
+        check(p.returncode != 0 and flags[0] in p.stderr.decode(), f"{flags} is not refused by name")
+    command = [sys.executable, os.path.join(DATA, "prepare.py"), "missing.txt", "--out", out]
+    p = subprocess.run(command, capture_output=True)
+    check_equal((p.returncode, p.stderr), (1, b"error: missing.txt: No such file or directory\n"),
+                "a file that is not there")
+    after = {name: read(os.path.join(out, name)) for name in os.listdir(out)}
+    check(before == after, "a refused run leaves the old files as they were")
+
+
+def test_killed(folder):
+    """SIGKILL at any moment leaves the old files or the new ones, and the next run works."""
+    out = os.path.join(folder, "out")
+    r = random.Random(3)
+    paths = [write(os.path.join(folder, f"{i}.txt"), "".join(
+        f"word{r.randrange(500 + i)} " + "\n" * (r.random() < 0.1) for _ in range(20000)))
+        for i in range(2)]
+    results = []
+    for path in paths:
+        run_prepare(path, "--out", out, "--tokenizer", "bpe:400")
+        results.append({name: read(os.path.join(out, name)) for name in os.listdir(out)})
+    mixed = 0
+    for trial in range(10):   # each tries to replace what paths[1] gave by what paths[0] gives
+        p = subprocess.Popen([sys.executable, os.path.join(DATA, "prepare.py"), paths[0], "--out", out,
+                              "--tokenizer", "bpe:400"], stdout=subprocess.DEVNULL)
+        time.sleep(r.random() * 0.5)
+        p.send_signal(signal.SIGKILL)
+        p.wait()
+        for name, old in results[1].items():
+            mixed += read(os.path.join(out, name)) not in (old, results[0][name])
+    check(mixed == 0, "a killed run left half a file")
+    run_prepare(paths[0], "--out", out, "--tokenizer", "bpe:400")
+    check_equal(sorted(os.listdir(out)), sorted(results[0]), "files after a killed and a good run")
+    check_equal(read(os.path.join(out, "train_000.bin")), results[0]["train_000.bin"], "its shard")
+
+
+def test_tiktoken():
+    try:
+        import tiktoken   # noqa: F401
+    except ImportError:
+        print("SKIP: tiktoken is not installed, so its ids were not compared")
+        return
+    text = " ".join(gguf.read(GOLDEN).value("golden.texts"))
+    tokenizer = bpe.from_merges(bpe.train(collections.Counter(bpe.split(text * 3)), 300))
+    encode, name = prepare.fastest_encoder(tokenizer, text)
+    check(name.startswith("tiktoken"), f"tiktoken is installed, but {name} is used")
+    check_equal(encode(text), tokenizer.encode(text), "ids by tiktoken")
+    merges = list(tokenizer.merges)
+    merges[0], merges[1] = merges[1], merges[0]   # ids that do not follow the order of the merges
+    odd = bpe.Tokenizer(tokenizer.tokens, {pair: (rank, tokenizer.merges[pair][1])
+                                           for rank, pair in enumerate(merges)}, tokenizer.end_of_text)
+    check_equal(prepare.fastest_encoder(odd, text)[1], "bpe.py", "who encodes an unordered vocabulary")
+
+
+# ---- download.py --------------------------------------------------------------------------------
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Sends CONTENT from where it is asked to; /broken breaks off in the middle."""
+    CONTENT = bytes(range(256)) * 1000
+    asked = []
+
+    def do_GET(self):
+        start = self.headers.get("Range")
+        Server.asked.append(start)
+        if self.path == "/missing":
+            self.send_error(404)
+            return
+        at = int(start[len("bytes="):-1]) if start else 0
+        if at >= len(Server.CONTENT):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(Server.CONTENT) - at))
+        self.end_headers()
+        end = len(Server.CONTENT) // 2 if self.path == "/broken" else len(Server.CONTENT)
+        self.wfile.write(Server.CONTENT[at:end])
+
+    def log_message(self, *_):
+        pass
+
+
+def test_download(folder):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/"
+    sha256 = hashlib.sha256(Server.CONTENT).hexdigest()
+    path = os.path.join(folder, "new", "file")
+    with contextlib.redirect_stderr(io.StringIO()):
+        refused([url, "broke", "resume"], download.fetch, url + "broken", path, sha256)
+        check(not os.path.exists(path), "half a download has no name")
+        download.fetch(url + "whole", path, sha256)
+        check_equal(Server.asked, [None, f"bytes={len(Server.CONTENT) // 2}-"], "the rest is asked for")
+        check(read(path) == Server.CONTENT, "the whole file, in two parts")
+        download.fetch(url + "whole", path, sha256)
+        check_equal(len(Server.asked), 2, "what is there is not downloaded again")
+        refused([path, "sha256"], download.fetch, url, path, "0" * 64)
+        os.rename(path, path + ".part")   # everything had come, and then it was killed
+        download.fetch(url + "whole", path, sha256)
+        check(read(path) == Server.CONTENT, "a complete part becomes the file")
+        os.remove(path)
+        refused(["sha256", url], download.fetch, url, path, "0" * 64)
+        check(os.listdir(os.path.dirname(path)) == [], "a wrong download is not kept")
+        refused([url, "404"], download.fetch, url + "missing", path)
+        server.shutdown()
+        server.server_close()
+        refused([url, "no network", "--from"], download.fetch, url, path)
+
+
+def test_corpora(folder):
+    """The two corpora's scripts on files that are here, and the words when they are not."""
+    stories = write(os.path.join(folder, "s.json"), json.dumps(["Once upon", "a time", "the end"]))
+    out = os.path.join(folder, "out")
+    scripts = [os.path.join(DATA, name) for name in ("tinystories.py", "tinyshakespeare.py")]
+    command = [sys.executable, scripts[0], "--from", stories, "--out", out, "--tokenizer", "bytes"]
+    p = subprocess.run(command, capture_output=True)
+    check(p.returncode == 0, f"tinystories.py: {p.stderr.decode()}")
+    check_equal(Prepared(out).manifest["licence"], "CDLA-Sharing-1.0", "licence of TinyStories")
+    for script in scripts:
+        p = subprocess.run([sys.executable, script, "--unknown"], capture_output=True)
+        check(p.returncode != 0 and b"--unknown" in p.stderr, "an unknown flag, before a download")
+    p = subprocess.run([sys.executable, scripts[1], "--from", stories, "--out", out], capture_output=True)
+    check(p.returncode == 1 and b"sha256" in p.stderr, "another file than tinyshakespeare's")
+
+
+def main():
+    os.fsync = lambda fd: None   # no power cut is tested, and on a busy disk each takes long
+    tests = [test_gguf, test_atomic, test_refused_tokenizers, test_documents, test_split, test_shards,
+             test_refused, test_killed, test_download, test_corpora]
+    for test in tests:
+        with tempfile.TemporaryDirectory() as folder:
+            test(folder)
+    for test in (test_bpe, test_gpt2_vectors, test_tiktoken):
+        test()
+    print(f"{counts[True]} passed, {counts[False]} failed")
+    return 1 if counts[False] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
