@@ -12,7 +12,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -189,8 +188,8 @@ def model_tensors(V):
 
 def test_files():
     train("files", steps=7, eval_every=2, save_every=3)
-    check(sorted(os.listdir(path("files"))) == ["log.jsonl", "loss.svg", "model.gguf", "step-00000006", "step-00000007"],
-          f"files: found {sorted(os.listdir(path('files')))}")
+    expected = {"log.jsonl", "loss.svg", "model.gguf", "step-00000006", "step-00000007"}
+    check(names("files") == expected, f"files: found {names('files')}")
     for step in ("step-00000006", "step-00000007"):
         check(sorted(os.listdir(path("files", step))) == ["model.gguf", "optimizer.gguf"], f"files/{step}")
     same_file(("files", "model.gguf"), ("files", "step-00000007", "model.gguf"), "the newest weights")
@@ -252,7 +251,7 @@ def test_model_file():
     check(found == model_tensors(256 + MERGES + 1), f"model.gguf: tensors {found}")
     check(all(t.type == "F32" for t in file.tensors), "model.gguf: a tensor is not F32")
     raw = data("files", "model.gguf")
-    for word in (work, ROOT, socket.gethostname(), "train_0", "files/"):
+    for word in (work, ROOT, "train_0", "files/"):
         check(word.encode() not in raw, f"model.gguf: holds {word!r}")
     # The same run from another folder, under other names and later, gives the same bytes.
     flags = {**base("unused"), "steps": 7, "eval_every": 2, "save_every": 3, "out": "elsewhere"}
@@ -273,8 +272,10 @@ def test_optimizer_file():
     expected = {"legible." + name for name in names} | {"general.architecture"}
     check(set(file.keys) == expected, f"optimizer.gguf: keys {sorted(set(file.keys) ^ expected)}")
     numbers = [file.value("legible." + key) for key in ("step", "tokens", "epoch", "position")]
-    check(numbers == [7, 7 * B * T, 7 // BATCHES, 7 % BATCHES], f"optimizer.gguf: step, tokens, epoch, position {numbers}")
-    check(file.value("legible.lr") == "0.01" and file.value("legible.val") == path("val_*.bin"), "optimizer.gguf: flags")
+    check(numbers == [7, 7 * B * T, 7 // BATCHES, 7 % BATCHES],
+          f"optimizer.gguf: step, tokens, epoch, position {numbers}")
+    check(file.value("legible.lr") == "0.01", "optimizer.gguf: --lr")
+    check(file.value("legible.val") == path("val_*.bin"), "optimizer.gguf: --val")
     expected = [(t.name + suffix, t.dims, "F32") for suffix in (".m", ".v") for t in model.tensors]
     check([(t.name, t.dims, t.type) for t in file.tensors] == expected, "optimizer.gguf: names and dims of m and v")
     check(all(min(floats(t)) >= 0 < max(floats(t)) for t in file.tensors if t.name.endswith(".v")),
@@ -312,7 +313,8 @@ def test_losses():
         again = log(f"each{step}")
         check(float(again[0]["val_loss"]) == values[step], f"val_loss of record {step} is not of the weights after it")
         if step < 3:
-            check(again[1]["loss"] == log("each")[step + 1]["loss"], f"loss of record {step + 1} is not of the weights before it")
+            check(again[1]["loss"] == log("each")[step + 1]["loss"],
+                  f"loss of record {step + 1} is not of the weights before it")
     # Over all of the validation data, in order; with --eval-batches over the first of them.
     windows = read_shard(path("val_000.bin"))
     n = (len(windows) - 1) // (B * T)
@@ -335,7 +337,8 @@ def test_accumulation():
     train("big", batch=8, **shared)
     train("small", batch=2, **shared)
     a, b = log("big")[1:], log("small")[1:]
-    check([r["tokens"] for r in a] == [r["tokens"] for r in b] == [str(i * 8 * T) for i in range(1, 6)], "--total-batch: tokens")
+    check([r["tokens"] for r in a] == [r["tokens"] for r in b] == [str(i * 8 * T) for i in range(1, 6)],
+          "--total-batch: tokens")
     # One shard of 1,000 tokens: 3 steps of 8 windows, before the tails differ.
     for i in range(3):
         for key in ("loss", "grad_norm"):
@@ -371,7 +374,8 @@ def test_init():
     for type, tolerance in (("F16", 1e-3), ("BF16", 1e-2)):
         converted(("first_part", "model.gguf"), type + ".gguf", type)
         train(type, steps=0, init=path(type + ".gguf"), tokenizer=None)
-        check(close(column(type, "val_loss")[0], float(last), tolerance), f"--init of {type}: {log(type)[0]} after {last}")
+        check(close(column(type, "val_loss")[0], float(last), tolerance),
+              f"--init of {type}: {log(type)[0]} after {last}")
         f16, f32 = gguf.read(path(type + ".gguf")), gguf.read(path(type, "model.gguf"))
         for t in f16.tensors:   # each half is exactly one float
             if t.type == "F16":
@@ -404,7 +408,8 @@ def test_untied():
     file = gguf.read(path("untied", "model.gguf"))
     changed = [t if t.name != "output.weight" else t._replace(data=bytes(len(t.data))) for t in file.tensors]
     gguf.write(path("two_heads.gguf"), file.keys, changed)
-    refused(["two_heads.gguf", "output.weight"], command({**base("two_heads"), "init": path("two_heads.gguf"), "tokenizer": None}))
+    refused(["two_heads.gguf", "output.weight"],
+            command({**base("two_heads"), "init": path("two_heads.gguf"), "tokenizer": None}))
 
 
 def test_epochs():
@@ -442,7 +447,8 @@ def test_schedules():
         old, new = (gguf.read(path(name, "model.gguf")) for name in ("before", out))
         moved = [abs(a - b) for name in ("output_norm.bias", "blk.0.ffn_up.bias")
                  for a, b in zip(floats(old.tensor(name)), floats(new.tensor(name)))]
-        check(all(abs(d - lr) <= 0.01 * lr for d in moved), f"--lr: {out}: moved {min(moved)} to {max(moved)}, expected {lr}")
+        check(all(abs(d - lr) <= 0.01 * lr for d in moved),
+              f"--lr: {out}: moved {min(moved)} to {max(moved)}, expected {lr}")
     same_file(("before", "model.gguf"), ("still", "model.gguf"), "--lr 0")
 
 
@@ -603,18 +609,19 @@ def test_signals():
 
 def test_cannot_differ():
     train("fixed", steps=2, save_every=1)
-    changed = {"train": (path("train_000.bin"), path("train_*.bin")), "val": (path("one_batch.bin"), path("val_*.bin")),
-               "tokenizer": (path("other.gguf"), path("tokenizer.gguf")), "model": ("gpt2", "none"), "layers": (3, LAYERS),
-               "heads": (4, 2), "channels": (32, C), "context": (64, T), "init": (path("bare.gguf"), "none"),
-               "batch": (2, B), "seq": (16, 0), "total_batch": (2 * B * T, 0), "epochs": (3, 0), "lr": (0.02, 0.01),
-               "min_lr": (0.001, 0), "warmup": (1, 2), "schedule": ("linear", "cosine"), "weight_decay": (0, 0.1),
-               "beta1": (0.8, 0.9), "beta2": (0.9, 0.95), "eps": (1e-6, 1e-8), "grad_clip": (0, 1), "seed": (8, 7),
-               "order": ("sequential", "shuffled"), "untied": (True, "")}
+    changed = {   # flag: another value, and the run's
+        "train": (path("train_000.bin"), path("train_*.bin")), "val": (path("one_batch.bin"), path("val_*.bin")),
+        "tokenizer": (path("other.gguf"), path("tokenizer.gguf")), "init": (path("bare.gguf"), "none"),
+        "model": ("gpt2", "none"), "layers": ("3", LAYERS), "heads": ("4", 2), "channels": ("32", C),
+        "context": ("64", T), "batch": ("2", B), "seq": ("16", 0), "total_batch": ("256", 0), "epochs": ("3", 0),
+        "lr": ("0.02", 0.01), "min_lr": ("0.001", 0), "warmup": ("1", 2), "schedule": ("linear", "cosine"),
+        "weight_decay": ("0", 0.1), "beta1": ("0.8", 0.9), "beta2": ("0.9", 0.95), "eps": ("1e-06", "1e-08"),
+        "grad_clip": ("0", 1), "seed": ("8", 7), "order": ("sequential", "shuffled"), "untied": (True, 0)}
     may = {"steps": 2, "threads": 2, "eval_every": 1, "eval_batches": 1, "sample_every": 1, "save_every": 5, "keep": 9}
     for name, (now, then) in changed.items():
-        words = [f"--{name.replace('_', '-')}", "" if now is True else f" {now:.15g}" if isinstance(now, float) else f" {now}",
-                 f" {then:.15g}" if isinstance(then, float) else then]
-        refused(words, command({"resume": True, "out": path("fixed"), name: now}))
+        value = "1" if now is True else now
+        refused([f"--{name.replace('_', '-')} {value}: ", f"begun with {then},"],
+                command({"resume": True, "out": path("fixed"), name: now}))
     named = {n.replace("-", "_") for n in help_flags()} - {"out", "resume", "help"}
     check(named == set(changed) | set(may), f"flags that neither differ nor not: {named ^ (set(changed) | set(may))}")
     before = data("fixed", "model.gguf")
@@ -629,41 +636,52 @@ def test_cannot_differ():
 
 def test_kill():
     """SIGKILL at random moments while it saves, 20 times: the newest checkpoint always loads, and the run ends as
-    if nothing had been."""
-    rng = random.Random(11)
-    flags = dict(steps=90, save_every=1, eval_every=10, batch=1, val=path("one_batch.bin"))
+    if nothing had been. A run that ends before it is killed is compared, and begun again."""
+    rng, steps = random.Random(11), 50
+    flags = dict(steps=steps, save_every=1, eval_every=10, batch=1, val=path("one_batch.bin"))
     begin = time.monotonic()
+    train("to_start", **{**flags, "steps": 0})
+    middle = time.monotonic()
     train("alive", **flags)
-    period = (time.monotonic() - begin) / 90
-    kills = half = early = 0
+    starting = middle - begin
+    period = max(0.001, (time.monotonic() - middle - starting) / steps)
+    kills = half = none = 0
     while kills < 20 or (half < 3 and kills < 60):
-        known = set(os.listdir(path("killed"))) if os.path.exists(path("killed")) else set()
-        resumed = any(re.fullmatch(r"step-\d+", name) for name in known)
-        if known and not resumed:   # killed before the first checkpoint: there is nothing to go on from
-            shutil.rmtree(path("killed"))
-            known = set()
-        p = start(command({"resume": True, "out": path("killed")} if resumed else {**base("killed"), **flags}))
+        p = start(restart("killed", flags))
+        known = names("killed")
         if kills % 4 == 3:   # anywhere, the start included
-            time.sleep(rng.random() * 0.2)
-        else:                # in the saving: from the moment in which a new checkpoint shows
-            while p.poll() is None and not any(n.startswith("step-") for n in set(os.listdir(path("killed"))) - known
-                                               ) if os.path.exists(path("killed")) else p.poll() is None:
+            time.sleep(rng.random() * (starting + 2 * period))
+        else:                # while it saves: from the moment in which a new checkpoint begins to show
+            while p.poll() is None and not any(name.startswith("step-") for name in names("killed") - known):
                 time.sleep(0.0003)
             time.sleep(rng.random() * period)
-        if p.poll() is not None:
-            break
         p.kill()
-        p.communicate()
+        err = p.communicate()[1].decode(errors="replace")
+        if p.returncode == 0:
+            same_run("killed", "alive", f"killed {kills} times")
+            shutil.rmtree(path("killed"))
+            continue
+        if not check(p.returncode == -signal.SIGKILL, f"kill {kills}: the run had ended: {err[-300:]}"):
+            return
         kills += 1
-        half += bool(leftovers("killed")) if os.path.exists(path("killed")) else 0
-        early += not loadable("killed", kills)
-    check(kills >= 20, f"SIGKILL: the run ended after {kills} kills: {p.communicate()[1].decode()[-300:]}")
+        half += bool(leftovers("killed"))
+        none += not loadable("killed", kills)
     check(half > 0, "SIGKILL: no kill met a file that was being written")
-    at = checkpoints("killed")[-1]
-    resume("killed")
+    execute(restart("killed", flags))
     same_run("killed", "alive", f"killed {kills} times")
-    print(f"killed {kills} times: {half} left something half written, {early} came before the first checkpoint; "
-          f"step {at} of 90 was reached")
+    print(f"killed {kills} times: {half} left something half written, {none} came before the first checkpoint")
+
+
+def names(out):
+    return set(os.listdir(path(out))) if os.path.exists(path(out)) else set()
+
+
+def restart(out, flags):
+    """The command that goes on with a run, or begins it. What has no checkpoint is removed first, as the error says."""
+    if any(re.fullmatch(r"step-\d+", name) for name in names(out)):
+        return command({"resume": True, "out": path(out)})
+    shutil.rmtree(path(out), ignore_errors=True)
+    return command({**base(out), **flags})
 
 
 def loadable(out, kill):
@@ -684,17 +702,18 @@ def loadable(out, kill):
 # ---- errors ---------------------------------------------------------------------------------------------
 
 def test_not_finite():
-    """Absurd decay blows the weights up; a model with a NaN is lost from the start."""
+    """Absurd decay blows the weights up; models with a NaN, or with a loss beyond float, are lost from the start."""
     flags = dict(lr=1000, weight_decay=1000, warmup=0, grad_clip=0, schedule="constant", steps=40, save_every=1, keep=0,
                  total_batch=2 * B * T)
-    for out, extra, where in (("blown", {"val": None}, ["micro-batch ", " of 2"]), ("blown_val", {"eval_every": 1}, [])):
+    for out, extra, where in (("blown", {"val": None}, ["micro-batch ", " of 2"]),
+                              ("blown_val", {"eval_every": 1}, [])):
         sentence = refused(["step ", "checkpoint", path(out, "step-")] + where,
                            command({**base(out), **flags, **extra}))
         steps, said = checkpoints(out), re.search(r"step (\d+).*(step-\d{8})", sentence)
         check(steps and said and said.group(2) == newest(out), f"{out}: {sentence!r} with checkpoints {steps}")
         for t in gguf.read(path(out, newest(out), "model.gguf")).tensors:
             check(all(map(math.isfinite, floats(t))), f"{out}: the last good checkpoint has a bad {t.name}")
-        check(all(math.isfinite(float(v)) for r in log(out) for v in r.values()), f"{out}: the log has a number that is none")
+        check(all(math.isfinite(float(v)) for r in log(out) for v in r.values()), f"{out}: the log is not JSON")
         check(not leftovers(out), f"{out}: left {leftovers(out)}")
         execute([INFER, "show", path(out, newest(out), "model.gguf")])
     file = gguf.read(path("first_part", "model.gguf"))
@@ -726,12 +745,14 @@ def test_flag_errors():
             (["--keep", "twice"], ["--keep", "1", "--keep", "2"])):
         refused(words, command(base("x")) + more)
     for name, values in {
-            "steps": ("ten", "1.5", "", "1e3", "-1", "99999999999999999999", " "), "lr": ("x", "nan", "inf", "1e999", "-0.1", "-1e-9", "1x", ""),
-            "min_lr": ("-1",), "batch": ("0", "-4", "1e9"), "layers": ("0", "-1"), "heads": ("0",), "channels": ("0",), "context": ("0",),
+            "steps": ("ten", "1.5", "", "1e3", "-1", "99999999999999999999", " "),
+            "lr": ("x", "nan", "inf", "1e999", "-0.1", "-1e-9", "1x", ""), "min_lr": ("-1",),
+            "batch": ("0", "-4", "1e9"), "layers": ("0", "-1"), "heads": ("0",), "channels": ("0",), "context": ("0",),
             "beta1": ("1", "-0.1", "1.5"), "beta2": ("1",), "eps": ("-1",), "weight_decay": ("-0.1",),
             "grad_clip": ("-1",), "seed": ("-1",), "threads": ("-1", "two"), "warmup": ("-1",), "keep": ("-1",),
-            "schedule": ("cosinus", "cos", "cosine|linear", "|"), "order": ("random",), "model": ("gpt3",), "epochs": ("-1",),
-            "eval_every": ("-1",), "save_every": ("-1",), "total_batch": ("-128", str(B * T << 40))}.items():
+            "schedule": ("cosinus", "cos", "cosine|linear", "|"), "order": ("random",), "model": ("gpt3",),
+            "epochs": ("-1",), "eval_every": ("-1",), "save_every": ("-1",),
+            "total_batch": ("-128", str(B * T << 40))}.items():
         for value in values:
             refused(["--" + name.replace("_", "-")], command({**base("x"), name: value}))
     for words, flags in (
@@ -755,7 +776,8 @@ def test_file_errors():
         f.write(data("train_000.bin")[:-5])
     with open(path("empty.bin"), "wb") as f:
         f.write(b"")
-    for name in ("magic.bin", "version.bin", "tiny.bin", "cut.bin", "empty.bin", "none_*.bin", "foreign.bin", "end.bin"):
+    for name in ("magic.bin", "version.bin", "tiny.bin", "cut.bin", "empty.bin", "none_*.bin", "foreign.bin",
+                 "end.bin"):
         refused([name], command({**base("bad_" + name[:4]), "train": path(name)}))
         refused([name], command({**base("val_" + name[:4]), "val": path(name)}))
     small = bpe.from_merges(learn_merges()[:1])
@@ -819,7 +841,7 @@ def test_resume_errors():
         if value is not None:
             keys[key] = value
         gguf.write(path("changed.gguf"), keys, [t for t in state.tensors if t.name != tensor])
-        damaged(words + ["optimizer.gguf"] if tensor or value is None else words, "optimizer.gguf", data("changed.gguf"))
+        damaged(words, "optimizer.gguf", data("changed.gguf"))
 
     changed(["legible.step"], "legible.step")
     changed(["legible.rng"], "legible.rng")
