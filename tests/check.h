@@ -143,6 +143,13 @@ inline floatX* put(const Floats& host) {
     return (floatX*)put_bytes(rounded.data(), sizeof(floatX) * host.size());
 }
 
+// Writes over a floatX buffer.
+inline void set(floatX* device, const Floats& host) {
+    std::vector<floatX> rounded(host.size());
+    for (size_t i = 0; i < host.size(); i++) rounded[i] = (floatX)host[i];
+    to_device(device, rounded.data(), sizeof(floatX) * host.size());
+}
+
 inline Floats get_floats(const float* device, size_t n) {
     Floats host(n);
     to_host(host.data(), device, sizeof(float) * n);
