@@ -263,11 +263,17 @@ def from_tables(source, tokens, merges, end_of_text, control):
 
 def from_gpt2(vocab_bpe, encoder_json):
     """OpenAI's two files: the merges, and the ids."""
-    with open(encoder_json, encoding="utf-8") as f:
-        ids = json.load(f)
-    with open(vocab_bpe, encoding="utf-8") as f:
-        merges = [line for line in f.read().split("\n") if line and not line.startswith("#version")]
-    if sorted(ids.values()) != list(range(len(ids))) or END_OF_TEXT not in ids:
+    try:
+        with open(encoder_json, encoding="utf-8") as f:
+            ids = json.load(f)
+        with open(vocab_bpe, encoding="utf-8") as f:
+            lines = f.read().split("\n")
+    except ValueError as e:   # not UTF-8, or not JSON
+        raise Failure(f"{encoder_json} or {vocab_bpe}: {e}")
+    if not isinstance(ids, dict):
+        raise Failure(f"{encoder_json}: expected a JSON object of tokens and their ids")
+    merges = [line for line in lines if line and not line.startswith("#version")]
+    if set(ids.values()) != set(range(len(ids))) or END_OF_TEXT not in ids:
         raise Failure(f"{encoder_json}: ids are not 0 to {len(ids) - 1}, or {END_OF_TEXT} is not"
                       " among them")
     end = ids[END_OF_TEXT]

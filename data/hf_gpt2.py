@@ -98,6 +98,8 @@ def read_safetensors(path):
     for name, type, shape, begin, end in rows:
         if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)):
             raise Failure(f"{path}: {name}: shape {shape}, offsets {begin} to {end}: not counts")
+        if not isinstance(type, str):
+            raise Failure(f"{path}: {name}: dtype {type!r}, expected a string such as F32")
         if end > len(data) or begin > end:
             raise Failure(f"{path}: {name}: at bytes {begin} to {end} of {len(data)} (was the file"
                           " cut short?)")
