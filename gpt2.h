@@ -409,10 +409,6 @@ inline void forward(GPT2& model, const int* tokens, int B, int T) {
     const floatX* w = model.params;
     const Weights& at = model.at;
     Acts& a = model.acts;
-    std::vector<int> sorted(B * T);   // for encoder_backward: rows ordered by token
-    for (int i = 0; i < B * T; i++) sorted[i] = i;
-    std::stable_sort(sorted.begin(), sorted.end(), [&](int x, int y) { return tokens[x] < tokens[y]; });
-    to_device(a.sorted, sorted.data(), sizeof(int) * B * T);
     to_device(a.tokens, tokens, sizeof(int) * B * T);
 
     encoder_forward(a.blk[0].residual, a.tokens, w + at.token_embd, w + at.position_embd, B, T, C);
@@ -440,6 +436,13 @@ inline void forward(GPT2& model, const int* tokens, int B, int T) {
     residual_layernorm_forward(a.residual, a.output_norm, a.mean, a.rstd, last.residual_mid, last.ffn_down,
                                w + at.output_norm_weight, w + at.output_norm_bias, B, T, C);
     matmul_forward(a.logits, nullptr, a.output_norm, w + at.token_embd, nullptr, B, T, C, c.Vp);
+
+    // For encoder_backward: rows ordered by token. Here, since a GPU has only been told what to do, and is still at it
+    // while the processor sorts.
+    std::vector<int> sorted(B * T);
+    for (int i = 0; i < B * T; i++) sorted[i] = i;
+    std::stable_sort(sorted.begin(), sorted.end(), [&](int x, int y) { return tokens[x] < tokens[y]; });
+    to_device(a.sorted, sorted.data(), sizeof(int) * B * T);
 }
 
 // The mean loss of the last forward() against targets (B, T), on the host. With dloss not 0, the logits become their
