@@ -73,13 +73,14 @@ def read(path):
 def test_gguf(folder):
     path = os.path.join(folder, "a.gguf")
     keys = {"general.architecture": ("string", "é"), "u8": ("u8", 255), "i8": ("i8", -128),
-            "u16": ("u16", 65535), "i16": ("i16", -5), "u32": ("u32", 2**32 - 1), "i32": ("i32", -7),
-            "u64": ("u64", 2**64 - 1), "i64": ("i64", -2**63), "f32": ("f32", 0.5),
-            "f64": ("f64", 0.1), "bool": ("bool", True), "strings": ("strings", ["", "x y"]),
+            "u16": ("u16", 65535), "i16": ("i16", -5), "u32": ("u32", 2**32 - 1),
+            "i32": ("i32", -7), "u64": ("u64", 2**64 - 1), "i64": ("i64", -2**63),
+            "f32": ("f32", 0.5), "f64": ("f64", 0.1), "bool": ("bool", True), "strings": ("strings", ["", "x y"]),
             "i32s": ("i32s", [1, -1]), "f32s": ("f32s", [0.25]), "bools": ("bools", [False, True]),
             "none": ("u64s", [])}
-    tensors = [("a", "F32", (2, 3), array.array("f", range(6))), ("b", "F16", (3,), bytes(range(6))),
-               ("c", "F64", (1, 1, 2, 1), array.array("d", [1, 2])), ("d", "BF16", (1,), b"\x80\x3f"),
+    tensors = [("a", "F32", (2, 3), array.array("f", range(6))),
+               ("b", "F16", (3,), bytes(range(6))), ("d", "BF16", (1,), b"\x80\x3f"),
+               ("c", "F64", (1, 1, 2, 1), array.array("d", [1, 2])),
                ("e", "I32", (2,), array.array("i", [5, -5]))]
     gguf.write(path, keys, tensors)
     f = gguf.read(path)
@@ -99,7 +100,7 @@ def test_gguf(folder):
     refused(["word"], gguf.write, path, {"x": ("word", 1)})
     refused(["a", "fill"], gguf.write, path, {}, [("a", "F32", (3,), bytes(8))])
     refused(["a", "twice"], gguf.write, path, {}, [("a", "F16", (1,), bytes(2))] * 2)
-    check(read(path) == first and os.listdir(folder) == ["a.gguf"], "a failed write leaves the old file")
+    check(read(path) == first and os.listdir(folder) == ["a.gguf"], "a failed write")
 
     damaged = os.path.join(folder, "b.gguf")
     end = len(first) - 24   # the last tensor's padding may go
@@ -118,7 +119,7 @@ def test_gguf(folder):
         except Exception as e:   # a traceback is what this looks for
             surprises += 1
             print("FAIL: damaged GGUF:", repr(e))
-    check(surprises == 0, f"{surprises} damaged files were not refused in a sentence that names them")
+    check(surprises == 0, f"{surprises} damaged files got no sentence that names them")
 
 
 def test_atomic(folder):
@@ -212,7 +213,8 @@ def test_gpt2_vectors():
     if not os.path.isdir(folder):
         print(f"SKIP: GPT-2's vocabulary and vectors: no folder {folder}")
         return
-    tokenizer = bpe.from_gpt2(os.path.join(folder, "vocab.bpe"), os.path.join(folder, "encoder.json"))
+    paths = [os.path.join(folder, name) for name in ("vocab.bpe", "encoder.json")]
+    tokenizer = bpe.from_gpt2(*paths)
     other = bpe.from_gguf(gguf.read(os.path.join(folder, "ggml-vocab-gpt-2.gguf")))
     check((other.tokens, other.merges, other.end_of_text)
           == (tokenizer.tokens, tokenizer.merges, tokenizer.end_of_text), "the same from GGUF")
@@ -223,8 +225,9 @@ def test_gpt2_vectors():
     lines = read(os.path.join(folder, "tiktoken-vectors.jsonl")).decode().split("\n")[:-1]
     check_equal(len(lines), 400, "tiktoken: vectors")
     for vector in map(json.loads, lines):
-        check_equal(tokenizer.encode(vector["text"]), vector["ids"], f"tiktoken: {vector['text']!r}")
-        check_equal(tokenizer.decode(vector["ids"]), vector["text"].encode(), "tiktoken: decoded")
+        text, ids = vector["text"], vector["ids"]
+        check_equal(tokenizer.encode(text), ids, f"tiktoken: {text!r}")
+        check_equal(tokenizer.decode(ids), text.encode(), f"tiktoken: decoded {text!r}")
 
 
 def test_refused_tokenizers(folder):
@@ -237,8 +240,9 @@ def test_refused_tokenizers(folder):
     cases = [({**good, key + name: value}, name) for name, value in cases.items()]
     for name in ("model", "tokens", "merges", "eos_token_id"):
         cases.append(({k: v for k, v in good.items() if k != key + name}, name))
-    cases.append(({**good, key + "tokens": ("strings", tokens[:99] + ["xyz"] + tokens[100:])}, "99"))
-    cases.append(({**good, key + "tokens": ("strings", tokens[:99] + ["b"] + tokens[100:])}, "twice"))
+    for token, word in (("xyz", "99"), ("b", "twice")):
+        changed = tokens[:99] + [token] + tokens[100:]
+        cases.append(({**good, key + "tokens": ("strings", changed)}, word))
     path = os.path.join(folder, "bad.gguf")
     if not os.path.exists(INFER):
         print(f"SKIP: the C++ tokenizer: no program {INFER}")
@@ -249,7 +253,7 @@ def test_refused_tokenizers(folder):
             p = subprocess.run([INFER, "tokenize", "-m", path], input=b"x", capture_output=True)
             said = p.stderr.decode(errors="replace")
             check(p.returncode == 1 and path in said and word in said and not p.stdout,
-                  f"infer tokenize: exit code {p.returncode} for a vocabulary without {word}: {said}")
+                  f"infer tokenize: exit {p.returncode} without a good {word}: {said}")
 
 
 # ---- prepare.py ---------------------------------------------------------------------------------
@@ -270,10 +274,11 @@ class Prepared:
             tokens = array.array("H", raw[1024:])
             check_equal(header, (20240520, 1, len(tokens)) + (0,) * 253, f"header of {name}")
             check_equal(shards[name]["tokens"], len(tokens), f"tokens of {name} in the manifest")
-            check_equal(shards[name]["sha256"], hashlib.sha256(raw).hexdigest(), f"sha256 of {name}")
+            sha256 = hashlib.sha256(raw).hexdigest()
+            check_equal(shards[name]["sha256"], sha256, f"sha256 of {name}")
             self.tokens[name.split("_")[0]] += tokens
         for name, tokens in self.tokens.items():
-            check_equal(self.manifest[name]["tokens"], len(tokens), f"{name} tokens in the manifest")
+            check_equal(self.manifest[name]["tokens"], len(tokens), f"{name} in the manifest")
         sha256 = hashlib.sha256(read(os.path.join(out, "tokenizer.gguf"))).hexdigest()
         check_equal(self.manifest["tokenizer"]["sha256"], sha256, "sha256 of tokenizer.gguf")
 
@@ -287,7 +292,7 @@ class Prepared:
                 rows[-1].append(token)
         for row in rows:
             text = self.tokenizer.decode(row).decode()
-            check_equal(row, self.tokenizer.encode(text), "the ids of a document's pieces are its ids")
+            check_equal(row, self.tokenizer.encode(text), "a document's pieces have its ids")
         return [self.tokenizer.decode(row).decode() for row in rows]
 
 
@@ -303,7 +308,8 @@ def test_documents(folder):
     out = os.path.join(folder, "out")
     odd = "\n\n first é\n \n\nsecond\U0001f999 line  \n\n"
     path = write(os.path.join(folder, "a.txt"),
-                 f"{odd}<|endoftext|>\nx <|endoftext|>\n y\n<|endoftext|>\n \n<|endoftext|>\r\nlast")
+                 f"{odd}<|endoftext|>\nx <|endoftext|>\n y\n<|endoftext|>\n \n"
+                 "<|endoftext|>\r\nlast")
     want = [odd, "x <|endoftext|>\n y\n", "last"]
     texts = ["one", "", " two\n\n ", "thr\u00e9e \"\\ \U0001f999", "x" * 100, "half \ud800 pair"]
     clean = [t.replace("\ud800", "\ufffd") for t in texts if t]
@@ -314,13 +320,14 @@ def test_documents(folder):
         "f.jsonl": "\ufeff" + "\r\n".join(json.dumps({"text": t}) for t in texts),
         "g.json": "\n".join(map(json.dumps, texts))}
     block = prepare.BLOCK
-    for prepare.BLOCK in (block, 1, 7):   # small blocks cut the text, and its characters, everywhere
+    for prepare.BLOCK in (block, 1, 7):   # small blocks cut it everywhere, characters too
         run_prepare(path, "--out", out, "--val-fraction", 0, "--tokenizer", GOLDEN)
         check_equal(Prepared(out).documents("train"), want, f"text, blocks of {prepare.BLOCK}")
         for name, content in forms.items():
             form = write(os.path.join(folder, name), content)
             run_prepare(form, "--out", out, "--val-fraction", 0, "--tokenizer", "bytes")
-            check_equal(Prepared(out).documents("train"), clean, f"{name}, blocks of {prepare.BLOCK}")
+            got = Prepared(out).documents("train")
+            check_equal(got, clean, f"{name}, blocks of {prepare.BLOCK}")
     prepare.BLOCK = block
     run_prepare(write(os.path.join(folder, "h.jsonl"), '{"story": "s"}'), "--field", "story",
                 "--out", out, "--val-fraction", 0, "--tokenizer", "bytes")
@@ -352,7 +359,8 @@ def test_split(folder):
     other = write(os.path.join(folder, "val.txt"), "other")
     run_prepare(path, other, "--val", other, "--out", out, "--tokenizer", "bytes")
     p = Prepared(out)
-    check_equal((p.documents("train"), p.documents("val")), (documents + ["other"], ["other"]), "--val")
+    check_equal(p.documents("train"), documents + ["other"], "train beside --val")
+    check_equal(p.documents("val"), ["other"], "--val")
     check_equal([row["file"] for row in p.manifest["inputs"]], [path, other, other], "inputs")
     check_equal(p.manifest["inputs"][0]["sha256"], hashlib.sha256(read(path)).hexdigest(), "sha256")
 
@@ -366,7 +374,7 @@ def test_shards(folder):
     p = Prepared(out)
     sizes = [row["tokens"] for row in p.manifest["shards"] if row["file"].startswith("train")]
     check(len(sizes) > 1 and set(sizes[:-1]) == {5000} and 0 < sizes[-1] <= 5000, f"shards {sizes}")
-    check_equal((p.manifest["licence"], len(p.tokenizer.tokens)), ("mine", 270), "manifest, vocabulary")
+    check_equal((p.manifest["licence"], len(p.tokenizer.tokens)), ("mine", 270), "the manifest")
     marks = p.manifest["marks_nats_per_token"]
     for name, n in (("bigram", 2), ("trigram", 3)):
         want = slow_entropy(n, 270, p.tokens["train"], p.tokens["val"])
@@ -386,7 +394,7 @@ def test_shards(folder):
     run_prepare(path, "--out", out, "--tokenizer", "bytes")
     p = Prepared(out)
     check_equal(p.tokens["train"][:6], [256, *b"word0"], "bytes")
-    if os.path.exists(INFER):   # the merge that llama.cpp insists on must change nothing in C++ either
+    if os.path.exists(INFER):   # the merge that llama.cpp insists on changes nothing
         text = b"<|endoftext|> bytes \xff"
         command = [INFER, "tokenize", "-m", os.path.join(out, "tokenizer.gguf")]
         ids = subprocess.run(command, input=text, capture_output=True).stdout
@@ -444,7 +452,7 @@ def test_refused(folder):
     for flags in (["--unknown", "1"], ["--tok", "bytes"], ["--val-fraction", "much"]):
         command = [sys.executable, os.path.join(DATA, "prepare.py"), good, "--out", out, *flags]
         p = subprocess.run(command, capture_output=True)
-        check(p.returncode != 0 and flags[0] in p.stderr.decode(), f"{flags} is not refused by name")
+        check(p.returncode != 0 and flags[0] in p.stderr.decode(), f"{flags}: not refused by name")
     command = [sys.executable, os.path.join(DATA, "prepare.py"), "missing.txt", "--out", out]
     p = subprocess.run(command, capture_output=True)
     check_equal((p.returncode, p.stderr), (1, b"error: missing.txt: No such file or directory\n"),
@@ -466,8 +474,8 @@ def test_killed(folder):
         results.append({name: read(os.path.join(out, name)) for name in os.listdir(out)})
     mixed = 0
     for trial in range(10):   # each tries to replace what paths[1] gave by what paths[0] gives
-        p = subprocess.Popen([sys.executable, os.path.join(DATA, "prepare.py"), paths[0], "--out", out,
-                              "--tokenizer", "bpe:400"], stdout=subprocess.DEVNULL)
+        command = [sys.executable, os.path.join(DATA, "prepare.py"), paths[0], "--out", out]
+        p = subprocess.Popen([*command, "--tokenizer", "bpe:400"], stdout=subprocess.DEVNULL)
         time.sleep(r.random() * 0.5)
         p.send_signal(signal.SIGKILL)
         p.wait()
@@ -492,9 +500,9 @@ def test_tiktoken():
     check_equal(encode(text), tokenizer.encode(text), "ids by tiktoken")
     merges = list(tokenizer.merges)
     merges[0], merges[1] = merges[1], merges[0]   # ids that do not follow the order of the merges
-    odd = bpe.Tokenizer(tokenizer.tokens, {pair: (rank, tokenizer.merges[pair][1])
-                                           for rank, pair in enumerate(merges)}, tokenizer.end_of_text)
-    check_equal(prepare.fastest_encoder(odd, text)[1], "bpe.py", "who encodes an unordered vocabulary")
+    table = {pair: (rank, tokenizer.merges[pair][1]) for rank, pair in enumerate(merges)}
+    odd = bpe.Tokenizer(tokenizer.tokens, table, tokenizer.end_of_text)
+    check_equal(prepare.fastest_encoder(odd, text)[1], "bpe.py", "for an unordered vocabulary")
 
 
 # ---- download.py --------------------------------------------------------------------------------
@@ -534,7 +542,7 @@ def test_download(folder):
         refused([url, "broke", "resume"], download.fetch, url + "broken", path, sha256)
         check(not os.path.exists(path), "half a download has no name")
         download.fetch(url + "whole", path, sha256)
-        check_equal(Server.asked, [None, f"bytes={len(Server.CONTENT) // 2}-"], "the rest is asked for")
+        check_equal(Server.asked, [None, f"bytes={len(Server.CONTENT) // 2}-"], "what is asked for")
         check(read(path) == Server.CONTENT, "the whole file, in two parts")
         download.fetch(url + "whole", path, sha256)
         check_equal(len(Server.asked), 2, "what is there is not downloaded again")
@@ -563,14 +571,15 @@ def test_corpora(folder):
     for script in scripts:
         p = subprocess.run([sys.executable, script, "--unknown"], capture_output=True)
         check(p.returncode != 0 and b"--unknown" in p.stderr, "an unknown flag, before a download")
-    p = subprocess.run([sys.executable, scripts[1], "--from", stories, "--out", out], capture_output=True)
+    command = [sys.executable, scripts[1], "--from", stories, "--out", out]
+    p = subprocess.run(command, capture_output=True)
     check(p.returncode == 1 and b"sha256" in p.stderr, "another file than tinyshakespeare's")
 
 
 def main():
     os.fsync = lambda fd: None   # no power cut is tested, and on a busy disk each takes long
-    tests = [test_gguf, test_atomic, test_refused_tokenizers, test_documents, test_split, test_shards,
-             test_refused, test_killed, test_download, test_corpora]
+    tests = [test_gguf, test_atomic, test_refused_tokenizers, test_documents, test_split,
+             test_shards, test_refused, test_killed, test_download, test_corpora]
     for test in tests:
         with tempfile.TemporaryDirectory() as folder:
             test(folder)

@@ -40,7 +40,7 @@ def check(ok, what):
 def convert(*arguments, code=0, words=()):
     """Runs hf_gpt2.py; its exit code and what it says are checked."""
     p = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True)
-    check(p.returncode == code, f"{arguments}: exit code {p.returncode}, expected {code}: {p.stderr}")
+    check(p.returncode == code, f"{arguments}: exit {p.returncode}, expected {code}: {p.stderr}")
     check(all(word in p.stderr for word in words), f"expected {words} in {p.stderr!r}")
     check("Traceback" not in p.stderr, p.stderr)
 
@@ -73,7 +73,8 @@ def write_folder(folder, tensors, config=CONFIG):
         json.dump(config, f)
     header, data = {"__metadata__": {"format": "pt"}}, b""
     for name, (kind, shape, raw) in tensors.items():
-        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
+        header[name] = {"dtype": kind, "shape": shape,
+                        "data_offsets": [len(data), len(data) + len(raw)]}
         data += raw
     write_safetensors(folder, json.dumps(header).encode(), data)
     return folder
@@ -115,7 +116,7 @@ def test_round_trips(folder):
         ours = np.frombuffer(t.data, np.uint32 if kind == "F32" else np.uint16).reshape(3 * C, C)
         theirs = np.frombuffer(tensors[prefix + "h.1.attn.c_attn.weight"][2], ours.dtype)
         check(t.dims == (C, 3 * C), f"{what}: dims of attn_qkv are {t.dims}")
-        check(np.array_equal(ours, theirs.reshape(C, 3 * C).T), f"{what}: attn_qkv is not transposed")
+        check(np.array_equal(ours, theirs.reshape(C, 3 * C).T), f"{what}: attn_qkv's order")
         convert("--to-hf", path, back)
         check(read_safetensors(back) == tensors, f"{what}: another name, shape or byte came back")
         with open(os.path.join(back, "config.json")) as g:
@@ -131,7 +132,8 @@ def test_output(folder):
     convert(write_folder(os.path.join(folder, "tied"), same), path)
     check("output.weight" not in gguf.read(path).by_name, "a tied model has an output.weight")
     other = {**tensors, "lm_head.weight": ("F32", (V, C), bytes(4 * V * C))}
-    convert(write_folder(os.path.join(folder, "bad"), other), path, code=1, words=["lm_head.weight"])
+    convert(write_folder(os.path.join(folder, "bad"), other), path, code=1,
+            words=["lm_head.weight"])
     untied = {**CONFIG, "tie_word_embeddings": False}
     convert(write_folder(os.path.join(folder, "untied"), other, untied), path)
     check(gguf.read(path).tensor("output.weight").dims == (C, V), "dims of output.weight")
@@ -140,10 +142,10 @@ def test_output(folder):
     convert(write_folder(os.path.join(folder, "lost"), tensors, untied), path, code=1,
             words=["lm_head.weight", "missing"])
     f = gguf.read(path)   # a copy of the embedding, for llama.cpp before 2025-03
-    copied = [t for t in f.tensors if t.name != "output.weight"]
-    gguf.write(path, f.keys, copied + [f.tensor("token_embd.weight")._replace(name="output.weight")])
+    copy = f.tensor("token_embd.weight")._replace(name="output.weight")
+    gguf.write(path, f.keys, [t for t in f.tensors if t.name != "output.weight"] + [copy])
     convert("--to-hf", path, back)
-    check(read_safetensors(back) == tensors, "a copied output.weight is not taken for the embedding")
+    check(read_safetensors(back) == tensors, "a copied output.weight is not left out")
 
 
 def test_tokenizer(folder):
@@ -157,7 +159,8 @@ def test_tokenizer(folder):
         f.write("#version: 0.2\n" + "\n".join(merges) + "\n")
     convert(source, path, words=["300 rows for 259 tokens"])
     f = gguf.read(path)
-    check({k: v for k, v in f.keys.items() if k.startswith("tokenizer.")} == keys, "the tokenizer's keys")
+    own = {name: key for name, key in f.keys.items() if name.startswith("tokenizer.")}
+    check(own == keys, "the tokenizer's keys")
     check(f.tensor("token_embd.weight").dims == (C, 259), "rows of token_embd equal the tokens")
     convert("--to-hf", path, back)
     for name in ("vocab.json", "merges.txt"):
@@ -215,13 +218,14 @@ def test_refused(folder):
     check(not os.path.exists(path), "a refused model leaves no file")
     gguf.write(path, {"general.architecture": ("string", "llama")})
     convert("--to-hf", path, hf, code=1, words=["general.architecture", "llama"])
-    gguf.write(path, {"general.architecture": ("string", "gpt2"), "gpt2.embedding_length": ("u32", 8),
-                      "gpt2.context_length": ("u32", 8), "gpt2.block_count": ("u32", 2**31)})
+    gguf.write(path, {
+        "general.architecture": ("string", "gpt2"), "gpt2.embedding_length": ("u32", 8),
+        "gpt2.context_length": ("u32", 8), "gpt2.block_count": ("u32", 2**31)})
     convert("--to-hf", path, hf, code=1, words=[path, "block_count"])
 
 
 def test_tiny_model(folder):
-    """Hugging Face's own tiny model: every parameter comes back, and infer continues as theirs does."""
+    """Hugging Face's tiny model: every parameter comes back, and infer continues as theirs does."""
     source = os.path.join(SHARED, "fixtures", "tiny-random-gpt2")
     if not os.path.isdir(source):
         print(f"SKIP: Hugging Face's tiny model: no folder {source}")
@@ -238,7 +242,7 @@ def test_tiny_model(folder):
             p = subprocess.run([INFER, "-m", path, "--ids", prompt, "-n", n, "--temp", "0"],
                                capture_output=True, text=True)
             got = [int(id) for id in p.stdout.replace(",", " ").split()]
-            check(got == case["next"], f"infer continues {prompt} with {got}, expected {case['next']}")
+            check(got == case["next"], f"infer continues {prompt} with {got}, not {case['next']}")
     else:
         print(f"SKIP: infer's continuations: no program {INFER}")
     if importlib.util.find_spec("transformers") is None:

@@ -1,6 +1,6 @@
 // test_tokenizer.cpp - tokenizer.h: cuts and merges that can be checked by hand, tiktoken's ids for
-// hard texts, bytes that are no UTF-8, a word of a megabyte, control tokens; and, where they lie beside
-// the repository, GPT-2's own vocabulary with llama.cpp's and tiktoken's vectors.
+// hard texts, bytes that are no UTF-8, a word of a megabyte, control tokens; and, where they lie
+// beside the repository, GPT-2's own vocabulary with llama.cpp's and tiktoken's vectors.
 //
 // What tokenizer.h refuses is tested by test_data.py, which holds Python and C++ to the same files.
 #include <chrono>
