@@ -277,6 +277,8 @@ static void test_wrong_files() {
         {"a product past 2^64", with_data(header(1, 0) + info("t", {1ull << 32, 1ull << 32}, 0, 0)), "overflow"},
         {"bytes past 2^64", with_data(header(1, 0) + info("t", {FAR + 8}, 0, 0)), "more than can be counted"},
         {"more than the file", with_data(header(1, 0) + info("t", {17}, 0, 0)), "needs 68 bytes"},
+        {"a second past the end", with_data(header(2, 0) + info("t", {8}, 0, 0) + info("u", {9}, 0, 32)),
+         "needs 36 bytes"},
         {"type 4", with_data(header(1, 0) + info("t", {8}, 4, 0)), "unknown type 4"},
         {"half a block", with_data(header(1, 0) + info("t", {16}, 8, 0)), "multiple of 32"},
         {"offset 4", with_data(header(1, 0) + info("t", {8}, 0, 4)), "offset 4, expected 0"},

@@ -1,0 +1,320 @@
+#!/usr/bin/env python3
+"""mutants.py - plants known bugs, one at a time, and sees that the tests catch every one.
+
+    tests/mutants.py            all of them                                    (make test-mutants)
+    tests/mutants.py WORD...    those whose file or description contains a word
+
+A test that passes says little until it has been seen to fail. Each mutant below is a mistake that somebody could
+make, or has made: a term left out, = for +=, a bound off by one. It is planted in a copy of the tree; the
+test that it names is built there, and must fail. A mutant that is not noticed fails this program, and so
+does one whose text is not found exactly once, since then it no longer speaks of the code as it is.
+"""
+import concurrent.futures
+import glob
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+JOBS = 2
+LIMIT = 300   # seconds; a test that a mutant keeps running for ever counts as failed
+
+# What a mutant is caught by: how the test is built, and how it is run.
+PROGRAMS = ["numerics", "layers", "model", "gguf", "tokenizer", "dataloader"]   # build/test_X
+SCRIPTS = {"infer": "infer", "trainer": "train_gpt2"}   # tests/test_X.py, and the program that it runs
+
+# (file, what is wrong, the text, the text instead, the test that must fail)
+MUTANTS = [
+    # ---- layers ----
+    ("train_gpt2.cpp", "encoder: position is the row in the batch",
+     "wpe + (int64_t)(n % T) * C", "wpe + (int64_t)(n / T) * C", "layers"),
+    ("train_gpt2.cpp", "encoder: a token's gradient takes its last row only",
+     "for (int j = i; j < N && tokens[sorted[j]] == token; j++) {\n            const float* d",
+     "for (int j = i; j < i + 1; j++) {\n            const float* d", "layers"),
+    ("train_gpt2.cpp", "encoder: positions' gradient overwrites",
+     "const float* d = dout + ((int64_t)b * T + t) * C;\n            for (int c = 0; c < C; c++) row[c] += d[c];",
+     "const float* d = dout + ((int64_t)b * T + t) * C;\n            for (int c = 0; c < C; c++) row[c] = d[c];",
+     "layers"),
+    ("train_gpt2.cpp", "layernorm: no epsilon",
+     "/ C + LAYERNORM_EPS)", "/ C)", "layers"),
+    ("train_gpt2.cpp", "layernorm: the variance is divided by C - 1",
+     "sum_squared_deviations(x, m, C) / C", "sum_squared_deviations(x, m, C) / (C - 1)", "layers"),
+    ("train_gpt2.cpp", "layernorm: backward leaves out the mean of g",
+     "g[c] - g_mean - xhat[c]", "g[c] - xhat[c]", "layers"),
+    ("train_gpt2.cpp", "layernorm: backward leaves out the mean of g * xhat",
+     "- g_mean - xhat[c] * g_xhat_mean", "- g_mean", "layers"),
+    ("train_gpt2.cpp", "layernorm: no gradient of the bias",
+     "dbias[c0 + c] += db[c];\n        }\n    }\n#pragma omp parallel\n", "}\n    }\n#pragma omp parallel\n", "layers"),
+    ("train_gpt2.cpp", "layernorm: the weight's gradient overwrites",
+     "dweight[c0 + c] += dw[c];", "dweight[c0 + c] = dw[c];", "layers"),
+    ("train_gpt2.cpp", "residual: its own gradient is dropped",
+     "dx[c] = skip ? skip[c] + norm : norm;", "dx[c] = norm;\n                (void)skip;", "layers"),
+    ("train_gpt2.cpp", "matmul: no gradient of the bias",
+     "for (int o = 0; o < width; o++) dbias[o0 + o] += db[o];", "", "layers"),
+    ("train_gpt2.cpp", "matmul: the bias's gradient overwrites",
+     "dbias[o0 + o] += db[o];", "dbias[o0 + o] = db[o];", "layers"),
+    ("train_gpt2.cpp", "matmul: dinp is added to what was there",
+     "memset(dinp, 0, sizeof(float) * elements);", "", "layers"),
+    ("train_gpt2.cpp", "matmul: GELU's derivative is left out",
+     "dinp[i] *= gelu_derivative(pre_gelu[i])", "dinp[i] *= 1.0f", "layers"),
+    ("train_gpt2.cpp", "matmul: GELU's derivative at the wrong side of it",
+     "gelu_derivative(pre_gelu[i])", "gelu_derivative(gelu(pre_gelu[i]))", "layers"),
+    ("train_gpt2.cpp", "attention: no 1/sqrt(hs)",
+     "const float scale = 1.0f / sqrtf((float)hs);\n    memset(scores",
+     "const float scale = 1.0f;\n    memset(scores", "layers"),
+    ("train_gpt2.cpp", "attention: no 1/sqrt(hs) in backward",
+     "dp_row[s] = scale * p_row[s]", "dp_row[s] = scale * sqrtf((float)hs) * p_row[s]", "layers"),
+    ("train_gpt2.cpp", "attention: a position does not see itself",
+     "int t, int t1) {\n", "int t, int t1) {\n    if (t > 0) t--;\n", "layers"),
+    ("train_gpt2.cpp", "attention: the mask forgets a block's last columns",
+     "for (int s = t + 1; s < t1; s++) row[s] = 0;", "for (int s = t + 2; s < t1; s++) row[s] = 0;", "layers"),
+    ("train_gpt2.cpp", "attention: the mask is off by one in backward",
+     "for (int s = t + 1; s < t1; s++) p_row[s] = dp_row[s] = 0;",
+     "for (int s = t + 2; s < t1; s++) p_row[s] = dp_row[s] = 0;", "layers"),
+    ("train_gpt2.cpp", "attention: the maximum is not subtracted",
+     "float most = row[0];\n    for (int s = 1; s <= t; s++) most = row[s] > most ? row[s] : most;",
+     "float most = 0;", "layers"),
+    ("train_gpt2.cpp", "attention: lse without the maximum",
+     "return most + (float)log_d(total);", "return (float)log_d(total);", "layers"),
+    ("train_gpt2.cpp", "attention: backward without D",
+     "(dp_row[s] - d[t])", "dp_row[s]", "layers"),
+    ("train_gpt2.cpp", "attention: a head's dk takes the place of its dv",
+     "gemm(dhead + 2 * C, 3 * C, {p.data(), 1, T}", "gemm(dhead + C, 3 * C, {p.data(), 1, T}", "layers"),
+    ("train_gpt2.cpp", "attention: two threads add to one dk",
+     "for (int t0 = 0; t0 < T; t0 += QUERIES) {\n                    int t1",
+     "for (int t0 = T > QUERIES && omp_get_num_threads() > 1 ? QUERIES : 0; t0 < T; t0 += QUERIES) {\n"
+     "                    int t1", "layers"),
+    ("train_gpt2.cpp", "classifier: the maximum is not subtracted",
+     "float most = x[0];\n            for (int v = 1; v < V; v++) most = x[v] > most ? x[v] : most;",
+     "float most = 0;", "layers"),
+    ("train_gpt2.cpp", "classifier: dloss is forgotten",
+     "float factor = dloss / total;", "float factor = 1 / total;", "layers"),
+    ("train_gpt2.cpp", "classifier: the target's - 1 is forgotten",
+     "d[targets[n]] -= dloss;", "", "layers"),
+    ("train_gpt2.cpp", "classifier: the maximum looks at padding",
+     "for (int v = 1; v < V; v++) most", "for (int v = 1; v < Vp; v++) most", "layers"),
+    ("train_gpt2.cpp", "grad_norm: no root",
+     "return (float)sqrt(total);", "return (float)total;", "layers"),
+    ("train_gpt2.cpp", "adamw: beta1 and beta2 swapped",
+     "const float beta1 = (float)a.beta1, rest1 = (float)(1 - a.beta1);",
+     "std::swap(a.beta1, a.beta2);\n    const float beta1 = (float)a.beta1, rest1 = (float)(1 - a.beta1);", "layers"),
+    ("train_gpt2.cpp", "adamw: no bias correction of v",
+     "vhat = v[i] / correction2", "vhat = v[i]", "layers"),
+    ("train_gpt2.cpp", "adamw: no bias correction of m",
+     "float mhat = m[i] / correction1", "float mhat = m[i]", "layers"),
+    ("train_gpt2.cpp", "adamw: epsilon inside the root",
+     "sqrtf(vhat) + eps", "sqrtf(vhat + eps)", "layers"),
+    ("train_gpt2.cpp", "adamw: weight decay as part of the gradient",
+     "float g = a.grad_scale * grads[i];", "float g = a.grad_scale * grads[i] + weight_decay * master[i];", "layers"),
+    ("train_gpt2.cpp", "adamw: clipping's scale is ignored",
+     "float g = a.grad_scale * grads[i];", "float g = grads[i];", "layers"),
+
+    # ---- the model ----
+    ("gpt2.h", "decay of biases and norms", "dims.size() == 2, offset, count", "true, offset, count", "model"),
+    ("gpt2.h", "clipping is ignored", "grad_clip / norm : 1.0f", "1.0f : 1.0f", "model"),
+    ("gpt2.h", "clipping scales small gradients up", "grad_clip > 0 && norm > grad_clip ?", "grad_clip > 0 ?", "model"),
+    ("gpt2.h", "residual projections start as large as the others",
+     "0.02f / sqrtf(2.0f * c.L)", "0.02f", "model"),
+    ("gpt2.h", "every tensor starts with the same numbers",
+     "make_rng(seed, RNG_INIT, tensor++)", "make_rng(seed, RNG_INIT, tensor)", "model"),
+    ("gpt2.h", "gradients are not cleared", "device_zero(model.grads, model.space * sizeof(float));", "(void)model;",
+     "model"),
+    ("gpt2.h", "token embeddings get no gradient from the head",
+     "matmul_backward(a.dnorm, dw + at.token_embd, nullptr,",
+     "matmul_backward(a.dnorm, model.m + at.token_embd, nullptr,", "model"),
+    ("gpt2.h", "the MLP's gradient skips the GELU", "w + p.ffn_down_weight, b.ffn_pre, B, T, 4 * C, C",
+     "w + p.ffn_down_weight, nullptr, B, T, 4 * C, C", "model"),
+    ("gpt2.h", "the second norm's statistics are the first's",
+     "w + p.ffn_norm_weight, b.ffn_mean,", "w + p.ffn_norm_weight, b.attn_mean,", "model"),
+    ("gpt2.h", "a lifetime ends with forward", "&b.ffn_pre, N * 4 * C, mlp, mlp_undone);",
+     "&b.ffn_pre, N * 4 * C, mlp, mlp);", "model"),
+    ("gpt2.h", "the plan lets neighbours overlap",
+     "bool together = p->born <= a->dies && a->born <= p->dies;",
+     "bool together = p->born < a->dies && a->born < p->dies;", "model"),
+    ("gpt2.h", "padding rows are written to files",
+     "row(\"token_embd.weight\", at.token_embd, {C, (uint64_t)c.V}, STD, 0);",
+     "row(\"token_embd.weight\", at.token_embd, {C, (uint64_t)c.Vp}, STD, 0);", "model"),
+    ("gpt2.h", "the loss is the last row's", "sum += loss;", "sum = loss * (B * T);", "model"),
+
+    # ---- the ground floor ----
+    ("numerics.h", "exp: one term of the series less", "float p = 1.0f / 5040.0f;", "float p = 0;", "numerics"),
+    ("numerics.h", "exp: ln2 in one part", "r = __builtin_fmaf(n, -LN2_LOW, r);", "(void)LN2_LOW;", "numerics"),
+    ("numerics.h", "GELU: its cubic term's factor", "GELU_CUBIC = 0.044715f", "GELU_CUBIC = 0.04472f", "numerics"),
+    ("numerics.h", "GELU: derivative without u'", "* (1.0f - s) * 2.0f * du", "* (1.0f - s) * 2.0f * GELU_SCALE",
+     "numerics"),
+    ("numerics.h", "log: two terms of the series less", "int k = 21; k >= 1", "int k = 17; k >= 1", "numerics"),
+    ("numerics.h", "random numbers: a shift of SplitMix64", "(z ^ (z >> 27))", "(z ^ (z >> 28))", "numerics"),
+    ("numerics.h", "normal numbers: log of 1 - u", "__builtin_sqrt(-2.0 * log_d(u))", "__builtin_sqrt(-1.9 * log_d(u))",
+     "numerics"),
+    ("matmul.h", "a tile's last rows are left out", "int rows = std::min(MR, M - m);", "int rows = std::min(MR, M - m);\n"
+     "                if (rows == 1 && M > 1) continue;", "numerics"),
+    ("matmul.h", "beyond 256 steps, the product starts again", "Matrix am = {a.p + m * a.row + k0 * a.col,",
+     "Matrix am = {a.p + m * a.row,", "numerics"),
+    ("matmul.h", "the edge forgets what was there",
+     "memcpy(edge + i * NR, cm + i * ldc, sizeof(float) * width);", "edge[i * NR] = 0;", "numerics"),
+    ("dataloader.h", "targets are the inputs", "targets[r * d.T + t] = p[t + 1];", "targets[r * d.T + t] = p[t];",
+     "dataloader"),
+    ("dataloader.h", "windows are T + 1 apart", "(window - s.first_window) * d.T", "(window - s.first_window) * (d.T + 1)",
+     "dataloader"),
+    ("dataloader.h", "a batch may lack its last target", "(s.count - 1) / ((int64_t)B * T)", "s.count / ((int64_t)B * T)",
+     "dataloader"),
+    ("dataloader.h", "every epoch has the same order", "RNG_ORDER, (uint64_t)d.epoch", "RNG_ORDER, 0", "dataloader"),
+    ("tokenizer.h", "a contraction is not a word", "\"'re\", \"'ve\", \"'m\"", "\"'re\", \"'m\"", "tokenizer"),
+    ("tokenizer.h", "a merge of the wrong rank comes first",
+     "return a.rank != b.rank ? a.rank > b.rank", "return a.rank != b.rank ? a.rank < b.rank", "tokenizer"),
+    ("tokenizer.h", "white space keeps its last character", "return i == text.size() || last == at ? i : last;",
+     "return i;", "tokenizer"),
+    ("gguf.h", "a tensor may end past the file", "t.bytes > size - expected", "t.bytes > size", "gguf"),
+    ("gguf.h", "rounding to bfloat16 cuts off", "bits + 0x7fff + (bits >> 16 & 1)", "bits", "gguf"),
+    ("gguf.h", "duplicate names are accepted", "if (!names.insert(g.tensors.back().name).second)",
+     "if (false)", "gguf"),
+
+    # ---- the runtime ----
+    ("infer.cpp", "the cache forgets the token before", "int count = pos + t + 1;", "int count = pos + t + (pos == 0);",
+     "infer"),
+    ("infer.cpp", "positions start again at each call", "m.position_embd[(size_t)(s.pos + i) * C + c]",
+     "m.position_embd[(size_t)i * C + c]", "infer"),
+    ("infer.cpp", "the MLP has no GELU", "s.up[i] = gelu(s.up[i])", "s.up[i] = s.up[i]", "infer"),
+    ("infer.cpp", "an untied output is ignored", "if (gguf_tensor(g, \"output.weight\"))", "if (false)", "infer"),
+    ("infer.cpp", "perplexity counts a window's first token only", "total - window);\n        s.pos = 0;",
+     "total - window);\n        s.pos = window ? 1 : 0;\n        if (s.pos + n > m.T) n--;", "infer"),
+
+    # ---- the trainer ----
+    ("trainer.h", "the warmup starts at 0", "(double)(step + 1) / (double)o.warmup", "(double)step / (double)o.warmup",
+     "trainer"),
+    ("trainer.h", "the warmup is one step longer", "if (step < o.warmup)", "if (step <= o.warmup)", "trainer"),
+    ("trainer.h", "accumulation forgets to divide", "1.0 / ((double)run.micro_batches * run.B * run.T)",
+     "1.0 / ((double)run.B * run.T)", "trainer"),
+    ("trainer.h", "AdamW's step is counted from 0", "1, (int)run.step + 1}", "1, (int)run.step + (run.step > 0)}",
+     "trainer"),
+    ("trainer.h", "a checkpoint forgets v", "put_params(run.model, w, v, \".v\");", "put_params(run.model, w, m, \".v\");",
+     "trainer"),
+    ("trainer.h", "--resume forgets where the data was", "(int64_t)gguf_int(state, \"legible.position\")", "0", "trainer"),
+]
+
+
+# ---- the work -----------------------------------------------------------------------------------------------
+
+def test_target(test):
+    """What make has to build for a test."""
+    return "build/test_" + test if test in PROGRAMS else SCRIPTS[test]
+
+
+def run(command, folder):
+    """(exit code, output). A program is stopped at its first line that begins with FAIL, or after LIMIT seconds; its
+    code is then -1."""
+    # Waiting threads sleep, because two jobs share the cores; Python prints a line when it has one.
+    environment = dict(os.environ, OMP_WAIT_POLICY="passive", PYTHONUNBUFFERED="1", INFER="./infer",
+                       TRAIN="./train_gpt2", TMPDIR=folder)
+    p = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                         stdin=subprocess.DEVNULL, start_new_session=True)
+
+    def stop():
+        try:
+            os.killpg(p.pid, signal.SIGKILL)   # with the programs that a script has started
+        except ProcessLookupError:
+            pass
+
+    timer = threading.Timer(LIMIT, stop)
+    timer.start()
+    lines = []
+    for line in p.stdout:
+        lines.append(line.decode(errors="replace"))
+        if line.startswith(b"FAIL"):
+            stop()
+            break
+    p.wait()
+    timer.cancel()
+    p.stdout.close()
+    return (-1 if p.returncode < 0 else p.returncode), "".join(lines)
+
+
+def build(folder, test):
+    """Without optimisation where it takes longer to compile than to run."""
+    level = "-O0" if test in ("layers", "model", "gguf", "tokenizer", "dataloader") else "-O1"
+    compiler = ["CXX=" + os.environ["CXX"]] if os.environ.get("CXX") else []
+    return run(["make", "-s", "OPTIMIZE=" + level, *compiler, test_target(test)], folder)
+
+
+def run_test(folder, test):
+    command = ["build/test_" + test] if test in PROGRAMS else [sys.executable, f"tests/test_{test}.py"]
+    return run(command, folder)
+
+
+def copy_tree(folder):
+    os.makedirs(os.path.join(folder, "data"))
+    for pattern in ["*.h", "*.cpp", "Makefile", "data/*.py", "data/*.sh"]:
+        for path in glob.glob(os.path.join(ROOT, pattern)):
+            shutil.copy2(path, os.path.join(folder, os.path.relpath(path, ROOT)))
+    shutil.copytree(os.path.join(ROOT, "tests"), os.path.join(folder, "tests"),
+                    ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def try_mutant(base, folder, mutant):
+    """None if the mutant is caught, or what is wrong. Times of files are kept, so make builds what it must only."""
+    file, _, old, new, test = mutant
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(base, folder)
+    path = os.path.join(folder, file)
+    with open(path, encoding="utf-8") as f:
+        source = f.read()
+    if source.count(old) != 1:
+        return f"its text is found {source.count(old)} times in {file}, expected once"
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(source.replace(old, new))
+    code, output = build(folder, test)
+    if code != 0:
+        return "it does not compile: " + " ".join(output.split())[:300]
+    code, output = run_test(folder, test)
+    return "NOT CAUGHT" if code in (0, 77) else None
+
+
+def main():
+    words = sys.argv[1:]
+    chosen = [m for m in MUTANTS if not words or any(word in m[0] + ": " + m[1] for word in words)]
+    if not chosen:
+        sys.exit(f"no mutant's description contains {' or '.join(words)}")
+    tests = {m[4] for m in chosen}
+    start = time.time()
+    with tempfile.TemporaryDirectory() as temporary:
+        base = os.path.join(temporary, "base")
+        copy_tree(base)
+        for test in sorted(tests):
+            code, output = build(base, test)
+            if code != 0:
+                sys.exit(f"the tree does not build without a mutant:\n{output}")
+            code, output = run_test(base, test)   # or every mutant would seem to be caught
+            if code != 0:
+                sys.exit(f"test {test} fails without a mutant:\n{output}")
+        print(f"built, and tests pass without mutants, in {time.time() - start:.0f} s", flush=True)
+
+        folders = queue.Queue()
+        for i in range(JOBS):
+            folders.put(os.path.join(temporary, f"job{i}"))
+
+        def work(mutant):
+            folder = folders.get()
+            try:
+                return try_mutant(base, folder, mutant)
+            finally:
+                folders.put(folder)
+
+        failed = 0
+        with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+            for mutant, problem in zip(chosen, pool.map(work, chosen)):
+                failed += problem is not None
+                print(f"{'FAIL' if problem else 'ok  '}  {mutant[0]:15} {mutant[4]:11} {mutant[1]}"
+                      + (f": {problem}" if problem else ""), flush=True)
+    print(f"{time.time() - start:.0f} s")
+    print(f"{len(chosen) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
