@@ -84,7 +84,7 @@ void device_init(int threads) {
         fail("%s has compute capability %d.%d, but bfloat16 needs 8.0 (build with PRECISION=fp32)", properties.name,
              properties.major, properties.minor);
     blas_check(cublasLtCreate(&device.blas));
-    cuda_check(cudaMalloc(&device.workspace, WORKSPACE));
+    device.workspace = device_alloc(WORKSPACE);
     device.ready = true;
 }
 
@@ -498,7 +498,8 @@ static bool product(void* out, const floatX* a, const floatX* b, int m, int n, i
     auto set = [&](cublasLtMatmulDescAttributes_t which, const void* value, size_t bytes) {
         blas_check(cublasLtMatmulDescSetAttribute(operation, which, value, bytes));
     };
-    cublasOperation_t op_a = p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, op_b = p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
+    cublasOperation_t op_a = p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
+    cublasOperation_t op_b = p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
     set(CUBLASLT_MATMUL_DESC_TRANSA, &op_a, sizeof op_a);
     set(CUBLASLT_MATMUL_DESC_TRANSB, &op_b, sizeof op_b);
     set(CUBLASLT_MATMUL_DESC_EPILOGUE, &p.epilogue, sizeof p.epilogue);
@@ -542,7 +543,7 @@ __device__ inline float gelu_derivative_device(float x) {
     return s + x * s * (1.0f - s) * 2.0f * du;
 }
 
-// x = out + bias (null: without)      and then      out = x      or, if there is a pre_gelu,      pre_gelu = x, out = gelu(x)
+// x = out + bias (null: without)     and then     out = x     or, if there is a pre_gelu,     pre_gelu = x, out = gelu(x)
 // out, pre_gelu (N, OC)   bias (OC).  One thread a Vec of a row; grid (N, columns). What the epilogue would have done.
 // Moves 2 or 3 elements for each of out's, for at most 12 FLOPs.
 __global__ void bias_gelu_kernel(floatX* out, floatX* pre_gelu, const floatX* bias, int OC) {
@@ -593,7 +594,8 @@ void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floa
     cuda_check(cudaGetLastError());
 }
 
-// parts[p,o] = sum over the rows n of part p of x[n,o]
+// parts[p,o] = sum over the rows n of part p of x[n,o]: the bias gradient. cuBLASLt has an epilogue for it (BGRADB), but
+// one that overwrites, in floatX, where gradients add up in float.
 // parts (gridDim.y, OC)   x (N, OC).  Part p has the rows p*rows .. p*rows+rows-1. Moves N*OC elements, for N*OC FLOPs.
 __global__ void column_sums_kernel(float* parts, const floatX* x, int N, int OC, int rows) {
     int first = blockIdx.x * SUM_COLUMNS, c = first + threadIdx.x % 32 * VEC;
@@ -685,8 +687,8 @@ __device__ inline void store_tile(floatX* head, int stride, const float* tile, i
     }
 }
 
-// scores[i][j] = own row (ty + 8i) . other row (tx + 16j), over hs channels. From 4 channels of ROWS + COLUMNS rows, read
-// as one float4 each, come 4 * ROWS * COLUMNS multiply-adds.
+// scores[i][j] = own row (ty + 8i) . other row (tx + 16j), over hs channels. ROWS + COLUMNS reads of a float4 are
+// enough for 4 * ROWS * COLUMNS multiply-adds.
 template <int HS>
 __device__ inline void dot_rows(float (&scores)[Tile<HS>::ROWS][Tile<HS>::COLUMNS], const float* own,
                                 const float* other, int hs) {
@@ -759,11 +761,12 @@ __device__ inline void put_result(float* tile, const float (&result)[Tile<HS>::R
             tile[(ty + 8 * i) * Tile<HS>::STRIDE + 4 * tx + 16 * (c - c % 4) + c % 4] = result[i][c];
 }
 
-// out[t] = sum_{s<=t} e^(score[t,s] - lse[t]) v[s],  score[t,s] = scale * q[t] . k[s],  lse[t] = log sum_{s<=t} e^score[t,s]
+//     score[t,s] = scale * q[t] . k[s]     lse[t] = log sum_{s<=t} e^score[t,s]
+//     out[t] = sum_{s<=t} e^(score[t,s] - lse[t]) v[s]
 // qkv (B, T, 3C)   out (B, T, C)   lse (B, NH, T).  Block (x, y): head x % NH of sequence x / NH, and the y-th tile of
 // queries from the end: the last ones have the most keys, and what takes longest should start first.
-// The softmax is Milakov and Gimelshein's 2018 (arXiv:1805.02867), which goes through the keys once: whenever the maximum m of a row
-// grows, what has been summed under the old one is scaled by e^(m_old - m_new).
+// The softmax is that of Milakov and Gimelshein 2018 (arXiv:1805.02867), which goes through the keys once: whenever
+// the maximum m of a row grows, what was summed under the old one is scaled by e^(m_old - m_new).
 // 2*B*T*T*C FLOPs, and T/OWN/2 readings of k and v: bound by arithmetic.
 template <int HS>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
@@ -967,8 +970,8 @@ template <int HS> static void launch_forward(floatX* out, float* lse, const floa
 }
 
 template <int HS>
-static void launch_backward(floatX* dqkv, const floatX* dout, const floatX* qkv, const float* lse, const float* D, int B,
-                            int T, int C, int NH) {
+static void launch_backward(floatX* dqkv, const floatX* dout, const floatX* qkv, const float* lse, const float* D,
+                            int B, int T, int C, int NH) {
     typedef Tile<HS> Size;
     const size_t bytes = sizeof(float) * (2 * Size::OWN_FLOATS + 2 * Size::OTHER_FLOATS + Size::SCORE_FLOATS);
     dim3 grid(B * NH, (unsigned)ceil_div(T, Size::OWN));
@@ -998,7 +1001,7 @@ void attention_backward(floatX* dqkv, float* D, const floatX* dout, const floatX
 // ---- classifier -----------------------------------------------------------------------------------------
 
 // losses[n] = log(sum_v e^logits[n,v]) - logits[n,target]
-// dlogits[n,v] = (e^logits[n,v] / sum - [v == target]) * dloss for v < V, and 0 for V <= v < Vp;  dlogits null: not wanted
+// dlogits[n,v] = (e^logits[n,v] / sum - [v == target]) * dloss for v < V, and 0 for V <= v < Vp (null: not wanted)
 // logits, dlogits (N, Vp)   losses, targets (N).  A block a row of some 50,000. dlogits may be logits.
 // Two passes: the first finds maximum and sum together, rescaling as attention does, and the second writes. What the
 // second reads has just passed through the L2 cache. Moves 2 elements (of memory) for each logit, for about 25 FLOPs.
@@ -1106,7 +1109,8 @@ __global__ void adamw_kernel(floatX* params, float* master, const float* grads, 
     size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * VEC;
     if (i >= n) return;
     int64_t left = (int64_t)(n - i);
-    Vec w = load(master + i, left), g = load(grads + i, left), m = load(m_buffer + i, left), v = load(v_buffer + i, left);
+    Vec w = load(master + i, left), g = load(grads + i, left);
+    Vec m = load(m_buffer + i, left), v = load(v_buffer + i, left);
 #pragma unroll
     for (int j = 0; j < VEC; j++) {
         float gradient = a.grad_scale * g.x[j];
