@@ -19,6 +19,7 @@
 #include "gguf.h"
 #include "matmul.h"
 #include "numerics.h"
+#include "threads.h"
 #include "tokenizer.h"
 
 // ---- the model ----------------------------------------------------------------------------------
@@ -804,6 +805,7 @@ static const Command& parse_command_line(Options& o, int argc, char** argv) {
 }
 
 int main(int argc, char** argv) {
+    spin_briefly(argv);
     Options o;
     const Command& command = parse_command_line(o, argc, argv);
     omp_set_num_threads((int)o.threads);

@@ -23,6 +23,7 @@
 #include "gpt2.h"
 #include "layers.h"
 #include "numerics.h"
+#include "threads.h"
 #include "tokenizer.h"
 
 // ---- flags ----------------------------------------------------------------------------------------------
@@ -720,6 +721,7 @@ inline void on_interrupt(int) {
 }
 
 int main(int argc, char** argv) {
+    spin_briefly(argv);
     Run run;
     open_run(run, argc, argv);
     struct sigaction action = {};

@@ -10,9 +10,10 @@ stands between two tales.
 What the tales teach, and why. A bigram model sees one token back, and a corpus which it can predict
 is no test of a transformer. So each tale is made of facts that are stated once and needed again
 later, often a hundred tokens on, where only attention can fetch them:
-  - a name, a kind and a home belong together: "the fox" later on is Otto, and nobody else;
-  - the two main characters are always a he and a she, so each pronoun says who is meant, and a
-    model that does not know which pronoun a name takes pays for it in almost every sentence;
+  - the same folk live in every tale, each with a kind, a home, a trait and a friend: once the timid
+    mouse by the river is met, it is Pip, his friend is Rosa, "the bear" is she, and nobody else;
+  - two friends are always a he and a she, so each pronoun says who is meant, and a model that does
+    not know which pronoun a name takes pays for it in almost every sentence;
   - a trait decides what somebody does: the forgetful one forgets, the proud one loses the race, the
     last paragraph cures the fault which the first one named, and a motto comes back word for word;
   - things keep their colour and change hands: the world records who holds what, and closing
@@ -50,19 +51,31 @@ def table(text):
 
 
 def listed(text):
+    """Cuts a text into what stands between its commas."""
     return text.strip().replace('\n', ' ').split(', ')
 
 
-HE = listed('''Pip, Tom, Otto, Max, Ben, Finn, Hugo, Leo, Sam, Jack, Oscar, Toby, Ned, Theo''')
-SHE = listed('''Mia, Lily, Nell, Rosa, Ida, Ruby, Clara, Daisy, Hazel, Ivy, Kate, Poppy, Emma''')
-KINDS = listed('''mouse, fox, rabbit, bear, hedgehog, badger, otter, squirrel, mole, cat, dog, goat,
-hare, beaver, lamb, pony, donkey, pig, deer, raccoon, hamster, wolf, panda, ferret, goose, sparrow,
-lynx, tortoise, camel, koala''')
-HOMES = listed('''by the river, under the old oak, at the edge of the wood, on the green hill, near
-the mill, beside the pond, at the end of the lane, behind the bakery, at the foot of the mountain,
-by the sea, next to the stone bridge, in the valley, among the birch trees, close to the market, at
-the crossroads, above the harbour, outside the city wall, between two orchards, below the castle,
-across from the windmill''')
+# The folk of the village, two good friends a row: the two main characters of a tale. Everybody has
+# the same kind, trait and home in every tale: name | he or she | kind | trait | home.
+FOLK = table('''
+Pip | he | mouse | timid | by the river | Rosa | she | bear | brave | on the green hill
+Mia | she | hedgehog | shy | under the old oak | Otto | he | badger | kind | near the mill
+Tom | he | fox | proud | at the edge of the wood | Nell | she | tortoise | patient | beside the pond
+Lily | she | rabbit | hasty | at the end of the lane | Max | he | mole | careful | behind the bakery
+Ben | he | cat | lazy | next to the stone bridge | Ida | she | squirrel | cheerful | among the birch
+  trees
+Ruby | she | goat | greedy | at the foot of the mountain | Finn | he | otter | clever | by the sea
+Hugo | he | donkey | grumpy | close to the market | Clara | she | lamb | gentle | in the valley
+Daisy | she | goose | forgetful | above the harbour | Leo | he | dog | loyal | outside the city wall
+Jack | he | wolf | proud | below the castle | Ivy | she | sparrow | brave | between two orchards
+Poppy | she | hamster | timid | across from the windmill | Sam | he | hare | cheerful | at the
+  crossroads
+Oscar | he | camel | honest | near the ferry | Kate | she | beaver | kind | beside the dam
+Toby | he | pony | loyal | at the top of the stairs | Hazel | she | deer | clever | in the deep
+  forest
+Ned | he | raccoon | hasty | over the old shop | Emma | she | ferret | patient | behind the school
+Theo | he | panda | lazy | under the bamboo | Anna | she | koala | honest | by the lighthouse
+''')
 ELDERS = listed('''the old owl, the miller, the baker, the old toad, the postman, the shepherd, the
 gardener, the teacher, the old crow, the blacksmith, the mayor, the tailor, the fisherman, the
 potter, the doctor, the ferryman, the carpenter, the librarian, the weaver, the beekeeper''')
@@ -349,18 +362,17 @@ def make_pick(seed):
 
 
 def with_article(phrase):
-    """'proud fox' -> 'a proud fox', 'old key' -> 'an old key',
-    'honest mole' -> 'an honest mole'."""
+    """'proud fox' -> 'a proud fox', 'old key' -> 'an old key', 'honest fox' -> 'an honest fox'."""
     return ('an ' if phrase[0] in 'aeiou' or phrase.startswith('honest') else 'a ') + phrase
 
 
 class Person:
     """Somebody in a tale. In a script {A} is the name, {A.he} the pronoun, {A.a} 'a proud fox'."""
 
-    def __init__(self, name, kind, trait, home):
+    def __init__(self, name, he, kind, trait, home):
         self.name, self.kind, self.trait, self.home = name, kind, trait, home
-        self.he, self.his, self.him, self.hers = (
-            ('he', 'his', 'him', 'his') if name in HE else ('she', 'her', 'her', 'hers'))
+        self.he, self.his, self.him, self.hers = {
+            'he': ('he', 'his', 'him', 'his'), 'she': ('she', 'her', 'her', 'hers')}[he]
         self.s = name + "'s"
         self.a = with_article(f'{trait} {kind}')
 
@@ -383,6 +395,12 @@ class Tale:
     def __init__(self, pick):
         self.pick, self.words, self.paragraphs = pick, {}, [[]]
 
+    def usual(self, choices):
+        """Draws from a table: nine times of ten from its first third. So the words are as in any
+        language, a few common ones, which a model soon knows well, and many rare ones."""
+        common = choices[:(len(choices) + 2) // 3]
+        return self.pick(choices if self.pick(range(10)) == 0 else common)
+
     def fill(self, text, person=None):
         """Settles each [this|that] in the text, and then fills in each {word}."""
         text = re.sub(r'\[([^]]*)\]', lambda choice: self.pick(choice[1].split('|')), text)
@@ -395,26 +413,22 @@ class Tale:
 
     def thing(self, role, row, holder, names='', person=None):
         """Makes {role} of a row that opens with adjectives and a noun; `names` name the rest."""
-        self.words[role] = Thing(self.pick(row[0].split()), row[1], holder)
+        self.words[role] = Thing(self.usual(row[0].split()), row[1], holder)
         self.know(names, row[2:], person)
 
     def cast(self, traits_a, traits_b, barred=''):
-        """Chooses {A} and {B}: a he and a she, with two traits, of two kinds and from two homes. A
-        is of none of the barred kinds. Also chooses what every plot may need."""
+        """Chooses {A} and {B}: two friends with two of these traits, and A of none of the barred
+        kinds. Also chooses what every plot may need."""
         pick = self.pick
-        names = [pick(HE), pick(SHE)]
-        if pick((True, False)):
-            names.reverse()
-        kind = trait = home = None
-        for role, name, traits in (('A', names[0], traits_a), ('B', names[1], traits_b)):
-            kind = pick([k for k in KINDS if k not in barred.split()])
-            trait = pick([t for t in traits.split() if t != trait])
-            home = pick([h for h in HOMES if h != home])
-            barred = kind
-            person = self.words[role] = Person(name, kind, trait, home)
-            person.habit = self.fill(pick((GOOD.get(trait) or FLAWS[trait])[:2]), person)
-            person.motto = GOOD[trait][2] if trait in GOOD else None
-        self.know('day food elder number', [pick(t) for t in (DAYS, FOODS, ELDERS, NUMBERS)])
+        couples = [(row[:5], row[5:]) for row in FOLK] + [(row[5:], row[:5]) for row in FOLK]
+        couple = pick([(a, b) for a, b in couples if a[3] in traits_a.split()
+                       and b[3] in traits_b.split() and a[2] not in barred.split()])
+        for role, row in zip('AB', couple):
+            person = self.words[role] = Person(*row)
+            traits = GOOD.get(person.trait) or FLAWS[person.trait]
+            person.habit = self.fill(pick(traits[:2]), person)
+            person.motto = traits[2] if person.trait in GOOD else None
+        self.know('day food elder number', [self.usual(t) for t in (DAYS, FOODS, ELDERS, NUMBERS)])
         return self.words['A'], self.words['B']
 
     def say(self, variants):
@@ -429,18 +443,15 @@ class Tale:
         self.know('name motto he', (person.name, person.motto or '', person.he))
         if person.motto:
             self.say(('"{motto}," {name} always said.',
-            'And {name} said what {he} always said: "{motto}."'))
+                      'And {name} said what {he} always said: "{motto}."'))
         else:
             self.know('cure', [self.pick(FLAWS[person.trait][2:])], person)
-            self.say(('From that day on, {cure}.', 'After that, {cure}.',
-            'And from then on, {cure}.'))
+            self.say(('From that day on, {cure}.', 'After that, {cure}.'))
 
     def keep(self, thing):
         """Tells where a thing is now, from the record of who holds it, whatever has happened."""
-        self.know('name the where', (thing.holder.name, thing.the, self.pick(KEEPS)))
-        self.say(('{name} kept {the} {where}.',
-        '{name} put {the} {where}, and there it is to this day.',
-                  'And {the}? {name} has it still, {where}.'))
+        self.know('name the where', (thing.holder.name, thing.the, self.usual(KEEPS)))
+        self.say(('{name} kept {the} {where}.', 'And {the}? {name} has it still, {where}.'))
 
     def play(self, script):
         """Plays a script line by line. A blank line opens a paragraph. '(B shy lazy) ...' is played
@@ -489,8 +500,7 @@ OPEN = '''
 Once there was {A.a} named {A}, who lived {A.home}. / {A} was {A.a} who lived {A.home}. / In a
   little house {A.home} there lived {A.a} named {A}. / Long ago, {A.a} named {A} lived {A.home}. /
   {A.home} lived {A.a} whose name was {A}. / Everyone {A.home} knew {A}, {A.a}.
-{A.he} {A.habit}.
-'''
+{A.he} {A.habit}.'''
 MEET = '''
 {A.his} best friend was {B}, {B.a} who {B.habit}. / {A.his} neighbour was {B}, {B.a} who {B.habit}.
   / {B}, {B.a} who {B.habit}, was {A.his} friend. / Next door lived {B}, {B.a} who {B.habit}.
@@ -500,8 +510,8 @@ ANY_GOOD = ' '.join(GOOD)
 
 def loan(s):
     A, _ = s.cast(ANY_GOOD, 'loyal honest forgetful hasty')
-    s.thing('t', s.pick(TOOLS), A, 'task done thanks breaks mends')
-    s.know('place due', (s.pick(SHEDS), s.pick(DUES)))
+    s.thing('t', s.usual(TOOLS), A, 'task done thanks breaks mends')
+    s.know('place due', (s.usual(SHEDS), s.usual(DUES)))
 
 
 LOAN = OPEN + '''
@@ -533,11 +543,11 @@ So {B} took {t.the} home and {done}. / {B} went to work with {t.the} and {done}.
 
 def lost(s):
     A, _ = s.cast('forgetful hasty proud cheerful shy lazy',
-    'patient careful clever kind brave gentle')
-    size, *rest = s.pick(LOSSES)
-    s.thing('t', s.pick(SMALL if size == 'small' else LIGHT), A)
+                  'patient careful clever kind brave gentle')
+    size, *rest = s.usual(LOSSES)
+    s.thing('t', s.usual(SMALL if size == 'small' else LIGHT), A)
     s.know('weather loss into at later', rest)
-    s.know('one two giver', (s.pick(INDOORS), s.pick(ELSEWHERE), s.pick(FAMILY)))
+    s.know('one two giver', (s.usual(INDOORS), s.usual(ELSEWHERE), s.usual(FAMILY)))
 
 
 LOST = OPEN + '''
@@ -568,9 +578,9 @@ And there, {at}, was {t.the}! / At last {B.he} found {t.the} {at}.
 
 def trade(s):
     A, B = s.cast(ANY_GOOD, 'kind honest clever greedy shy cheerful gentle')
-    need = s.pick(NEEDS)
+    need = s.usual(NEEDS)
     s.thing('x', need, B, 'trouble relief', A)
-    s.thing('y', s.pick([n for n in NEEDS if n is not need]), A, 'trouble2 relief2', B)
+    s.thing('y', s.usual([n for n in NEEDS if n is not need]), A, 'trouble2 relief2', B)
 
 
 TRADE = OPEN + '''
@@ -596,12 +606,13 @@ Not far away lived {B}, {B.a}. {B} had {x.a}, but {trouble2}. / {B}, {B.a} who l
 Now {A} had {x.the}, and {relief}. {B} had {y.the}, and {relief2}. / So {x.the} went to {A}, and
   {relief}. And {y.the} went to {B}, and {relief2}.
 (B greedy shy) @lesson B
+(else) @keep x y
 '''
 
 
 def storm(s):
     s.cast('proud timid grumpy shy', 'kind brave cheerful loyal patient gentle')
-    s.know('weather damage repair later', s.pick(STORMS))
+    s.know('weather damage repair later', s.usual(STORMS))
 
 
 STORM = OPEN + MEET + '''
@@ -629,10 +640,10 @@ They ate {food} in the house {B.home}, and in the morning they {repair}. / So th
 
 def contest(s):
     A, _ = s.cast('proud lazy hasty', 'patient careful cheerful kind clever gentle')
-    name, win, proud, lazy, hasty = s.pick(CONTESTS)
+    name, win, proud, lazy, hasty = s.usual(CONTESTS)
     loss = {'proud': proud, 'lazy': lazy, 'hasty': hasty}[A.trait]
     s.know('name win loss', (name, win, loss))
-    s.thing('t', s.pick(PRIZES), None)
+    s.thing('t', s.usual(PRIZES), None)
 
 
 CONTEST = OPEN + MEET + '''
@@ -656,8 +667,8 @@ So {B} won, and {elder} gave {B.him} {t.the}. / "{B} is the winner!" cried {elde
 
 def mended(s):
     _, B = s.cast('honest timid hasty cheerful loyal', 'kind patient clever grumpy proud gentle')
-    s.thing('t', s.pick(FRAGILE), B, 'breaks glue trace')
-    s.know('spot', [s.pick(INDOORS)])
+    s.thing('t', s.usual(FRAGILE), B, 'breaks glue trace')
+    s.know('spot', [s.usual(INDOORS)])
 
 
 MENDED = OPEN + '''
@@ -691,8 +702,8 @@ MENDED = OPEN + '''
 
 def secret(s):
     s.cast('careful kind clever brave patient gentle', 'loyal honest proud hasty')
-    s.know('what why end', s.pick(SECRETS))
-    s.know('spot', [s.pick(SPOTS)])
+    s.know('what why end', s.usual(SECRETS))
+    s.know('spot', [s.usual(SPOTS)])
 
 
 SECRET = OPEN + '''
@@ -721,10 +732,10 @@ Then one morning {end}.
 
 def journey(s):
     s.cast(ANY_GOOD, ANY_GOOD)
-    first = s.pick(HURDLES)
+    first = s.usual(HURDLES)
     s.know('p wall over', first)
-    s.know('q wall2 over2', s.pick([h for h in HURDLES if h is not first]))
-    s.know('errand family far', (s.pick(ERRANDS), s.pick(FAMILY), s.pick(FAR)))
+    s.know('q wall2 over2', s.usual([h for h in HURDLES if h is not first]))
+    s.know('errand family far', (s.usual(ERRANDS), s.usual(FAMILY), s.usual(FAR)))
 
 
 JOURNEY = OPEN + '''
@@ -748,7 +759,7 @@ They all ate {food}, and {A} told about the {p} and the {q}. / They ate {food}, 
 
 def gift(s):
     A, B = s.cast(ANY_GOOD, 'grumpy shy cheerful honest brave')
-    s.thing('t', s.pick(NEEDS), A, 'trouble relief', B)
+    s.thing('t', s.usual(NEEDS), A, 'trouble relief', B)
 
 
 GIFT = OPEN + MEET + '''But {B} had one trouble: {trouble}. / {B} was often sad, because {trouble}.
@@ -767,16 +778,16 @@ It was {t.a}! / {B} pulled off the paper, and there was {t.a}.
   days!" said {B}, and hugged the {A.kind}.
 
 Now {relief}. / What a gift it was! Now {relief}.
+(B grumpy shy) @lesson B
 (maybe) {B} made {food} for {A}, to say thank you. / When {A.s} birthday came, {B} made {food} for
   {A.him}.
-(B grumpy shy) @lesson B
 (else) @keep t
 '''
 
 
 def garden(s):
     s.cast('lazy hasty forgetful proud', 'patient careful cheerful loyal kind gentle')
-    s.know('crop', [s.pick(CROPS)])
+    s.know('crop', [s.usual(CROPS)])
 
 
 GARDEN = OPEN + MEET + '''
@@ -806,8 +817,8 @@ When autumn came, {B} had a cart full of {crop}. {A} had nothing but dust. / In 
 
 def night(s):
     s.cast('timid shy proud', 'brave clever patient loyal cheerful')
-    s.know('noise was fix', s.pick(NOISES))
-    s.know('ghost', [s.pick(GHOSTS)])
+    s.know('noise was fix', s.usual(NOISES))
+    s.know('ghost', [s.usual(GHOSTS)])
 
 
 NIGHT = OPEN + MEET + '''
@@ -830,11 +841,11 @@ And what was it? It was only {was}! / Then they saw it. It was not {ghost}. It w
 
 
 def taught(s):
-    skill, *rest, able = s.pick(SKILLS)
+    skill, *rest, able = s.usual(SKILLS)
     s.cast('shy hasty timid cheerful lazy', 'patient kind careful brave clever gentle', able)
     s.know('skill fail danger rescue', (skill, *rest))
-    s.know('season', ['the next winter' if skill in ('skate',
-    'dig') else 'the next [spring|summer]'])
+    cold = skill in ('skate', 'dig')
+    s.know('season', ['the next winter' if cold else 'the next [spring|summer]'])
 
 
 TAUGHT = OPEN + '''
@@ -861,10 +872,8 @@ The first time, {A} {fail}. "I will never learn it," {A.he} said. / {A} tried it
 
 PLOTS = [(stage, script(text)) for stage, text in (
     (loan, LOAN), (lost, LOST), (trade, TRADE), (storm, STORM), (contest, CONTEST),
-    (mended, MENDED),
-    (secret, SECRET), (journey, JOURNEY), (gift, GIFT), (garden, GARDEN), (night, NIGHT),
-   
-    (taught, TAUGHT))]
+    (mended, MENDED), (secret, SECRET), (journey, JOURNEY), (gift, GIFT), (garden, GARDEN),
+    (night, NIGHT), (taught, TAUGHT))]
 
 # ---- the corpus ---------------------------------------------------------------------------------
 

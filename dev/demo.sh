@@ -1,5 +1,5 @@
 #!/bin/sh
-# make demo: from nothing to three tales, in about two minutes on a laptop. Each command here is one that you can
+# make demo: from nothing to three tales, in about two minutes. Each command here is one that you can
 # type yourself; the README explains their flags.
 set -eu
 PYTHON=${PYTHON:-python3}
@@ -17,11 +17,11 @@ if [ -d $RUN ] && ls $RUN | grep -q '^step-[0-9]*$'; then
     say "Going on with the run in $RUN (rm -r $RUN starts afresh)"
     ./train_gpt2 --resume --out $RUN
 else
-    say "Training a GPT of 0.9 million parameters for 1000 steps"
+    say "Training a GPT of 0.9 million parameters for 3200 steps"
     rm -rf $RUN   # no checkpoint in it: nothing to lose
     ./train_gpt2 --train "$DATA/train_*.bin" --val "$DATA/val_*.bin" --tokenizer $DATA/tokenizer.gguf \
-        --layers 4 --heads 4 --channels 128 --context 256 --batch 4 \
-        --steps 1000 --lr 5e-3 --min-lr 1e-4 --warmup 60 --eval-every 250 --out $RUN
+        --layers 4 --heads 4 --channels 128 --context 256 --batch 2 \
+        --steps 3200 --lr 3e-3 --warmup 100 --beta2 0.99 --eval-every 800 --out $RUN
 fi
 
 $PYTHON - $DATA/manifest.json $RUN/log.jsonl <<'END'
