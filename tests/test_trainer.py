@@ -330,6 +330,8 @@ def test_losses():
     check(close(column("all", "val_loss")[0], sum(losses) / n, 1e-7), "val_loss is not the mean over all batches")
     check(close(column("first", "val_loss")[0], sum(losses[:2]) / 2, 1e-7), "--eval-batches 2")
     check(column("more", "val_loss") == column("all", "val_loss"), "--eval-batches beyond the data")
+    train("again", steps=2, eval_batches=1, eval_every=1, lr=0)
+    check(len(set(column("again", "val_loss"))) == 1, "--eval-batches: another validation reads other batches")
 
 
 def test_accumulation():
@@ -720,15 +722,28 @@ def test_not_finite():
     bad = [t if t.name != "blk.1.ffn_up.bias" else t._replace(data=struct.pack("<f", math.nan) + bytes(t.data)[4:])
            for t in file.tensors]
     gguf.write(path("nan.gguf"), file.keys, bad)
-    # All is finite but the loss: a difference of two logits is more than a float holds.
-    def steep(t):
-        values = floats(t)
-        if t.name == "token_embd.weight":
+    # All weights are finite, but a difference of two logits is more than a float holds.
+    def steep(name, values):
+        if name == "token_embd.weight":
             values[::C] = array.array("f", [3e18 if i % 2 else -3e18 for i in range(len(values) // C)])
-        if t.name == "output_norm.bias":
+        if name == "output_norm.bias":
             values[0] = 1e20
-        return t._replace(data=values.tobytes())
-    gguf.write(path("inf.gguf"), file.keys, [steep(t) for t in file.tensors])
+
+    # The loss too is finite, but its gradient is not: ffn_up's inputs are as large as its weights are small.
+    def cliff(name, values):
+        scale = {"blk.0.ffn_norm.weight": 1e37, "blk.0.ffn_up.weight": 1e-37, "output_norm.weight": 1e6}.get(name, 1)
+        values[:] = array.array("f", [scale * x for x in values])
+
+    for name, change in (("inf.gguf", steep), ("cliff.gguf", cliff)):
+        changed = []
+        for t in file.tensors:
+            values = floats(t)
+            change(t.name, values)
+            changed.append(t._replace(data=values.tobytes()))
+        gguf.write(path(name), file.keys, changed)
+    refused(["step 1:", "gradient", "inf", "checkpoint: none"],
+            command({**base("cliff"), "init": path("cliff.gguf"), "tokenizer": None}))
+    check(not checkpoints("cliff"), "cliff: a checkpoint of nothing good")
     for name in ("nan", "inf"):
         for out, val, words in ((name, None, ["step 1:", "micro-batch 1 of 1"]),
                                 (name + "_val", path("val_*.bin"), ["step 0:", "validation", "batch 0 of --val"])):
