@@ -1,7 +1,8 @@
-// check.h - what the test programs share: counting, golden values, buffers with guards, and the bounds.
+// check.h - what the test programs share: counting, golden values, buffers with guards, and the
+// bounds.
 //
-// The tests see a backend through layers.h alone: buffers are device memory, and floatX may be float or
-// bfloat16. So one source checks every backend; what it links with decides which.
+// The tests see a backend through layers.h alone: buffers are device memory, and floatX may be
+// float or bfloat16. So one source checks every backend; what it links with decides which.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -17,12 +18,12 @@
 
 typedef std::vector<float> Floats;
 
-// ---- counting -------------------------------------------------------------------------------------------
+// ---- counting -----------------------------------------------------------------------------------
 
 // The state of a test program, all of it.
 struct Tally {
     int passed = 0, failed = 0;
-    double worst = 0;          // the largest error since report() was last called, as a part of its bound
+    double worst = 0;   // the largest error since report() was last called, as a part of its bound
     std::string worst_name;
 };
 inline Tally tally;
@@ -53,7 +54,9 @@ inline bool check_error(const std::string& name, double error, double bound) {
 // One line about what was checked since the last: how much of the bounds was used.
 inline void report(const char* what) {
     if (tally.worst_name.empty()) printf("%-24s\n", what);
-    else printf("%-24s largest error %.2f of its bound (%s)\n", what, tally.worst, tally.worst_name.c_str());
+    else
+        printf("%-24s largest error %.2f of its bound (%s)\n", what, tally.worst,
+               tally.worst_name.c_str());
     tally.worst = 0;
     tally.worst_name.clear();
 }
@@ -64,11 +67,13 @@ inline int finish() {
     return tally.failed ? 1 : 0;
 }
 
-// ---- golden values ---------------------------------------------------------------------------------------
+// ---- golden values ------------------------------------------------------------------------------
 
 inline const GgufTensor& golden_tensor(const Gguf& file, const std::string& name) {
     const GgufTensor* t = gguf_tensor(file, name);
-    if (!t) fail("%s: tensor %s: missing (run tests/reference.py)", file.file.path.c_str(), name.c_str());
+    if (!t)
+        fail("%s: tensor %s: missing (run tests/reference.py)", file.file.path.c_str(),
+             name.c_str());
     return *t;
 }
 
@@ -81,7 +86,8 @@ inline Floats golden_floats(const Gguf& file, const std::string& name) {
 
 inline std::vector<int> golden_ints(const Gguf& file, const std::string& name) {
     const GgufTensor& t = golden_tensor(file, name);
-    if (t.type != GGML_I32) fail("%s: tensor %s: expected I32", file.file.path.c_str(), name.c_str());
+    if (t.type != GGML_I32)
+        fail("%s: tensor %s: expected I32", file.file.path.c_str(), name.c_str());
     std::vector<int> values(t.count);
     memcpy(values.data(), t.data, sizeof(int) * t.count);
     return values;
@@ -89,13 +95,14 @@ inline std::vector<int> golden_ints(const Gguf& file, const std::string& name) {
 
 inline std::vector<double> golden_doubles(const Gguf& file, const std::string& name) {
     const GgufTensor& t = golden_tensor(file, name);
-    if (t.type != GGML_F64) fail("%s: tensor %s: expected F64", file.file.path.c_str(), name.c_str());
+    if (t.type != GGML_F64)
+        fail("%s: tensor %s: expected F64", file.file.path.c_str(), name.c_str());
     std::vector<double> values(t.count);
     memcpy(values.data(), t.data, sizeof(double) * t.count);
     return values;
 }
 
-// ---- buffers ---------------------------------------------------------------------------------------------
+// ---- buffers ------------------------------------------------------------------------------------
 
 // Device memory for one case of a test, between two guards that must keep their bytes.
 const size_t GUARD = 64;
@@ -122,7 +129,8 @@ inline void free_buffers(const std::string& name) {
         to_host(image.data(), b.base, image.size());
         bool intact = true;
         for (size_t i = 0; i < GUARD; i++)
-            intact &= image[i] == (char)GUARD_BYTE && image[GUARD + b.bytes + i] == (char)GUARD_BYTE;
+            intact &=
+                image[i] == (char)GUARD_BYTE && image[GUARD + b.bytes + i] == (char)GUARD_BYTE;
         check(intact, "%s: wrote outside a buffer of %zu bytes", name.c_str(), b.bytes);
         device_free(b.base);
     }
@@ -173,7 +181,7 @@ inline float* room_floats(size_t n) {
     return put_floats(Floats(n, NAN));
 }
 
-// ---- comparing -------------------------------------------------------------------------------------------
+// ---- comparing ----------------------------------------------------------------------------------
 
 // The largest relative error of one rounding, in float and in floatX.
 const double ROUND_FLOAT = 0x1p-24;
@@ -181,17 +189,20 @@ const double ROUND_X = sizeof(floatX) == 4 ? 0x1p-24 : 0x1p-9;
 
 // got must be `times` the golden tensor `name`, each element within
 //     (4 roundings to floatX + 2 sqrt(terms) roundings to float) * its scale.
-// A sum of n terms in float errs by n roundings of sum |term| at worst; roundings are independent enough that
-// sqrt(n) is what happens. reference.py computes the scale, which is that sum |term|.
-inline void compare(const Gguf& golden, const std::string& name, const Floats& got, double terms, int times = 1) {
+// A sum of n terms in float errs by n roundings of sum |term| at worst; roundings are independent
+// enough that sqrt(n) is what happens. reference.py computes the scale, which is that sum |term|.
+inline void compare(const Gguf& golden, const std::string& name, const Floats& got, double terms,
+                    int times = 1) {
     Floats want = golden_floats(golden, name), scale = golden_floats(golden, name + ".scale");
     double roundings = 4 * ROUND_X + 2 * sqrt(terms) * ROUND_FLOAT;
-    if (!check(got.size() == want.size(), "%s: %zu elements, expected %zu", name.c_str(), got.size(), want.size()))
+    if (!check(got.size() == want.size(), "%s: %zu elements, expected %zu", name.c_str(),
+               got.size(), want.size()))
         return;
     size_t worst = 0;
     double worst_part = -1;
     for (size_t i = 0; i < want.size(); i++) {
-        double part = fabs((double)got[i] - (double)times * want[i]) / (times * roundings * scale[i] + 1e-37);
+        double part =
+            fabs((double)got[i] - (double)times * want[i]) / (times * roundings * scale[i] + 1e-37);
         if (!(part <= worst_part)) {
             worst = i;
             worst_part = part;
@@ -199,8 +210,9 @@ inline void compare(const Gguf& golden, const std::string& name, const Floats& g
         }
     }
     if (!check_error(name, worst_part, 1))
-        printf("      element %zu is %.9g, expected %.9g; errors are given as parts of the bound %.3g\n", worst,
-               got[worst], times * want[worst], times * roundings * scale[worst]);
+        printf("      element %zu is %.9g, expected %.9g; errors are given as parts of the bound "
+               "%.3g\n",
+               worst, got[worst], times * want[worst], times * roundings * scale[worst]);
 }
 
 inline void check_same(const std::string& name, const Floats& a, const Floats& b) {

@@ -140,6 +140,8 @@ MUTANTS = [
     ("gpt2.h", "padding rows are written to files",
      "row(\"token_embd.weight\", at.token_embd, {C, (uint64_t)c.V}, STD, 0);",
      "row(\"token_embd.weight\", at.token_embd, {C, (uint64_t)c.Vp}, STD, 0);", "model"),
+    ("gpt2.h", "the last norm's backward reads another stream", "a.residual, w + at.output_norm_weight, a.mean",
+     "a.blk.back().residual_mid, w + at.output_norm_weight, a.mean", "model"),
     ("gpt2.h", "the loss is the last row's", "sum += loss;", "sum = loss * (B * T);", "model"),
 
     # ---- the ground floor ----

@@ -1,7 +1,8 @@
-// test_layers.cpp - every layer of layers.h, forward and backward, on the backend that it is linked with:
+// test_layers.cpp - every layer of layers.h, forward and backward, on the backend that it is
+// linked with:
 //
 //     golden values    of PyTorch, on odd shapes (reference.py; tests/golden/layers.gguf)
-//     differences      each gradient, element by element, against the slope of the layer's own forward
+//     differences      each element of a gradient against the slope of the layer's own forward
 //     the contract     what is overwritten, what is added to, what may alias, what may be null
 //     threads          the same bits with 1, 2 and 3 threads
 //
@@ -10,12 +11,15 @@
 
 static Gguf golden;
 
-// The sizes of case i of a layer; empty after the last. PREFIX is what its tensors' names begin with.
+// The sizes of case i of a layer; empty after the last. PREFIX is what its tensors' names begin
+// with.
 static std::vector<int> sizes_of(const char* layer, int i, std::string& prefix) {
     std::string key = text("%s.%d", layer, i);
     prefix = key + ".";
     if (!gguf_key(golden, key)) {
-        if (i == 0) fail("%s: key %s: missing (run tests/reference.py)", golden.file.path.c_str(), key.c_str());
+        if (i == 0)
+            fail("%s: key %s: missing (run tests/reference.py)", golden.file.path.c_str(),
+                 key.c_str());
         return {};
     }
     std::vector<int> sizes;
@@ -38,12 +42,12 @@ static std::vector<int> sort_rows(const std::vector<int>& tokens) {
     return rows;
 }
 
-// ---- finite differences ------------------------------------------------------------------------------------
+// ---- finite differences -------------------------------------------------------------------------
 
 // Compares gradient with the slope of loss(x) in every direction of an axis:
 //     f'(x) = (8 (f(x+h) - f(x-h)) - (f(x+2h) - f(x-2h))) / 12h + O(h^4)
-// h is a power of two, so that x + h is exact; the order 4 allows an h so large that float32's rounding, divided
-// by h, stays small. In bfloat16 no h is good enough, and golden values must do.
+// h is a power of two, so that x + h is exact; the order 4 allows an h so large that float32's
+// rounding, divided by h, stays small. In bfloat16 no h is good enough, and golden values must do.
 static void differences(const std::string& name, Floats x, const Floats& gradient,
                         const std::function<double(const Floats&)>& loss) {
     if (sizeof(floatX) != sizeof(float)) return;
@@ -70,7 +74,7 @@ static double inner(const Floats& a, const Floats& b) {
     return sum;
 }
 
-// ---- encoder -----------------------------------------------------------------------------------------------
+// ---- encoder ------------------------------------------------------------------------------------
 
 static void test_encoder() {
     std::string p;
@@ -80,7 +84,8 @@ static void test_encoder() {
         int B = s[0], T = s[1], C = s[2], V = s[3], N = B * T;
         std::vector<int> token_list = golden_ints(golden, p + "tokens");
         int *tokens = put_ints(token_list), *sorted = put_ints(sort_rows(token_list));
-        floatX *wte = put(values(p + "wte")), *wpe = put(values(p + "wpe")), *dout = put(values(p + "dout"));
+        floatX *wte = put(values(p + "wte")), *wpe = put(values(p + "wpe")),
+               *dout = put(values(p + "dout"));
         floatX* out = room(N * C);
         encoder_forward(out, tokens, wte, wpe, B, T, C);
         compare(golden, p + "out", get(out, N * C), 2);
@@ -99,7 +104,8 @@ static void test_encoder() {
 static void encoder_differences() {
     const int B = 2, T = 3, C = 5, V = 4, N = B * T;
     std::vector<int> list = {1, 3, 1, 0, 1, 3};
-    Floats te = random_floats(1, V * C, 1), pe = random_floats(2, T * C, 1), d = random_floats(3, N * C, 1);
+    Floats te = random_floats(1, V * C, 1), pe = random_floats(2, T * C, 1),
+           d = random_floats(3, N * C, 1);
     int *tokens = put_ints(list), *sorted = put_ints(sort_rows(list));
     float *dwte = put_floats(Floats(V * C)), *dwpe = put_floats(Floats(T * C));
     floatX *wte = put(te), *wpe = put(pe), *out = room(N * C);
@@ -109,14 +115,16 @@ static void encoder_differences() {
         encoder_forward(out, tokens, wte, wpe, B, T, C);
         return inner(get(out, N * C), d);
     };
-    differences("encoder dwte", te, get_floats(dwte, V * C), [&](const Floats& x) { return loss(wte, x); });
+    differences("encoder dwte", te, get_floats(dwte, V * C),
+                [&](const Floats& x) { return loss(wte, x); });
     loss(wte, te);
-    differences("encoder dwpe", pe, get_floats(dwpe, T * C), [&](const Floats& x) { return loss(wpe, x); });
+    differences("encoder dwpe", pe, get_floats(dwpe, T * C),
+                [&](const Floats& x) { return loss(wpe, x); });
     free_buffers("encoder differences");
     report("encoder, differences");
 }
 
-// ---- layernorm ---------------------------------------------------------------------------------------------
+// ---- layernorm ----------------------------------------------------------------------------------
 
 static void test_layernorm() {
     std::string p;
@@ -174,12 +182,14 @@ static void test_residual_layernorm() {
 
         float *dweight = put_floats(Floats(C)), *dbias = put_floats(Floats(C));
         for (int times = 1; times <= 2; times++) {
-            residual_layernorm_backward(dinp, dweight, dbias, dresidual, dout, residual, weight, mean, rstd, B, T, C);
+            residual_layernorm_backward(dinp, dweight, dbias, dresidual, dout, residual, weight,
+                                        mean, rstd, B, T, C);
             compare(golden, p + "dinp", get(dinp, N * C), C);
             compare(golden, p + "dweight", get_floats(dweight, C), times * N, times);
             compare(golden, p + "dbias", get_floats(dbias, C), times * N, times);
         }
-        residual_layernorm_backward(dresidual, dweight, dbias, dresidual, dout, residual, weight, mean, rstd, B, T, C);
+        residual_layernorm_backward(dresidual, dweight, dbias, dresidual, dout, residual, weight,
+                                    mean, rstd, B, T, C);
         check_same(p + "dinp == dresidual", get(dresidual, N * C), get(dinp, N * C));
 
         residual_layernorm_forward(inp1, out, mean, rstd, inp1, inp2, weight, bias, B, T, C);
@@ -196,8 +206,10 @@ static void test_residual_layernorm() {
 // residual_layernorm's backward is layernorm's with one more term, so differences of it check both.
 static void layernorm_differences() {
     const int B = 2, T = 2, C = 9, N = B * T;
-    Floats x1 = random_floats(4, N * C, 1), x2 = random_floats(5, N * C, 1), w = random_floats(6, C, 1);
-    Floats b = random_floats(7, C, 1), d = random_floats(8, N * C, 1), dr = random_floats(9, N * C, 1);
+    Floats x1 = random_floats(4, N * C, 1), x2 = random_floats(5, N * C, 1),
+           w = random_floats(6, C, 1);
+    Floats b = random_floats(7, C, 1), d = random_floats(8, N * C, 1),
+           dr = random_floats(9, N * C, 1);
     floatX *inp1 = put(x1), *inp2 = put(x2), *weight = put(w), *bias = put(b);
     floatX *residual = room(N * C), *out = room(N * C), *dinp = room(N * C);
     float *mean = room_floats(N), *rstd = room_floats(N);
@@ -208,17 +220,21 @@ static void layernorm_differences() {
         return inner(get(out, N * C), d) + inner(get(residual, N * C), dr);
     };
     loss(inp1, x1);
-    residual_layernorm_backward(dinp, dweight, dbias, put(dr), put(d), residual, weight, mean, rstd, B, T, C);
-    differences("layernorm dinp", x1, get(dinp, N * C), [&](const Floats& x) { return loss(inp1, x); });
+    residual_layernorm_backward(dinp, dweight, dbias, put(dr), put(d), residual, weight, mean, rstd,
+                                B, T, C);
+    differences("layernorm dinp", x1, get(dinp, N * C),
+                [&](const Floats& x) { return loss(inp1, x); });
     loss(inp1, x1);
-    differences("layernorm dweight", w, get_floats(dweight, C), [&](const Floats& x) { return loss(weight, x); });
+    differences("layernorm dweight", w, get_floats(dweight, C),
+                [&](const Floats& x) { return loss(weight, x); });
     loss(weight, w);
-    differences("layernorm dbias", b, get_floats(dbias, C), [&](const Floats& x) { return loss(bias, x); });
+    differences("layernorm dbias", b, get_floats(dbias, C),
+                [&](const Floats& x) { return loss(bias, x); });
     free_buffers("layernorm differences");
     report("layernorm, differences");
 }
 
-// ---- matmul ------------------------------------------------------------------------------------------------
+// ---- matmul -------------------------------------------------------------------------------------
 
 static void test_matmul() {
     std::string p;
@@ -250,12 +266,14 @@ static void test_matmul() {
         // With inp = gelu(pre_gelu), dinp is pre_gelu's gradient. dweight does not depend on it.
         floatX* dpre = room(N * C);
         float* dweight2 = put_floats(Floats(OC * C));
-        matmul_backward(dpre, dweight2, nullptr, dout, inp, weight, put(values(p + "pre_gelu")), B, T, C, OC);
+        matmul_backward(dpre, dweight2, nullptr, dout, inp, weight, put(values(p + "pre_gelu")), B,
+                        T, C, OC);
         compare(golden, p + "dpre_gelu", get(dpre, N * C), OC);
         compare(golden, p + "dweight", get_floats(dweight2, OC * C), N);
         float *dweight3 = put_floats(Floats(OC * C)), *dbias3 = put_floats(Floats(OC));
         matmul_backward(nullptr, dweight3, dbias3, dout, inp, weight, nullptr, B, T, C, OC);
-        check_same(p + "dinp null: dweight", get_floats(dweight3, OC * C), get_floats(dweight2, OC * C));
+        check_same(p + "dinp null: dweight", get_floats(dweight3, OC * C),
+                   get_floats(dweight2, OC * C));
         compare(golden, p + "dbias", get_floats(dbias3, OC), N);
         free_buffers(p);
     }
@@ -264,7 +282,8 @@ static void test_matmul() {
 
 static void matmul_differences() {
     const int B = 1, T = 4, C = 6, OC = 5, N = B * T;
-    Floats x = random_floats(10, N * C, 1), w = random_floats(11, OC * C, 1), b = random_floats(12, OC, 1);
+    Floats x = random_floats(10, N * C, 1), w = random_floats(11, OC * C, 1),
+           b = random_floats(12, OC, 1);
     Floats d = random_floats(13, N * OC, 1), identity(C * C);
     for (int c = 0; c < C; c++) identity[c * C + c] = 1;
     floatX *pre = put(x), *weight = put(w), *bias = put(b), *eye = put(identity);
@@ -288,7 +307,7 @@ static void matmul_differences() {
     report("matmul, differences");
 }
 
-// ---- attention ---------------------------------------------------------------------------------------------
+// ---- attention ----------------------------------------------------------------------------------
 
 static void test_attention() {
     std::string p;
@@ -342,7 +361,8 @@ static void attention_is_causal() {
         for (size_t i = (t + 1) * 3 * C; i < changed.size(); i++) changed[i] += 1;
         attention_forward(out, lse, put(changed), B, T, C, NH);
         Floats after = get(out, T * C);
-        check_same(text("attention: outputs up to position %d", t), Floats(after.begin(), after.begin() + (t + 1) * C),
+        check_same(text("attention: outputs up to position %d", t),
+                   Floats(after.begin(), after.begin() + (t + 1) * C),
                    Floats(before.begin(), before.begin() + (t + 1) * C));
         bool differs = memcmp(&after[(t + 1) * C], &before[(t + 1) * C], sizeof(float) * C) != 0;
         check(differs, "attention: position %d does not see itself", t + 1);
@@ -351,7 +371,7 @@ static void attention_is_causal() {
     report("attention, causality");
 }
 
-// ---- classifier ---------------------------------------------------------------------------------------------
+// ---- classifier ---------------------------------------------------------------------------------
 
 // Logits (N, V) to (N, Vp), with numbers in the padding that must not matter.
 static Floats pad_rows(const Floats& x, int N, int V, int Vp, float filler) {
@@ -414,13 +434,14 @@ static void classifier_differences() {
     report("classifier, differences");
 }
 
-// ---- the optimizer ------------------------------------------------------------------------------------------
+// ---- the optimizer ------------------------------------------------------------------------------
 
 static void test_grad_norm() {
     for (size_t n : {1, 2, 7, 1000, 65536, 65537, 300001}) {
         Floats x = random_floats(18, n, 3);
         double want = norm(x), got = grad_norm(put_floats(x), n);
-        check_error(text("grad_norm of %zu", n), fabs(got - want), want * (2 + 0.01 * sqrt((double)n)) * ROUND_FLOAT);
+        check_error(text("grad_norm of %zu", n), fabs(got - want),
+                    want * (2 + 0.01 * sqrt((double)n)) * ROUND_FLOAT);
         free_buffers("grad_norm");
     }
     check(grad_norm(put_floats(Floats(5)), 5) == 0, "grad_norm of zeros is not 0");
@@ -438,13 +459,16 @@ static void test_adamw() {
         int n = s[0], steps = s[1];
         std::vector<double> a = golden_doubles(golden, p + "settings");
         bool same_buffer = sizeof(floatX) == sizeof(float) && i % 2 == 0;
-        float *master = put_floats(values(p + "master")), *m = put_floats(Floats(n)), *v = put_floats(Floats(n));
+        float *master = put_floats(values(p + "master")), *m = put_floats(Floats(n)),
+              *v = put_floats(Floats(n));
         floatX* params = same_buffer ? (floatX*)master : room(n);
         for (int step = 1; step <= steps; step++) {
             float* grads = put_floats(values(p + text("grads.%d", step)));
-            adamw_update(params, master, grads, m, v, n, {a[0], a[1], a[2], a[3], a[4], (float)a[5], step});
+            adamw_update(params, master, grads, m, v, n,
+                         {a[0], a[1], a[2], a[3], a[4], (float)a[5], step});
         }
-        // All of it is float arithmetic, even where params are bfloat16, and no sum is longer than the steps.
+        // All of it is float arithmetic, even where params are bfloat16, and no sum is longer than
+        // the steps.
         compare(golden, p + "after", get_floats(master, n), steps);
         compare(golden, p + "m", get_floats(m, n), steps);
         compare(golden, p + "v", get_floats(v, n), steps);
@@ -456,9 +480,10 @@ static void test_adamw() {
     report("adamw");
 }
 
-// ---- threads -----------------------------------------------------------------------------------------------
+// ---- threads ------------------------------------------------------------------------------------
 
-// One result after the other, of every layer, on a shape with more rows and columns than any block has.
+// One result after the other, of every layer, on a shape with more rows and columns than any block
+// has.
 static Floats everything(int B, int T, int C, int NH, int V) {
     const int N = B * T, OC = 3 * C, Vp = (V + 127) / 128 * 128;
     Floats all;
@@ -467,14 +492,19 @@ static Floats everything(int B, int T, int C, int NH, int V) {
     Rng rng = {19};
     for (int& token : list) token = (int)random_below(rng, V);
     int *tokens = put_ints(list), *sorted = put_ints(sort_rows(list));
-    floatX *x = put(random_floats(20, N * C, 1)), *x2 = put(random_floats(21, N * C, 1)), *out = room(N * C);
+    floatX *x = put(random_floats(20, N * C, 1)), *x2 = put(random_floats(21, N * C, 1)),
+           *out = room(N * C);
     floatX *weight = put(random_floats(22, OC * C, 1)), *bias = put(random_floats(23, OC, 1));
-    floatX *wide = room(N * OC), *pre = room(N * OC), *d = put(random_floats(24, N * C, 1)), *dinp = room(N * C);
-    float *dweight = put_floats(random_floats(25, OC * C, 1)), *dbias = put_floats(random_floats(26, OC, 1));
-    float *mean = room_floats(N), *rstd = room_floats(N), *lse = room_floats(N * NH), *D = room_floats(N * NH);
+    floatX *wide = room(N * OC), *pre = room(N * OC), *d = put(random_floats(24, N * C, 1)),
+           *dinp = room(N * C);
+    float *dweight = put_floats(random_floats(25, OC * C, 1)),
+          *dbias = put_floats(random_floats(26, OC, 1));
+    float *mean = room_floats(N), *rstd = room_floats(N), *lse = room_floats(N * NH),
+          *D = room_floats(N * NH);
     float *dwte = put_floats(Floats(V * C)), *losses = room_floats(N);
 
-    encoder_forward(out, tokens, put(random_floats(27, V * C, 1)), put(random_floats(28, T * C, 1)), B, T, C);
+    encoder_forward(out, tokens, put(random_floats(27, V * C, 1)), put(random_floats(28, T * C, 1)),
+                    B, T, C);
     keep(get(out, N * C));
     encoder_backward(dwte, dweight, d, tokens, sorted, B, T, C);
     keep(get_floats(dwte, V * C));

@@ -51,7 +51,8 @@ static float loss_and_gradients(GPT2& model, const int* tokens, const int* targe
     return loss;
 }
 
-// The last batch's loss with the precision that differences need: a sum in double over the positions.
+// The last batch's loss with the precision that differences need: a sum in double over the
+// positions.
 static double exact_loss(GPT2& model, const int* tokens, const int* targets, int B, int T) {
     forward(model, tokens, B, T);
     cross_entropy(model, targets, 0);
@@ -80,14 +81,14 @@ static bool is_qkv_bias(const Param& p) {
     return p.name.find("attn_qkv.bias") != std::string::npos;
 }
 
-// The parts of a tensor that are judged by their own size: q, k and v for attn_qkv, whole tensors elsewhere.
-// Adding one number to all keys changes no probability, so the key third of attn_qkv.bias has a gradient of 0
-// in mathematics and of rounding noise here.
+// The parts of a tensor that are judged by their own size: q, k and v for attn_qkv, whole tensors
+// elsewhere. Adding one number to all keys changes no probability, so the key third of
+// attn_qkv.bias has a gradient of 0 in mathematics and of rounding noise here.
 static int parts_of(const Param& p) {
     return p.name.find("attn_qkv") != std::string::npos ? 3 : 1;
 }
 
-// ---- golden values -----------------------------------------------------------------------------------------
+// ---- golden values ------------------------------------------------------------------------------
 
 static void test_forward_backward(Golden& g) {
     const Config c = g.model.config;
@@ -98,7 +99,9 @@ static void test_forward_backward(Golden& g) {
 
     for (const Param& p : g.model.table) {
         Floats got = tensor(g.model.grads, p), want = golden_floats(g.file, "grad." + p.name);
-        if (!check(got.size() == want.size(), "%s: %s: another size", g.name.c_str(), p.name.c_str())) continue;
+        if (!check(got.size() == want.size(), "%s: %s: another size", g.name.c_str(),
+                   p.name.c_str()))
+            continue;
         size_t part = p.count / parts_of(p);
         for (size_t begin = 0; begin < p.count; begin += part) {
             bool keys = is_qkv_bias(p) && begin == part;
@@ -109,7 +112,8 @@ static void test_forward_backward(Golden& g) {
     }
     // The classifier has written over the logits: compute them again.
     forward(g.model, g.tokens.data(), g.B, g.T);
-    Floats got = get(g.model.acts.logits, (size_t)N * c.Vp), want = golden_floats(g.file, "test.logits"), used;
+    Floats got = get(g.model.acts.logits, (size_t)N * c.Vp),
+           want = golden_floats(g.file, "test.logits"), used;
     bool zero = true;
     for (int n = 0; n < N; n++) {
         used.insert(used.end(), &got[(size_t)n * c.Vp], &got[(size_t)n * c.Vp] + c.V);
@@ -121,24 +125,28 @@ static void test_forward_backward(Golden& g) {
     report("logits, loss, gradients");
 }
 
-// Adam divides a gradient by its own size, and so can turn the rounding noise of a very small one into a step of
-// lr. Hence the bound is relative to a tensor's largest weight; and the key biases, which are nothing but noise, may
-// wander as far as ten steps reach.
+// Adam divides a gradient by its own size, and so can turn the rounding noise of a very small one
+// into a step of lr. Hence the bound is relative to a tensor's largest weight; and the key biases,
+// which are nothing but noise, may wander as far as ten steps reach.
 static void test_ten_steps(Golden& g) {
     gpt2_load(g.model, g.file);
     device_zero(g.model.m, g.model.space * sizeof(float));
     device_zero(g.model.v, g.model.space * sizeof(float));
-    std::vector<double> s = golden_doubles(g.file, "test.settings"), lr = golden_doubles(g.file, "test.lr");
-    Floats losses = golden_floats(g.file, "test.losses"), norms = golden_floats(g.file, "test.norms");
+    std::vector<double> s = golden_doubles(g.file, "test.settings"),
+                        lr = golden_doubles(g.file, "test.lr");
+    Floats losses = golden_floats(g.file, "test.losses"),
+           norms = golden_floats(g.file, "test.norms");
     double reach = 0;
     for (int step = 1; step <= g.steps; step++) {
         const int* tokens = &g.tokens[(size_t)(step - 1) * g.B * g.T];
         const int* targets = &g.targets[(size_t)(step - 1) * g.B * g.T];
         float loss = loss_and_gradients(g.model, tokens, targets, g.B, g.T);
         float norm = grad_norm(g.model.grads, g.model.space);
-        check_error(text("%s: loss of step %d", g.name.c_str(), step), fabs((double)loss - losses[step - 1]),
+        check_error(text("%s: loss of step %d", g.name.c_str(), step),
+                    fabs((double)loss - losses[step - 1]),
                     (FLOAT32 ? 2e-6 : 1e-2) * losses[step - 1]);
-        check_error(text("%s: norm of step %d", g.name.c_str(), step), fabs((double)norm - norms[step - 1]),
+        check_error(text("%s: norm of step %d", g.name.c_str(), step),
+                    fabs((double)norm - norms[step - 1]),
                     (FLOAT32 ? 5e-6 : 3e-2) * norms[step - 1]);
         update(g.model, {lr[step - 1], s[0], s[1], s[2], s[3], 1, step}, norm, (float)s[4]);
         reach += lr[step - 1];
@@ -149,9 +157,11 @@ static void test_ten_steps(Golden& g) {
         size_t part = p.count / parts_of(p);
         for (size_t begin = 0; begin < p.count; begin += part) {
             bool keys = is_qkv_bias(p) && begin == part;
-            std::string what = text("%s: %s after %d steps", g.name.c_str(), p.name.c_str(), g.steps);
+            std::string what =
+                text("%s: %s after %d steps", g.name.c_str(), p.name.c_str(), g.steps);
             double error = largest_error(got, want, begin, begin + part);
-            if (keys) check(error <= 1.1 * reach, "%s: key biases moved by %g", what.c_str(), error);
+            if (keys)
+                check(error <= 1.1 * reach, "%s: key biases moved by %g", what.c_str(), error);
             else if (FLOAT32) check_error(what, error, 5e-6 * largest(want, begin, begin + part));
             else check_error(what, error, 0.5 * largest_error(start, want, begin, begin + part));
         }
@@ -160,11 +170,12 @@ static void test_ten_steps(Golden& g) {
     report("ten AdamW steps");
 }
 
-// ---- differences -------------------------------------------------------------------------------------------
+// ---- differences --------------------------------------------------------------------------------
 
-// Each tensor is moved along two directions of length 1e-2, a random one and its gradient's own, and
+// Each tensor is moved along two directions of length 1e-2, a random one and its gradient's, and
 //     loss(w + d) - loss(w - d) = 2 gradient . d
-// must hold to 1e-3 |gradient| |d|. Element by element, float32's noise would be larger than the slope.
+// must hold to 1e-3 |gradient| |d|. Element by element, float32's noise would be larger than the
+// slope.
 static void test_directions(Golden& g) {
     if (!FLOAT32) return;   // bfloat16 cannot hold w + d: golden values must do
     const int *tokens = g.tokens.data(), *targets = g.targets.data();
@@ -195,7 +206,7 @@ static void test_directions(Golden& g) {
     report("directional differences");
 }
 
-// ---- the machinery -----------------------------------------------------------------------------------------
+// ---- the machinery ------------------------------------------------------------------------------
 
 // Two micro-batches of half the rows give one batch's gradients.
 static void test_accumulation(Golden& g) {
@@ -211,13 +222,15 @@ static void test_accumulation(Golden& g) {
     Floats sum = get_floats(g.model.grads, g.model.space);
     for (const Param& p : g.model.table) {
         size_t end = p.offset + p.count;
-        check_error(text("accumulated gradient of %s", p.name.c_str()), largest_error(sum, whole, p.offset, end),
+        check_error(text("accumulated gradient of %s", p.name.c_str()),
+                    largest_error(sum, whole, p.offset, end),
                     40 * ROUND_X * largest(whole, p.offset, end));
     }
     report("accumulation");
 }
 
-// A model gives the same bits for a batch whatever it has computed before, and a smaller batch fits in.
+// A model gives the same bits for a batch whatever it has computed before, and a smaller batch fits
+// in.
 static void test_batches(Golden& g) {
     const int *tokens = g.tokens.data(), *targets = g.targets.data();
     int T = g.T - 2;
@@ -232,8 +245,8 @@ static void test_batches(Golden& g) {
     report("batches");
 }
 
-// With no gradient, a step moves matrices and embeddings by -lr * weight_decay * weight, and nothing else.
-// Clipping scales gradients by clip / norm, and only where the norm is larger.
+// With no gradient, a step moves matrices and embeddings by -lr * weight_decay * weight, and
+// nothing else. Clipping scales gradients by clip / norm, and only where the norm is larger.
 static void test_decay_and_clipping(Golden& g) {
     GPT2& model = g.model;
     gpt2_load(model, g.file);
@@ -243,10 +256,12 @@ static void test_decay_and_clipping(Golden& g) {
     update(model, {0.01, 0.9, 0.95, 1e-8, 0.5, 1, 1}, 0, 1);
     for (const Param& p : model.table) {
         Floats before = golden_floats(g.file, p.name), after = tensor(model.master, p);
-        if (p.dims.size() == 1) check_same(text("%s is not decayed", p.name.c_str()), after, before);
+        if (p.dims.size() == 1)
+            check_same(text("%s is not decayed", p.name.c_str()), after, before);
         for (float& x : before) x *= 0.995f;
         if (p.dims.size() == 2)
-            check_error(text("%s is decayed", p.name.c_str()), largest_error(after, before, 0, p.count),
+            check_error(text("%s is decayed", p.name.c_str()),
+                        largest_error(after, before, 0, p.count),
                         4 * ROUND_FLOAT * largest(before, 0, p.count));
     }
     const Param& p = model.table.back();
@@ -269,7 +284,8 @@ static void test_decay_and_clipping(Golden& g) {
 
 static bool padding_is_zero(const GPT2& model) {
     const Config& c = model.config;
-    size_t begin = model.at.token_embd + (size_t)c.V * c.C, end = model.at.token_embd + (size_t)c.Vp * c.C;
+    size_t begin = model.at.token_embd + (size_t)c.V * c.C,
+           end = model.at.token_embd + (size_t)c.Vp * c.C;
     Floats params = get(model.params, model.space), master = get_floats(model.master, model.space);
     return largest(params, begin, end) == 0 && largest(master, begin, end) == 0;
 }
@@ -300,7 +316,8 @@ static void test_initialisation() {
         double want = residual ? 0.02 / sqrt(2.0 * c.L) : 0.02, sum = 0;
         for (float v : x) sum += v;
         double n = (double)p.count, deviation = norm(x) / sqrt(n);
-        check_error(p.name + ": deviation", fabs(deviation - want), 5 * want / sqrt(2 * n));   // 5 standard errors
+        check_error(p.name + ": deviation", fabs(deviation - want),
+                    5 * want / sqrt(2 * n));   // 5 standard errors
         check_error(p.name + ": mean", fabs(sum / n), 5 * want / sqrt(n));
     }
     check(padding_is_zero(model), "padding rows are not 0 at the start");
@@ -318,8 +335,8 @@ static void test_initialisation() {
     for (const Param& p : model.table)
         for (const Param& q : model.table)
             if (&p != &q && p.dims.size() == 2 && q.dims.size() == 2)
-                check(other[p.offset] / p.init_std != other[q.offset] / q.init_std, "%s starts like %s",
-                      p.name.c_str(), q.name.c_str());
+                check(other[p.offset] / p.init_std != other[q.offset] / q.init_std,
+                      "%s starts like %s", p.name.c_str(), q.name.c_str());
     gpt2_free(model);
     report("initialisation");
 }
@@ -340,7 +357,8 @@ static Floats step_bits(int threads) {
     float loss = loss_and_gradients(model, tokens.data(), targets.data(), B, T);
     float norm = grad_norm(model.grads, model.space);
     update(model, {0.01, 0.9, 0.95, 1e-8, 0.1, 1, 1}, norm, 1);
-    Floats bits = get_floats(model.master, model.space), grads = get_floats(model.grads, model.space);
+    Floats bits = get_floats(model.master, model.space),
+           grads = get_floats(model.grads, model.space);
     bits.insert(bits.end(), grads.begin(), grads.end());
     bits.push_back(loss);
     bits.push_back(norm);
@@ -350,12 +368,13 @@ static Floats step_bits(int threads) {
 
 static void test_threads() {
     Floats one = step_bits(1);
-    for (int threads : {2, 3, 1}) check_same(text("a step with %d threads", threads), step_bits(threads), one);
+    for (int threads : {2, 3, 1})
+        check_same(text("a step with %d threads", threads), step_bits(threads), one);
     check(std::isfinite(norm(one)), "a step with threads is not finite");
     report("threads");
 }
 
-// ---- the memory plan -----------------------------------------------------------------------------------------
+// ---- the memory plan ----------------------------------------------------------------------------
 
 static void test_plan_offsets(Config c, int B, int T) {
     GPT2 model;
@@ -363,25 +382,30 @@ static void test_plan_offsets(Config c, int B, int T) {
     size_t sum = 0;
     for (const Activation& a : model.activations) {
         sum += a.bytes;
-        check(a.offset + a.bytes <= model.arena_bytes && a.offset % 64 == 0, "plan: %s is outside, or not aligned",
-              a.name.c_str());
-        check(a.born <= a.dies && a.bytes > 0, "plan: %s lives from %d to %d", a.name.c_str(), a.born, a.dies);
+        check(a.offset + a.bytes <= model.arena_bytes && a.offset % 64 == 0,
+              "plan: %s is outside, or not aligned", a.name.c_str());
+        check(a.born <= a.dies && a.bytes > 0, "plan: %s lives from %d to %d", a.name.c_str(),
+              a.born, a.dies);
         for (const Activation& b : model.activations) {
             bool together = a.born <= b.dies && b.born <= a.dies;
             bool overlap = a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
-            check(&a == &b || !together || !overlap, "plan: %s and %s share bytes while both live", a.name.c_str(),
-                  b.name.c_str());
+            check(&a == &b || !together || !overlap, "plan: %s and %s share bytes while both live",
+                  a.name.c_str(), b.name.c_str());
         }
     }
-    // Rounding up to 256 bytes is all that could be lost; with 5 layers, some buffers find another's place.
-    check(model.arena_bytes < sum + 256 * model.activations.size(), "plan: %zu bytes for %zu", model.arena_bytes, sum);
-    if (c.L == 5) check(model.arena_bytes < sum, "plan: nothing is shared: %zu of %zu", model.arena_bytes, sum);
+    // Rounding up to 256 bytes is all that could be lost; with 5 layers, some buffers find
+    // another's place.
+    check(model.arena_bytes < sum + 256 * model.activations.size(), "plan: %zu bytes for %zu",
+          model.arena_bytes, sum);
+    if (c.L == 5)
+        check(model.arena_bytes < sum, "plan: nothing is shared: %zu of %zu", model.arena_bytes,
+              sum);
     gpt2_free(model);
 }
 
-// The lifetimes themselves: with a buffer of its own for every activation, filled with NaN, a step has the same
-// bits. A lifetime that is too short would have let another activation write over this one; one that is born too
-// late would read a NaN here.
+// The lifetimes themselves: with a buffer of its own for every activation, filled with NaN, a step
+// has the same bits. A lifetime that is too short would have let another activation write over this
+// one; one that is born too late would read a NaN here.
 static void test_plan_lifetimes(Golden& g) {
     const int *tokens = g.tokens.data(), *targets = g.targets.data();
     loss_and_gradients(g.model, tokens, targets, g.B, g.T);
@@ -389,7 +413,8 @@ static void test_plan_lifetimes(Golden& g) {
     GPT2 apart;
     gpt2_create(apart, g.model.config, g.B, g.T);
     gpt2_load(apart, g.file);
-    for (Activation& a : apart.activations) *a.slot = put_bytes(Floats(a.bytes / 4 + 1, NAN).data(), a.bytes);
+    for (Activation& a : apart.activations)
+        *a.slot = put_bytes(Floats(a.bytes / 4 + 1, NAN).data(), a.bytes);
     loss_and_gradients(apart, tokens, targets, g.B, g.T);
     check_same("gradients without sharing memory", get_floats(apart.grads, apart.space), planned);
     free_buffers("activations");
@@ -404,7 +429,7 @@ static void test_plan(Golden& g) {
     report("memory plan");
 }
 
-// ---- files -----------------------------------------------------------------------------------------------------
+// ---- files --------------------------------------------------------------------------------------
 
 static void test_files(Golden& g, bool untied) {
     const char* folder = getenv("TMPDIR");
@@ -414,12 +439,17 @@ static void test_files(Golden& g, bool untied) {
     GPT2 model;
     gpt2_create(model, gpt2_config(file), 1, 1);
     gpt2_load(model, file);
-    check_same("saved and loaded", get_floats(model.master, model.space), get_floats(g.model.master, g.model.space));
-    check_same("saved and loaded, params", get(model.params, model.space), get(g.model.params, g.model.space));
+    check_same("saved and loaded", get_floats(model.master, model.space),
+               get_floats(g.model.master, g.model.space));
+    check_same("saved and loaded, params", get(model.params, model.space),
+               get(g.model.params, g.model.space));
     const Config a = model.config, b = g.model.config;
-    check(a.T == b.T && a.V == b.V && a.Vp == b.Vp && a.L == b.L && a.NH == b.NH && a.C == b.C, "configs differ");
-    check(file.tensors.size() == g.model.table.size() + untied, "%zu tensors in the file", file.tensors.size());
-    check(golden_tensor(file, "token_embd.weight").dims[1] == (uint64_t)b.V, "padding rows were written");
+    check(a.T == b.T && a.V == b.V && a.Vp == b.Vp && a.L == b.L && a.NH == b.NH && a.C == b.C,
+          "configs differ");
+    check(file.tensors.size() == g.model.table.size() + untied, "%zu tensors in the file",
+          file.tensors.size());
+    check(golden_tensor(file, "token_embd.weight").dims[1] == (uint64_t)b.V,
+          "padding rows were written");
     gguf_close(file);
     gpt2_free(model);
     unlink(path.c_str());
@@ -431,8 +461,8 @@ int main(int argc, char** argv) {
     device_init(1);   // models this small run faster so; test_threads looks at more
     for (const char* name : {"model.gguf", "model-odd.gguf"}) {
         Golden g = open_golden(folder, name);
-        printf("%s: %d layers, %d heads, %d channels, %d tokens, batch %d x %d\n", name, g.model.config.L,
-               g.model.config.NH, g.model.config.C, g.model.config.V, g.B, g.T);
+        printf("%s: %d layers, %d heads, %d channels, %d tokens, batch %d x %d\n", name,
+               g.model.config.L, g.model.config.NH, g.model.config.C, g.model.config.V, g.B, g.T);
         test_forward_backward(g);
         test_ten_steps(g);
         test_directions(g);

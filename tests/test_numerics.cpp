@@ -1,5 +1,5 @@
-// test_numerics.cpp - numerics.h against the C library in double precision, its random numbers against
-// known ones, and matmul.h against three plain loops, bit for bit.
+// test_numerics.cpp - numerics.h against the C library in double precision, its random numbers
+// against known ones, and matmul.h against three plain loops, bit for bit.
 #include <algorithm>
 #include "check.h"
 #include "../matmul.h"
@@ -10,8 +10,9 @@ static double ulp(double x) {
     return (double)nextafterf(f, INFINITY) - f;
 }
 
-// Calls test(x) for floats from low to high: a sweep over the bit patterns, so that small numbers are visited
-// as thoroughly as large ones. A prime step keeps it from meeting the same low bits again and again.
+// Calls test(x) for floats from low to high: a sweep over the bit patterns, so that small numbers
+// are visited as thoroughly as large ones. A prime step keeps it from meeting the same low bits
+// again and again.
 static void sweep(float low, float high, uint32_t step, const std::function<void(float)>& test) {
     auto order = [](float x) {   // floats in the order of integers
         int32_t bits = (int32_t)float_to_bits(x);
@@ -32,8 +33,10 @@ static void test_exp() {
         for (int i = -50; i <= 50; i++) test((float)((n + 0.5) * 0.6931471805599453 + i * 1e-6));
     check_error("exp_f, in ulp", worst, 1.0);
     check(exp_f(0) == 1, "exp_f(0) is %.9g", exp_f(0));
-    check(exp_f(-88) == 0 && exp_f(-1e30f) == 0 && exp_f(-INFINITY) == 0, "exp_f of very negative numbers is not 0");
-    check(exp_f(89) == exp_f(1e30f) && exp_f(INFINITY) == exp_f(89), "exp_f of large numbers is not one number");
+    check(exp_f(-88) == 0 && exp_f(-1e30f) == 0 && exp_f(-INFINITY) == 0,
+          "exp_f of very negative numbers is not 0");
+    check(exp_f(89) == exp_f(1e30f) && exp_f(INFINITY) == exp_f(89),
+          "exp_f of large numbers is not one number");
     check(fabs(log(exp_f(89)) - 88.37) < 1e-5, "exp_f(89) is %.9g, not e^88.37", exp_f(89));
     check(std::isnan(exp_f(NAN)), "exp_f(NaN) is not NaN");
     report("exp_f");
@@ -56,21 +59,25 @@ static double gelu_derivative_double(double x) {
 static void test_gelu() {
     double worst = 0, worst_derivative = 0;
     sweep(-9.5f, 30, 4001, [&](float x) {
-        // Roundings of u come out of e^-2u multiplied by 2|u|; they matter where it is not small beside 1.
+        // Roundings of u come out of e^-2u multiplied by 2|u|; they matter where it is not small
+        // beside 1.
         double amplified = x < 0 ? 2 * fabs(gelu_u(x)) : 0;
-        worst = std::max(worst, fabs(gelu(x) - gelu_double(x)) / (fabs(gelu_double(x)) * (1 + amplified) + 1e-37));
+        worst = std::max(worst, fabs(gelu(x) - gelu_double(x)) /
+                                    (fabs(gelu_double(x)) * (1 + amplified) + 1e-37));
         // 1 - s is off by half a rounding of 1, and multiplied by x 2u'.
         double factor = 2 * fabs(x) * 0.8 * (1 + 0.134145 * x * x) * (x > 6 ? 0 : 1);
-        worst_derivative = std::max(worst_derivative, fabs(gelu_derivative(x) - gelu_derivative_double(x)) /
-                                                          (4 + factor));
+        worst_derivative = std::max(
+            worst_derivative, fabs(gelu_derivative(x) - gelu_derivative_double(x)) / (4 + factor));
     });
     check_error("gelu, relative", worst, 4 * ROUND_FLOAT);
     check_error("gelu_derivative", worst_derivative, 2 * ROUND_FLOAT);
-    check(gelu(0) == 0 && gelu_derivative(0) == 0.5f, "gelu(0) = %g with slope %g", gelu(0), gelu_derivative(0));
+    check(gelu(0) == 0 && gelu_derivative(0) == 0.5f, "gelu(0) = %g with slope %g", gelu(0),
+          gelu_derivative(0));
     for (float x : {30.0f, 1e4f, 1e6f}) {   // e^-2u has left float's range, on either side
-        check(gelu(x) == x && gelu_derivative(x) == 1, "gelu(%g) = %g with slope %g", x, gelu(x), gelu_derivative(x));
-        check(fabs(gelu(-x)) < 1e-30 && fabs(gelu_derivative(-x)) < 1e-20, "gelu(%g) = %g with slope %g", -x,
-              gelu(-x), gelu_derivative(-x));
+        check(gelu(x) == x && gelu_derivative(x) == 1, "gelu(%g) = %g with slope %g", x, gelu(x),
+              gelu_derivative(x));
+        check(fabs(gelu(-x)) < 1e-30 && fabs(gelu_derivative(-x)) < 1e-20,
+              "gelu(%g) = %g with slope %g", -x, gelu(-x), gelu_derivative(-x));
     }
     check(std::isnan(gelu(NAN)) && std::isnan(gelu_derivative(NAN)), "gelu loses a NaN");
     report("gelu");
@@ -88,16 +95,17 @@ static void test_log_cos() {
     check_error("log_d, relative", worst_log, 1e-15);
     check_error("cos_d", worst_cos, 1e-12);
     check(log_d(1) == 0 && cos_d(0) == 1, "log_d(1) = %g, cos_d(0) = %g", log_d(1), cos_d(0));
-    check(log_d(0) == -INFINITY && log_d(INFINITY) == INFINITY, "log_d(0) = %g, log_d(inf) = %g", log_d(0),
-          log_d(INFINITY));
+    check(log_d(0) == -INFINITY && log_d(INFINITY) == INFINITY, "log_d(0) = %g, log_d(inf) = %g",
+          log_d(0), log_d(INFINITY));
     check(std::isnan(log_d(-1)) && std::isnan(log_d(NAN)), "log_d(-1) or log_d(NaN) is not NaN");
     report("log_d, cos_d");
 }
 
 static void test_random() {
     // SplitMix64's first outputs for the seed 1234567, as its published implementations give them.
-    const uint64_t known[5] = {6457827717110365317ull, 3203168211198807973ull, 9817491932198370423ull,
-                               4593380528125082431ull, 16408922859458223821ull};
+    const uint64_t known[5] = {6457827717110365317ull, 3203168211198807973ull,
+                               9817491932198370423ull, 4593380528125082431ull,
+                               16408922859458223821ull};
     Rng rng = {1234567};
     for (uint64_t want : known) check(random_u64(rng) == want, "random_u64 is not SplitMix64");
 
@@ -110,7 +118,8 @@ static void test_random() {
         highest = std::max(highest, x);
     }
     check_error("uniform, mean", fabs(sum / n - 0.5), 5 * 0.2887 / sqrt(n));   // 5 standard errors
-    check(lowest >= 0 && lowest < 1e-4 && highest < 1 && highest > 0.9999, "uniform: %g to %g", lowest, highest);
+    check(lowest >= 0 && lowest < 1e-4 && highest < 1 && highest > 0.9999, "uniform: %g to %g",
+          lowest, highest);
 
     double moments[5] = {};
     for (int i = 0; i < n; i++) {
@@ -122,13 +131,16 @@ static void test_random() {
     }
     const double want[5] = {1, 0, 1, 0, 3}, variance[5] = {1e-9, 1, 2, 15, 96};   // of x^k
     for (int k = 0; k < 5; k++)
-        check_error(text("normal, moment %d", k), fabs(moments[k] - want[k]), 5 * sqrt(variance[k] / n));
+        check_error(text("normal, moment %d", k), fabs(moments[k] - want[k]),
+                    5 * sqrt(variance[k] / n));
 
     std::vector<int> counts(7);
     for (int i = 0; i < 70000; i++) counts[random_below(rng, 7)]++;
-    for (int k = 0; k < 7; k++) check(abs(counts[k] - 10000) < 500, "random_below: %d is drawn %d times", k, counts[k]);
+    for (int k = 0; k < 7; k++)
+        check(abs(counts[k] - 10000) < 500, "random_below: %d is drawn %d times", k, counts[k]);
     bool inside = true;
-    for (int i = 0; i < 1000; i++) inside &= random_below(rng, 1) == 0 && random_below(rng, 1ull << 63) < 1ull << 63;
+    for (int i = 0; i < 1000; i++)
+        inside &= random_below(rng, 1) == 0 && random_below(rng, 1ull << 63) < 1ull << 63;
     check(inside, "random_below leaves its range");
     report("random numbers");
 }
@@ -138,7 +150,8 @@ static void test_generators() {
     std::vector<uint64_t> states;
     for (uint64_t seed : {0ull, 1ull, 2ull, 1337ull})
         for (RngPurpose purpose : {RNG_INIT, RNG_ORDER, RNG_SAMPLE})
-            for (uint64_t index = 0; index < 50; index++) states.push_back(make_rng(seed, purpose, index).state);
+            for (uint64_t index = 0; index < 50; index++)
+                states.push_back(make_rng(seed, purpose, index).state);
     std::sort(states.begin(), states.end());
     bool repeated = std::adjacent_find(states.begin(), states.end()) != states.end();
     check(!repeated, "make_rng gives two purposes the same numbers");
@@ -157,30 +170,34 @@ static float plain_dot(const Floats& a, const Floats& b, int n) {
 static void test_dot() {
     Floats a = random_floats(2, 1000, 1), b = random_floats(3, 1000, 1);
     for (int n : {0, 1, 31, 32, 33, 64, 100, 999})
-        check(dot(a.data(), b.data(), n) == plain_dot(a, b, n), "dot of %d numbers: not the promised order", n);
+        check(dot(a.data(), b.data(), n) == plain_dot(a, b, n),
+              "dot of %d numbers: not the promised order", n);
     report("dot");
 }
 
-// ---- matmul.h ------------------------------------------------------------------------------------------------
+// ---- matmul.h -----------------------------------------------------------------------------------
 
 // The promise of matmul.h. The first c is kept in `c`.
 static Floats plain_matmul(Floats c, Matrix a, Matrix b, int M, int N, int K) {
     for (int m = 0; m < M; m++)
         for (int n = 0; n < N; n++)
             for (int k = 0; k < K; k++)
-                c[m * N + n] = fmaf(a.p[m * a.row + k * a.col], b.p[k * b.row + n * b.col], c[m * N + n]);
+                c[m * N + n] =
+                    fmaf(a.p[m * a.row + k * a.col], b.p[k * b.row + n * b.col], c[m * N + n]);
     return c;
 }
 
 static void test_matmul_sizes(int M, int N, int K) {
     // Vectors of exactly the size needed: a read outside them is what the address sanitizer finds.
-    Floats a = random_floats(4, M * K, 1), b = random_floats(5, K * N, 1), start = random_floats(6, M * N, 1);
+    Floats a = random_floats(4, M * K, 1), b = random_floats(5, K * N, 1),
+           start = random_floats(6, M * N, 1);
     for (int form = 0; form < 4; form++) {   // a and b as they are, or transposed
         Matrix am = form & 1 ? Matrix{a.data(), 1, M} : Matrix{a.data(), K, 1};
         Matrix bm = form & 2 ? Matrix{b.data(), 1, K} : Matrix{b.data(), N, 1};
         Floats c = start;
         matmul(c.data(), am, bm, M, N, K);
-        check_same(text("matmul %d x %d x %d, form %d", M, N, K, form), c, plain_matmul(start, am, bm, M, N, K));
+        check_same(text("matmul %d x %d x %d, form %d", M, N, K, form), c,
+                   plain_matmul(start, am, bm, M, N, K));
     }
     Floats out(M * N, NAN), bias = random_floats(7, N, 1), with_bias;
     for (int m = 0; m < M; m++) with_bias.insert(with_bias.end(), bias.begin(), bias.end());
@@ -197,7 +214,8 @@ static void test_matmul() {
         for (int N : {1, 3, 16, 31, 33, 70})
             for (int K : {1, 2, 7, 64}) test_matmul_sizes(M, N, K);
     // Past the blocks of 256 columns and of 256 steps, and past the rows that one thread takes.
-    for (auto s : std::vector<std::vector<int>>{{3, 257, 300}, {65, 40, 513}, {130, 260, 31}, {67, 1, 257}, {1, 600, 70}})
+    for (auto s : std::vector<std::vector<int>>{
+             {3, 257, 300}, {65, 40, 513}, {130, 260, 31}, {67, 1, 257}, {1, 600, 70}})
         test_matmul_sizes(s[0], s[1], s[2]);
     report("matmul.h");
 }
