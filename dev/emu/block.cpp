@@ -1,0 +1,501 @@
+// block.cpp - blocks and their threads: fibers, who runs next, barriers, and handing blocks to host threads.
+//
+// A GPU runs a block's threads at the same time; here they take turns. A turn ends where a thread has to wait
+// for others: at __syncthreads, in a shuffle, at its end. So a program that forgets to wait gets another order
+// than it hoped for, and EMU_SEED chooses other orders still. A GPU promises no order either.
+#include <sys/mman.h>
+#include <unistd.h>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#include "emu.h"
+
+__thread uint3 threadIdx;
+__thread uint3 blockIdx;
+__thread dim3 blockDim;
+__thread dim3 gridDim;
+
+namespace emu {
+
+__thread Worker worker;
+__thread char arena[ARENA_BYTES] __attribute__((aligned(128)));
+
+// ---- switching fibers -----------------------------------------------------------------------------------
+// emu_switch(save, sp) keeps what a function must preserve (the callee-saved registers) on the stack it leaves,
+// stores that stack's pointer in *save, moves to the other stack and restores. No system call: about 60 ns,
+// most of it cache misses.
+extern "C" void emu_switch(void** save, void* sp);
+extern "C" void emu_fiber_entry();
+#if defined(__x86_64__)
+asm(R"(
+    .text
+    .type emu_switch, @function
+    .globl emu_switch
+emu_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+    .size emu_switch, . - emu_switch
+)");
+const int RETURN_WORD = 6, FRAME_WORDS = 8;
+#elif defined(__aarch64__)
+asm(R"(
+    .text
+    .type emu_switch, %function
+    .globl emu_switch
+emu_switch:
+    sub sp, sp, #160
+    stp x19, x20, [sp, #0]
+    stp x21, x22, [sp, #16]
+    stp x23, x24, [sp, #32]
+    stp x25, x26, [sp, #48]
+    stp x27, x28, [sp, #64]
+    stp x29, x30, [sp, #80]
+    stp d8, d9, [sp, #96]
+    stp d10, d11, [sp, #112]
+    stp d12, d13, [sp, #128]
+    stp d14, d15, [sp, #144]
+    mov x9, sp
+    str x9, [x0]
+    mov sp, x1
+    ldp x19, x20, [sp, #0]
+    ldp x21, x22, [sp, #16]
+    ldp x23, x24, [sp, #32]
+    ldp x25, x26, [sp, #48]
+    ldp x27, x28, [sp, #64]
+    ldp x29, x30, [sp, #80]
+    ldp d8, d9, [sp, #96]
+    ldp d10, d11, [sp, #112]
+    ldp d12, d13, [sp, #128]
+    ldp d14, d15, [sp, #144]
+    add sp, sp, #160
+    ret
+    .size emu_switch, . - emu_switch
+)");
+const int RETURN_WORD = 11, FRAME_WORDS = 20;
+#else
+#error "the emulator switches stacks by hand, and knows how on x86-64 and 64-bit Arm"
+#endif
+
+// A stack that looks as if emu_fiber_entry had just been about to start. Stacks lie a power of two apart, so
+// their tops would fall into the same few cache sets: each begins a little lower than the one before.
+static void prepare(Fiber* fiber) {
+    size_t number = (fiber->stack - worker.stacks) / STACK_BYTES;
+    char* top = fiber->stack + STACK_BYTES - 64 - number * 192 % 8192;
+    void** frame = (void**)top - FRAME_WORDS;
+    memset(frame, 0, sizeof(void*) * FRAME_WORDS);
+    frame[RETURN_WORD] = (void*)emu_fiber_entry;
+    fiber->sp = frame;
+}
+
+// Fibers for up to `count` threads; they stay for later launches. Each stack ends in a page that faults.
+static void need_fibers(int count) {
+    if (count <= worker.number_of_fibers) return;
+    if (worker.stacks) munmap(worker.stacks, worker.stacks_end - worker.stacks);
+    size_t bytes = STACK_BYTES * count;
+    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) {
+        fprintf(stderr, "emu: no address space for %d threads of %zu bytes of stack\n", count, STACK_BYTES);
+        _exit(1);
+    }
+    worker.stacks = (char*)p;
+    worker.stacks_end = worker.stacks + bytes;
+    worker.fibers = (Fiber*)realloc(worker.fibers, sizeof(Fiber) * count);
+    worker.free_fibers = (Fiber**)realloc(worker.free_fibers, sizeof(Fiber*) * count);
+    for (int i = 0; i < count; i++) {
+        worker.fibers[i].stack = worker.stacks + i * STACK_BYTES;
+        worker.free_fibers[count - 1 - i] = &worker.fibers[i];
+        mprotect(worker.fibers[i].stack, 4096, PROT_NONE);
+    }
+    worker.number_of_fibers = worker.free_count = count;
+}
+
+// ---- who runs next --------------------------------------------------------------------------------------
+uint64_t random_next(uint64_t& state) {        // splitmix64
+    uint64_t z = state += 0x9e3779b97f4a7c15;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return z ^ z >> 31;
+}
+
+void make_ready(Block& block, int number) {
+    block.thread[number].state = READY;
+    int place = block.ready_first + block.ready_count++;
+    block.ready[place < block.threads ? place : place - block.threads] = number;
+}
+
+static int take_ready(Block& block) {
+    if (seed) {      // any of those that can run, instead of the one that has waited longest
+        int pick = block.ready_first + random_next(worker.random) % block.ready_count;
+        if (pick >= block.threads) pick -= block.threads;
+        int number = block.ready[pick];
+        block.ready[pick] = block.ready[block.ready_first];
+        block.ready[block.ready_first] = number;
+    }
+    int number = block.ready[block.ready_first];
+    if (++block.ready_first == block.threads) block.ready_first = 0;
+    block.ready_count--;
+    return number;
+}
+
+// The next thread to run, or null when every thread has exited or waits for the whole grid.
+static Thread* next_thread(Block& block) {
+    while (block.ready_count == 0) {
+        if (release_activemask(block)) continue;
+        for (int i = 0; i < block.threads; i++)
+            if (block.thread[i].state == AT_BARRIER || block.thread[i].state == AT_WARP_OP) stalled(block);
+        return nullptr;
+    }
+    return &block.thread[take_ready(block)];
+}
+
+static void become(Thread* thread) {
+    worker.thread = thread;
+    if (thread) threadIdx = thread->index;
+}
+
+static void switch_from(Fiber* fiber, Thread* next) {
+    if (!next) {
+        become(nullptr);
+        emu_switch(&fiber->sp, worker.main.sp);
+        return;
+    }
+    if (!next->fiber) {
+        next->fiber = worker.free_fibers[--worker.free_count];
+        prepare(next->fiber);
+    }
+    become(next);
+    emu_switch(&fiber->sp, next->fiber->sp);
+}
+
+void wait_here(ThreadState state, Pc pc) {
+    Block& block = *worker.block;
+    Thread* thread = worker.thread;
+    if (checking) race_flush();
+    thread->pc = pc;
+    if (state != READY) thread->state = state;
+    Thread* next = next_thread(block);
+    if (next != thread) switch_from(thread->fiber, next);
+}
+
+// Loops that wait for another thread's store must let it run. When threads do nothing but wait like this,
+// those in __activemask cannot hope for more company either.
+void yield() {
+    if (!worker.thread) return;
+    Block& block = *worker.block;
+    if (worker.launch->abandoned) abandon((cudaError_t)worker.launch->abandoned.load());
+    if (++block.spins > 2 * block.threads) {
+        block.spins = 0;
+        release_activemask(block);
+    }
+    if (block.ready_count == 0) return;
+    make_ready(block, worker.thread->number);
+    wait_here(READY, nullptr);
+}
+
+static void finish_barrier(Block& block);
+
+// A fiber runs one thread after another: a kernel that never waits needs one stack for all of its threads.
+extern "C" void emu_fiber_entry() {
+    for (;;) {
+        Thread* thread = worker.thread;
+        Block& block = *worker.block;
+        worker.launch->kernel.call(worker.launch->arguments);
+        if (checking) race_flush();
+        thread->state = EXITED;
+        block.alive--;
+        block.spins = 0;
+        warp_lane_exited(block, *thread);
+        if (block.waiting && block.waiting == block.alive) finish_barrier(block);
+        Fiber* fiber = thread->fiber;
+        Thread* next = next_thread(block);
+        if (next && !next->fiber) {
+            next->fiber = fiber;
+            become(next);
+            continue;
+        }
+        worker.free_fibers[worker.free_count++] = fiber;
+        switch_from(fiber, next);      // and never back: prepare() will start this stack afresh
+    }
+}
+
+// ---- the barrier ----------------------------------------------------------------------------------------
+// It opens when all threads that have not exited have come. CUDA demands that they come to the same one.
+static void finish_barrier(Block& block) {
+    block.barrier_result = block.barrier_counts[0];
+    bool all = block.barrier_counts[0] == block.barrier_counts[1];
+    if (all) block.barrier_result |= 1 << 30;
+    block.barrier_counts[0] = block.barrier_counts[1] = 0;
+    block.waiting = 0;
+    block.spins = 0;
+    block.barriers = ++worker.epoch;
+    if (counting) {
+        stats_barrier();
+        for (int w = 0; w * WARP < block.threads; w++) stats_flush(w);
+    }
+    for (int i = 0; i < block.threads; i++)
+        if (block.thread[i].state == AT_BARRIER) make_ready(block, i);
+}
+
+static int barrier(int predicate, Pc pc) {
+    Thread* thread = worker.thread;
+    if (!thread) {
+        fprintf(stderr, "emu: __syncthreads() was called by host code\n");
+        _exit(1);
+    }
+    Block& block = *worker.block;
+    if (checking && block.waiting && block.barrier_pc != pc && !same_line(block.barrier_pc, pc)) {
+        char first[600], second[600];
+        where(block.barrier_pc, first, sizeof first);
+        where(pc, second, sizeof second);
+        report_begin("divergent barrier: threads of one block wait at different __syncthreads()");
+        report_line("this thread     %s", second);
+        report_line("another thread  %s", first);
+        report_end();
+    }
+    block.barrier_pc = pc;
+    block.waiting++;
+    block.barrier_counts[0] += predicate != 0;
+    block.barrier_counts[1]++;
+    thread->state = AT_BARRIER;
+    thread->pc = pc;
+    if (block.waiting == block.alive) {
+        if (checking) race_flush();
+        finish_barrier(block);
+    }
+    wait_here(thread->state, pc);
+    return block.barrier_result;
+}
+
+// Nobody can run, but not everybody is done.
+[[noreturn]] void stalled(Block& block) {
+    Thread *at_barrier = nullptr, *at_warp = nullptr;
+    for (int i = block.threads - 1; i >= 0; i--) {
+        if (block.thread[i].state == AT_BARRIER) at_barrier = &block.thread[i];
+        if (block.thread[i].state == AT_WARP_OP) at_warp = &block.thread[i];
+    }
+    Thread* thread = at_warp ? at_warp : at_barrier;
+    worker.thread = thread;
+    threadIdx = thread->index;
+    char text[600], name[64];
+    where(thread->pc, text, sizeof text);
+    if (!at_warp) {
+        report_begin("divergent barrier: some threads wait at __syncthreads(), others for the grid");
+        report_line("this thread     %s", text);
+        report_end();
+    }
+    Thread* missing = nullptr;
+    int base = thread->number / WARP * WARP;
+    for (int l = 0; l < WARP && !missing && base + l < block.threads; l++) {
+        Thread& other = block.thread[base + l];
+        bool same = other.state == AT_WARP_OP && other.op == thread->op && other.mask == thread->mask;
+        if ((thread->mask >> l & 1) && !same) missing = &other;
+    }
+    bool moves = thread->op >= SHFL_IDX && thread->op <= SHFL_XOR;
+    report_begin("a %s waits for lanes that are inactive: its mask is %08x",
+                 moves ? "shuffle" : thread->op == SYNCWARP ? "__syncwarp()" : "warp operation", thread->mask);
+    report_line("this thread     %s", text);
+    if (missing) {
+        thread_name(missing->number, name, sizeof name);
+        where(missing->pc, text, sizeof text);
+        report_line("lane %d, %s, waits elsewhere: %s", missing->number % WARP, name, text);
+    }
+    report_end();
+}
+
+int grid_barrier(Pc pc) {
+    if (!worker.launch->config.cooperative) {
+        report_begin("grid.sync() in a kernel that was not launched by cudaLaunchCooperativeKernel");
+        char text[600];
+        where(pc, text, sizeof text);
+        report_line("this thread     %s", text);
+        report_end();
+    }
+    wait_here(AT_GRID_SYNC, pc);
+    return 0;
+}
+
+void abandon(cudaError_t error) {
+    worker.launch->abandoned = error;
+    void* nowhere;
+    become(nullptr);
+    emu_switch(&nowhere, worker.main.sp);
+    abort();      // nobody comes back
+}
+
+// ---- blocks ---------------------------------------------------------------------------------------------
+static void begin_block(Block& block, int number) {
+    const Config& c = worker.launch->config;
+    block.index = {number % c.grid.x, number / c.grid.x % c.grid.y, number / c.grid.x / c.grid.y};
+    block.threads = block.alive = worker.launch->threads;
+    block.waiting = block.ready_first = block.ready_count = block.spins = 0;
+    block.barrier_counts[0] = block.barrier_counts[1] = 0;
+    for (int i = 0; i < block.threads; i++) {
+        Thread& t = block.thread[i];
+        t.index = {i % c.block.x, i / c.block.x % c.block.y, i / c.block.x / c.block.y};
+        t.number = i;
+        t.fiber = nullptr;
+        t.pc = nullptr;
+        make_ready(block, i);
+    }
+    block.barriers = block.first_epoch = ++worker.epoch;
+    if (checking) race_block_begins(block);
+}
+
+// Runs a block until its threads have exited or all wait for the grid.
+static void continue_block(Block& block) {
+    worker.block = &block;
+    blockIdx = block.index;
+    block.barriers = ++worker.epoch;
+    Thread* next = next_thread(block);
+    if (next) switch_from(&worker.main, next);
+    worker.thread = nullptr;
+    if (counting)
+        for (int w = 0; w * WARP < block.threads; w++) stats_flush(w);
+}
+
+static void need_block(Block& block) {
+    if (!block.thread) block.thread = (Thread*)malloc(sizeof(Thread) * MAX_THREADS);
+    if (!block.ready) block.ready = (int*)malloc(sizeof(int) * MAX_THREADS);
+}
+
+static void enter(Launch& launch) {
+    worker.launch = &launch;
+    worker.random = seed * 0x9e3779b97f4a7c15 + launch.id;
+    worker.slots = 0;
+    worker.arena_used = (launch.config.shared + 127) / 128 * 128 + 128;
+    blockDim = launch.config.block;
+    gridDim = launch.config.grid;
+}
+
+static void leave() {
+    // A launch that was abandoned left threads in the middle: take their stacks back.
+    for (int i = 0; i < worker.number_of_fibers; i++)
+        worker.free_fibers[worker.number_of_fibers - 1 - i] = &worker.fibers[i];
+    worker.free_count = worker.number_of_fibers;
+    worker.launch = nullptr;
+    worker.block = nullptr;
+}
+
+static void run_blocks(Launch& launch) {
+    static __thread Block block;
+    enter(launch);
+    need_fibers(launch.threads);
+    need_block(block);
+    for (int i; !launch.abandoned && (i = launch.next++) < launch.blocks;) {
+        int number = launch.order ? launch.order[i] : i;
+        begin_block(block, number);
+        worker.random = (seed + launch.id) * 0x9e3779b97f4a7c15 + number;
+        continue_block(block);
+    }
+    leave();
+}
+
+// A cooperative grid may wait for all of its blocks, so all of them must be under way at once. They share one
+// worker; shared memory is copied out of the arena while another block has its turn.
+static void run_cooperative(Launch& launch) {
+    enter(launch);
+    need_fibers(launch.threads * launch.blocks);
+    Block* blocks = (Block*)calloc(launch.blocks, sizeof(Block));
+    for (int i = 0; i < launch.blocks; i++) {
+        need_block(blocks[i]);
+        begin_block(blocks[i], i);
+        blocks[i].saved_arena = (char*)calloc(1, ARENA_BYTES);
+    }
+    for (int alive = 1; alive && !launch.abandoned;) {
+        alive = 0;
+        for (int i = 0; i < launch.blocks && !launch.abandoned; i++) {
+            if (!blocks[i].alive) continue;
+            memcpy(arena, blocks[i].saved_arena, ARENA_BYTES);
+            for (int t = 0; t < launch.threads; t++)
+                if (blocks[i].thread[t].state == AT_GRID_SYNC) make_ready(blocks[i], t);
+            continue_block(blocks[i]);
+            memcpy(blocks[i].saved_arena, arena, ARENA_BYTES);
+            alive += blocks[i].alive;
+        }
+    }
+    for (int i = 0; i < launch.blocks; i++) {
+        free(blocks[i].thread);
+        free(blocks[i].ready);
+        free(blocks[i].saved_arena);
+    }
+    free(blocks);
+    leave();
+}
+
+void run_launch(Launch& launch) {
+    if (launch.config.cooperative) {
+        run_cooperative(launch);
+        return;
+    }
+#ifdef _OPENMP
+    int workers = omp_get_max_threads();
+    if (workers > launch.blocks) workers = launch.blocks;
+    if (workers > 1 && !omp_in_parallel()) {
+#pragma omp parallel num_threads(workers)
+        run_blocks(launch);
+        return;
+    }
+#endif
+    run_blocks(launch);
+}
+
+// ---- shared memory --------------------------------------------------------------------------------------
+// The arena holds the dynamic part, then each static variable as it is first met, with a gap of 128 bytes or
+// more behind each: a subscript that runs off the end lands in the gap, not in the next variable.
+void* dynamic_shared() { return arena; }
+
+void* shared(Slot& slot, size_t bytes) {
+    static std::atomic<int> slots{0};
+    int id = __atomic_load_n(&slot.id, __ATOMIC_ACQUIRE);
+    if (id == 0) {
+        int fresh = ++slots, none = 0;
+        id = __atomic_compare_exchange_n(&slot.id, &none, fresh, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)
+                 ? fresh : none;
+    }
+    if (id >= 256) {
+        fprintf(stderr, "emu: more than 255 __shared__ variables in one program\n");
+        _exit(1);
+    }
+    if (worker.slot_launch[id] == worker.launch->id) return arena + worker.slot_offset[id];
+    size_t used = 0;
+    for (int i = 0; i < worker.slots; i++) used += worker.slot_bytes[worker.slot_order[i]];
+    if (used + bytes > SHARED_DEFAULT || used + bytes + worker.launch->config.shared > SHARED_OPTIN) {
+        report_begin("too much shared memory: %zu bytes of __shared__ variables up to '%s', and %zu dynamic",
+                     used + bytes, slot.name, worker.launch->config.shared);
+        report_line("a block may have %zu bytes of static shared memory, %zu in all", SHARED_DEFAULT, SHARED_OPTIN);
+        report_end();
+    }
+    worker.launch->static_shared = used + bytes;
+    worker.slot_launch[id] = worker.launch->id;
+    worker.slot_offset[id] = (uint32_t)worker.arena_used;
+    worker.slot_bytes[id] = (uint32_t)bytes;
+    worker.slot_name[id] = slot.name;
+    worker.slot_order[worker.slots++] = id;
+    worker.arena_used += (bytes + 127) / 128 * 128 + 128;
+    return arena + worker.slot_offset[id];
+}
+
+}  // namespace emu
+
+void __syncthreads() { emu::barrier(0, EMU_CALLER); }
+int __syncthreads_count(int p) { return emu::barrier(p, EMU_CALLER) & ~(1 << 30); }
+int __syncthreads_and(int p) { return emu::barrier(p, EMU_CALLER) >> 30 & 1; }
+int __syncthreads_or(int p) { return (emu::barrier(p, EMU_CALLER) & ~(1 << 30)) != 0; }
+void __trap() { emu::abandon(cudaErrorLaunchFailure); }
+void __brkpt() { emu::abandon(cudaErrorLaunchFailure); }

@@ -1,0 +1,183 @@
+// emu.h - the emulator's own structures, shared by its .cpp files.
+//
+// A grid is a list of blocks. Blocks are handed out to the host's threads; a host thread that runs blocks is
+// a Worker, and has everything that one block needs at a time: fibers for the block's threads, the arena of
+// its shared memory, the notes of the race detector. A block never leaves its worker, so all of this is
+// thread_local and needs no lock.
+#pragma once
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include "cuda_runtime.h"
+
+namespace emu {
+
+typedef const void* Pc;      // an address in the program, from which addr2line finds the .cu line
+
+const int MAX_THREADS = 1024, WARP = 32;
+const size_t STACK_BYTES = 256 << 10;          // of a thread: its registers, local variables and calls
+const size_t SHARED_DEFAULT = 48 << 10;        // shared memory of a block without asking
+const size_t SHARED_OPTIN = 227 << 10;         // ... and with cudaFuncSetAttribute
+const size_t ARENA_BYTES = 512 << 10;          // room for both and the gaps between variables
+const int SM_COUNT = 8, THREADS_PER_SM = 2048, BLOCKS_PER_SM = 32;
+
+// ---- threads, warps, blocks (block.cpp, warp.cpp) --------------------------------------------------------
+struct Fiber {
+    void* sp;                // where its registers lie while it does not run
+    char* stack;             // STACK_BYTES
+};
+
+enum ThreadState { READY, AT_BARRIER, AT_WARP_OP, AT_GRID_SYNC, EXITED };
+
+struct Thread {
+    uint3 index;
+    int number;              // in the block; its warp is number / 32 and its lane number % 32
+    ThreadState state;
+    Fiber* fiber;            // null before it starts
+    Pc pc;                   // of the call that it waits in
+    // what it waits for in AT_WARP_OP, and what it gets
+    WarpOp op;
+    unsigned mask;
+    int argument, width;
+    uint64_t value, result;
+    uint32_t clock[WARP];    // vector clock over the lanes of its warp, moved on by __syncwarp (races.cpp)
+};
+
+enum BarrierKind { SYNC, COUNT, AND_, OR_ };
+
+struct Block {
+    uint3 index;
+    int threads, alive, waiting;         // waiting: at the barrier
+    Thread* thread;                      // [threads]
+    int* ready;                          // a ring of the numbers of threads that can run
+    int ready_first, ready_count;
+    int spins;                           // yields since the last real progress
+    int barrier_counts[2];               // threads with a true predicate, and all, at this barrier
+    int barrier_result;
+    Pc barrier_pc;
+    uint32_t barriers;                   // how many so far in this worker: the epoch of the race detector
+    uint32_t first_epoch;                // its value when the block began
+    char* saved_arena;                   // cooperative launches: shared memory while another block runs
+};
+
+struct Launch {
+    Kernel kernel;
+    Config config;
+    int blocks, threads;                 // of the grid, and of a block
+    void* arguments;                     // the launch's copy of kernel.body
+    uint32_t id, op;                     // op: its place in the order of streams (streams.cpp)
+    uint32_t ordered_before;             // every op up to this one is known to come before this launch
+    std::atomic<int> next;               // the next block to hand out
+    std::atomic<int> abandoned;          // cudaError of a kernel that stopped itself (assert, __trap)
+    const int* order;                    // of the blocks, or null for 0, 1, 2, ...
+    std::atomic<size_t> static_shared;   // bytes of its static __shared__ variables, seen so far
+    struct Stats* stats;
+};
+
+struct Races;
+struct WarpTrace;
+struct Worker {
+    Launch* launch;
+    Block* block;
+    Thread* thread;                      // the one that runs, or null: host code
+    char *stacks, *stacks_end;
+    Fiber main;                          // the worker's own stack, where blocks are begun and ended
+    Fiber* fibers;                       // [number_of_fibers]
+    Fiber** free_fibers;
+    int number_of_fibers, free_count;
+    uint64_t random;
+    size_t arena_used;                   // of this launch: dynamic part, then static variables with gaps
+    uint32_t slot_launch[256];           // slot i has its place if slot_launch[i] == launch->id
+    uint32_t slot_offset[256];
+    uint32_t slot_bytes[256];
+    const char* slot_name[256];
+    int slot_order[256], slots;          // the places of this launch, in order
+    uint32_t epoch;                      // see Block::barriers; never goes back
+    Races* races;
+    WarpTrace* traces;
+};
+extern __thread Worker worker;
+extern __thread char arena[ARENA_BYTES] __attribute__((aligned(128)));
+
+void run_launch(Launch& launch);
+void wait_here(ThreadState state, Pc pc);      // gives the worker to another thread until this one is READY
+void make_ready(Block& block, int number);
+void warp_lane_exited(Block& block, Thread& thread);
+bool release_activemask(Block& block);
+[[noreturn]] void abandon(cudaError_t error);  // stops the launch from inside a kernel
+[[noreturn]] void stalled(Block& block);
+int grid_barrier(Pc pc);
+uint64_t random_next(uint64_t& state);
+
+// ---- memory (memory.cpp) ---------------------------------------------------------------------------------
+enum Space { HOST, DEVICE_MEMORY, MANAGED_MEMORY, PINNED, SYMBOL, READ_ONLY };
+struct Range {
+    char* start;
+    size_t bytes;
+    Space space;
+    SymbolKind symbol;
+    const char* name;
+    bool freed, address_taken;
+};
+// State of a 4-byte word of device or managed memory: 0 never written, INVALID outside every allocation, else
+// the operation (launch, copy, fill) that wrote it last. TAIL marks a word that an allocation ends inside.
+const uint32_t INVALID = 0xffffffff, TAIL = 0x80000000;
+const size_t HEAP_BYTES = (size_t)64 << 30;    // reserved addresses, most of them never used
+extern char *heap, *managed;                   // HEAP_BYTES each
+extern uint32_t *heap_writer, *heap_reader;    // state of each word of heap, then of managed
+const Range* find_range(const void* p);        // the allocation, symbol or read-only part that holds p, or null
+const Range* nearest_range(const void* p);     // the live or freed allocation next to p, for messages
+void protect_heap(bool open);
+inline uint32_t* word_state(uint32_t* table, uintptr_t p) {
+    size_t offset = p - (uintptr_t)heap;       // managed follows heap
+    return table + offset / 4;
+}
+inline bool in_heap(uintptr_t p) { return p - (uintptr_t)heap < HEAP_BYTES; }
+inline bool in_managed(uintptr_t p) { return p - (uintptr_t)managed < HEAP_BYTES; }
+
+// ---- streams (streams.cpp) -------------------------------------------------------------------------------
+extern bool several_streams;
+extern bool op_ordered(uint32_t earlier, uint32_t op);
+uint32_t begin_op(cudaStream_t stream, const char* what, Pc pc);   // a number for a piece of work on a stream
+uint32_t ordered_before(uint32_t op);
+void op_waited(cudaStream_t stream);                               // the host has waited for the stream
+bool host_has_waited(uint32_t op);
+void describe_op(uint32_t op, char* text, size_t bytes);
+cudaError_t valid_stream(cudaStream_t stream);
+
+// ---- errors and reports (runtime.cpp, report.cpp) --------------------------------------------------------
+cudaError_t set_error(cudaError_t error);
+void set_sticky(cudaError_t error);
+extern bool checking, counting;                // EMU_CHECK (and built with checks), EMU_STATS
+extern uint64_t seed;                          // EMU_SEED, 0 for none
+int opted_in(const void* function);            // bytes of dynamic shared memory allowed to a kernel
+
+// A fault's message: report_begin prints the first line, then where; report_line adds lines; report_end exits.
+void report_begin(const char* format, ...) __attribute__((format(printf, 1, 2)));
+void report_line(const char* format, ...) __attribute__((format(printf, 1, 2)));
+[[noreturn]] void report_end();
+void where(Pc pc, char* text, size_t bytes);   // "file.cu:12 in function", as seen from the program's source
+bool same_line(Pc a, Pc b);
+void thread_name(int number, char* text, size_t bytes);            // "thread (5,0,0)"
+void describe_address(const void* p, char* text, size_t bytes);    // "byte 40 of d_x, 400 bytes of ..."
+
+// ---- checks (check.cpp, races.cpp) -----------------------------------------------------------------------
+enum Access { READ, WRITE, ATOMIC };
+void check_access(const void* p, size_t bytes, Access access, Pc pc);
+void check_range(const void* p, size_t bytes, Access access, Pc pc);
+void race_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared);
+void race_flush();                             // compare a doubtful store's value, before others run
+void race_block_begins(Block& block);
+void race_syncwarp(Block& block, int warp, unsigned mask);
+void copy_state(void* dst, const void* src, size_t bytes, uint32_t op, Pc pc);
+void mark_written(void* p, size_t bytes, uint32_t op, Pc pc);
+void mark_read(const void* p, size_t bytes, uint32_t op, Pc pc);
+
+// ---- counters (stats.cpp) --------------------------------------------------------------------------------
+void stats_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared);
+void stats_flush(int warp);                    // a warp's requests since the last barrier are complete
+void stats_barrier();
+void stats_begin(Launch& launch);
+
+#define EMU_CALLER __builtin_return_address(0)
+}  // namespace emu

@@ -1,0 +1,402 @@
+// cuda_runtime.h - the emulator's own: what a .cu file sees of CUDA, for an ordinary C++ compiler.
+//
+// Two halves. The first is the language: qualifiers, threadIdx and its family, and what emucc's rewriting
+// of launches and of __shared__ needs. The second is the runtime's API, with CUDA's names and numbers.
+// Device functions (shuffles, atomics, intrinsics) are in device_functions.h.
+#pragma once
+#include <assert.h>
+#include <limits.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <cmath>
+#include <new>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include "vector_types.h"
+
+// ---- the language ---------------------------------------------------------------------------------------
+#define __global__
+#define __device__
+#define __host__
+#define __constant__      // emucc registers the variables that are marked so (emu::Symbol below)
+#define __managed__
+#define __grid_constant__
+#define __launch_bounds__(...)
+#define __forceinline__ inline __attribute__((always_inline))
+#define __inline_hint__
+#define __noinline__ __attribute__((noinline))
+#define __align__(n) __attribute__((aligned(n)))
+#define __builtin_align__(n) __attribute__((aligned(n)))
+#define CUDART_CB
+#define CUDARTAPI
+#define CUDART_VERSION 12040
+#define CUDA_VERSION 12040
+#define CUDART_INF_F __builtin_inff()
+#define CUDART_INF __builtin_inf()
+#define CUDART_NAN_F __builtin_nanf("")
+#define CUDART_NAN __builtin_nan("")
+#define CUDART_PI_F 3.141592654f
+#define CUDART_PI 3.1415926535897931
+
+// A thread of a block is a fiber, and a block stays on one thread of the operating system: these can be
+// thread_local variables (not macros), set at every switch. A debugger sees them as it sees any variable,
+// and a program may have variables of the same names.
+extern __thread uint3 threadIdx;
+extern __thread uint3 blockIdx;
+extern __thread dim3 blockDim;
+extern __thread dim3 gridDim;
+static const int warpSize = 32;
+
+typedef struct emu_stream* cudaStream_t;
+typedef struct emu_event* cudaEvent_t;
+
+namespace emu {
+
+// One static __shared__ variable. emucc turns `__shared__ float tile[32][33];` into a Slot and a reference
+// to the place which this block's memory has for it.
+struct Slot {
+    const char* name;
+    int id = 0;
+    constexpr Slot(const char* name) : name(name) {}
+};
+void* shared(Slot& slot, size_t bytes);
+void* dynamic_shared();      // extern __shared__
+
+// A __device__, __constant__ or __managed__ variable, known to the checks and to cudaMemcpyToSymbol.
+enum SymbolKind { DEVICE, CONSTANT, MANAGED };
+struct Symbol { Symbol(const char* name, const void* address, size_t bytes, SymbolKind kind); };
+
+// A launch. body calls the kernel with copies of the arguments, once for each thread of the grid.
+struct Config {
+    dim3 grid, block;
+    size_t shared;
+    cudaStream_t stream;
+    bool cooperative;
+};
+inline Config config(dim3 grid, dim3 block, size_t shared = 0, cudaStream_t stream = 0) {
+    return {grid, block, shared, stream, false};
+}
+struct Kernel {
+    const char* name;        // as written at the launch: "matmul<float, 16>"
+    const char* file;
+    int line;
+    const void* address;     // of the function, or null for a template
+    void (*call)(void*);
+    void* body;
+    size_t body_bytes;
+};
+void launch_kernel(const Kernel& kernel, const Config& config);
+
+template <class Body>
+inline void launch(const char* name, const char* file, int line, const void* address, Config config,
+                   Body body) {
+    launch_kernel({name, file, line, address, [](void* p) { (*(Body*)p)(); }, &body, sizeof body}, config);
+}
+template <class... P> inline const void* address_of(void (*f)(P...)) { return (const void*)f; }
+
+}  // namespace emu
+
+// ---- errors ---------------------------------------------------------------------------------------------
+#define EMU_CUDA_ERRORS(X)                                                                              \
+    X(cudaSuccess, 0, "no error")                                                                      \
+    X(cudaErrorInvalidValue, 1, "invalid argument")                                                    \
+    X(cudaErrorMemoryAllocation, 2, "out of memory")                                                   \
+    X(cudaErrorInitializationError, 3, "initialization error")                                         \
+    X(cudaErrorInvalidConfiguration, 9, "invalid configuration argument")                              \
+    X(cudaErrorInvalidPitchValue, 12, "invalid pitch argument")                                        \
+    X(cudaErrorInvalidSymbol, 13, "invalid device symbol")                                             \
+    X(cudaErrorInvalidDevicePointer, 17, "invalid device pointer")                                     \
+    X(cudaErrorInvalidMemcpyDirection, 21, "invalid copy direction for memcpy")                        \
+    X(cudaErrorInvalidDeviceFunction, 98, "invalid device function")                                   \
+    X(cudaErrorNoDevice, 100, "no CUDA-capable device is detected")                                    \
+    X(cudaErrorInvalidDevice, 101, "invalid device ordinal")                                           \
+    X(cudaErrorInvalidResourceHandle, 400, "invalid resource handle")                                  \
+    X(cudaErrorNotReady, 600, "device not ready")                                                      \
+    X(cudaErrorIllegalAddress, 700, "an illegal memory access was encountered")                        \
+    X(cudaErrorLaunchOutOfResources, 701, "too many resources requested for launch")                   \
+    X(cudaErrorPeerAccessAlreadyEnabled, 704, "peer access is already enabled")                        \
+    X(cudaErrorPeerAccessNotEnabled, 705, "peer access has not been enabled")                          \
+    X(cudaErrorAssert, 710, "device-side assert triggered")                                            \
+    X(cudaErrorHostMemoryAlreadyRegistered, 712, "part or all of the requested memory range is already mapped") \
+    X(cudaErrorHostMemoryNotRegistered, 713, "pointer does not correspond to a registered memory region") \
+    X(cudaErrorLaunchFailure, 719, "unspecified launch failure")                                       \
+    X(cudaErrorCooperativeLaunchTooLarge, 720, "too many blocks in cooperative launch")                \
+    X(cudaErrorNotSupported, 801, "operation not supported")                                           \
+    X(cudaErrorUnknown, 999, "unknown error")
+enum cudaError {
+#define EMU_ENUM(name, value, text) name = value,
+    EMU_CUDA_ERRORS(EMU_ENUM)
+#undef EMU_ENUM
+};
+typedef enum cudaError cudaError_t;
+const char* cudaGetErrorName(cudaError_t error);
+const char* cudaGetErrorString(cudaError_t error);
+cudaError_t cudaGetLastError();
+cudaError_t cudaPeekAtLastError();
+
+// ---- the device -----------------------------------------------------------------------------------------
+struct cudaUUID_t { char bytes[16]; };
+struct cudaDeviceProp {
+    char name[256];
+    cudaUUID_t uuid;
+    size_t totalGlobalMem, sharedMemPerBlock, sharedMemPerBlockOptin, sharedMemPerMultiprocessor;
+    size_t reservedSharedMemPerBlock, totalConstMem, memPitch, textureAlignment, surfaceAlignment;
+    int regsPerBlock, regsPerMultiprocessor, warpSize, maxThreadsPerBlock, maxThreadsDim[3], maxGridSize[3];
+    int clockRate, memoryClockRate, memoryBusWidth, l2CacheSize, persistingL2CacheMaxSize;
+    int major, minor, multiProcessorCount, maxThreadsPerMultiProcessor, maxBlocksPerMultiProcessor;
+    int integrated, canMapHostMemory, computeMode, concurrentKernels, ECCEnabled, tccDriver;
+    int pciBusID, pciDeviceID, pciDomainID, asyncEngineCount, unifiedAddressing, deviceOverlap;
+    int managedMemory, concurrentManagedAccess, pageableMemoryAccess, cooperativeLaunch, isMultiGpuBoard;
+    int hostNativeAtomicSupported, globalL1CacheSupported, localL1CacheSupported, streamPrioritiesSupported;
+    int kernelExecTimeoutEnabled, singleToDoublePrecisionPerfRatio, cooperativeMultiDeviceLaunch;
+};
+enum cudaDeviceAttr {
+    cudaDevAttrMaxThreadsPerBlock = 1, cudaDevAttrMaxBlockDimX, cudaDevAttrMaxBlockDimY,
+    cudaDevAttrMaxBlockDimZ, cudaDevAttrMaxGridDimX, cudaDevAttrMaxGridDimY, cudaDevAttrMaxGridDimZ,
+    cudaDevAttrMaxSharedMemoryPerBlock, cudaDevAttrTotalConstantMemory, cudaDevAttrWarpSize,
+    cudaDevAttrMaxRegistersPerBlock = 12, cudaDevAttrClockRate, cudaDevAttrMultiProcessorCount = 16,
+    cudaDevAttrConcurrentKernels = 31, cudaDevAttrMemoryClockRate = 36, cudaDevAttrGlobalMemoryBusWidth,
+    cudaDevAttrL2CacheSize, cudaDevAttrMaxThreadsPerMultiProcessor, cudaDevAttrUnifiedAddressing = 41,
+    cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor,
+    cudaDevAttrMaxSharedMemoryPerMultiprocessor = 81, cudaDevAttrManagedMemory = 83,
+    cudaDevAttrConcurrentManagedAccess = 89, cudaDevAttrCooperativeLaunch = 95,
+    cudaDevAttrMaxSharedMemoryPerBlockOptin = 97, cudaDevAttrMaxBlocksPerMultiprocessor = 106,
+    cudaDevAttrMemoryPoolsSupported = 115
+};
+enum cudaLimit {
+    cudaLimitStackSize, cudaLimitPrintfFifoSize, cudaLimitMallocHeapSize,
+    cudaLimitPersistingL2CacheSize = 6
+};
+enum cudaFuncCache {
+    cudaFuncCachePreferNone, cudaFuncCachePreferShared, cudaFuncCachePreferL1, cudaFuncCachePreferEqual
+};
+enum cudaSharedMemConfig {
+    cudaSharedMemBankSizeDefault, cudaSharedMemBankSizeFourByte, cudaSharedMemBankSizeEightByte
+};
+enum { cudaDeviceScheduleAuto = 0, cudaDeviceScheduleSpin = 1, cudaDeviceScheduleYield = 2,
+       cudaDeviceScheduleBlockingSync = 4, cudaDeviceMapHost = 8 };
+cudaError_t cudaGetDeviceCount(int* count);
+cudaError_t cudaGetDevice(int* device);
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaSetDeviceFlags(unsigned int flags);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
+cudaError_t cudaDeviceSynchronize();
+cudaError_t cudaDeviceReset();
+cudaError_t cudaDeviceSetLimit(cudaLimit limit, size_t value);
+cudaError_t cudaDeviceGetLimit(size_t* value, cudaLimit limit);
+cudaError_t cudaDeviceSetCacheConfig(cudaFuncCache config);
+cudaError_t cudaDeviceSetSharedMemConfig(cudaSharedMemConfig config);
+cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer);
+cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned int flags);
+cudaError_t cudaRuntimeGetVersion(int* version);
+cudaError_t cudaDriverGetVersion(int* version);
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total);
+cudaError_t cudaProfilerStart();
+cudaError_t cudaProfilerStop();
+inline cudaError_t cudaThreadSynchronize() { return cudaDeviceSynchronize(); }
+
+// ---- memory ---------------------------------------------------------------------------------------------
+enum cudaMemcpyKind {
+    cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice,
+    cudaMemcpyDefault
+};
+enum { cudaHostAllocDefault = 0, cudaHostAllocPortable = 1, cudaHostAllocMapped = 2,
+       cudaHostAllocWriteCombined = 4, cudaHostRegisterDefault = 0, cudaHostRegisterPortable = 1,
+       cudaHostRegisterMapped = 2, cudaMemAttachGlobal = 1, cudaMemAttachHost = 2 };
+enum cudaMemoryType {
+    cudaMemoryTypeUnregistered, cudaMemoryTypeHost, cudaMemoryTypeDevice, cudaMemoryTypeManaged
+};
+struct cudaPointerAttributes {
+    cudaMemoryType type;
+    int device;
+    void *devicePointer, *hostPointer;
+};
+enum cudaMemoryAdvise {
+    cudaMemAdviseSetReadMostly = 1, cudaMemAdviseUnsetReadMostly, cudaMemAdviseSetPreferredLocation,
+    cudaMemAdviseUnsetPreferredLocation, cudaMemAdviseSetAccessedBy, cudaMemAdviseUnsetAccessedBy
+};
+const int cudaCpuDeviceId = -1, cudaInvalidDeviceId = -2;
+struct cudaPitchedPtr { void* ptr; size_t pitch, xsize, ysize; };
+struct cudaExtent { size_t width, height, depth; };
+
+cudaError_t cudaMalloc(void** p, size_t bytes);
+cudaError_t cudaMallocManaged(void** p, size_t bytes, unsigned int flags = cudaMemAttachGlobal);
+cudaError_t cudaMallocHost(void** p, size_t bytes, unsigned int flags = 0);
+cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned int flags);
+cudaError_t cudaMallocPitch(void** p, size_t* pitch, size_t width, size_t height);
+cudaError_t cudaMallocAsync(void** p, size_t bytes, cudaStream_t stream);
+template <class T> cudaError_t cudaMalloc(T** p, size_t n) { return cudaMalloc((void**)p, n); }
+template <class T> cudaError_t cudaMallocManaged(T** p, size_t n, unsigned int flags = cudaMemAttachGlobal) {
+    return cudaMallocManaged((void**)p, n, flags);
+}
+template <class T> cudaError_t cudaMallocHost(T** p, size_t n, unsigned int flags = 0) {
+    return cudaMallocHost((void**)p, n, flags);
+}
+template <class T> cudaError_t cudaHostAlloc(T** p, size_t n, unsigned int flags) {
+    return cudaHostAlloc((void**)p, n, flags);
+}
+template <class T> cudaError_t cudaMallocPitch(T** p, size_t* pitch, size_t width, size_t height) {
+    return cudaMallocPitch((void**)p, pitch, width, height);
+}
+template <class T> cudaError_t cudaMallocAsync(T** p, size_t n, cudaStream_t stream) {
+    return cudaMallocAsync((void**)p, n, stream);
+}
+cudaError_t cudaFree(void* p);
+cudaError_t cudaFreeAsync(void* p, cudaStream_t stream);
+cudaError_t cudaFreeHost(void* p);
+cudaError_t cudaHostRegister(void* p, size_t bytes, unsigned int flags);
+cudaError_t cudaHostUnregister(void* p);
+cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned int flags);
+template <class T> cudaError_t cudaHostGetDevicePointer(T** device, void* host, unsigned int flags) {
+    return cudaHostGetDevicePointer((void**)device, host, flags);
+}
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* p);
+cudaError_t cudaMemcpy(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind);
+cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream = 0);
+cudaError_t cudaMemcpyPeer(void* dst, int dst_device, const void* src, int src_device, size_t bytes);
+cudaError_t cudaMemcpy2D(void* dst, size_t dpitch, const void* src, size_t spitch, size_t width,
+                         size_t height, cudaMemcpyKind kind);
+cudaError_t cudaMemcpy2DAsync(void* dst, size_t dpitch, const void* src, size_t spitch, size_t width,
+                              size_t height, cudaMemcpyKind kind, cudaStream_t stream = 0);
+cudaError_t cudaMemset(void* p, int value, size_t bytes);
+cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream = 0);
+cudaError_t cudaMemset2D(void* p, size_t pitch, int value, size_t width, size_t height);
+cudaError_t cudaMemset2DAsync(void* p, size_t pitch, int value, size_t width, size_t height,
+                              cudaStream_t stream = 0);
+cudaError_t cudaMemPrefetchAsync(const void* p, size_t bytes, int device, cudaStream_t stream = 0);
+cudaError_t cudaMemAdvise(const void* p, size_t bytes, cudaMemoryAdvise advice, int device);
+
+namespace emu {
+cudaError_t copy_symbol(const void* symbol, void* memory, size_t bytes, size_t offset, bool to_symbol,
+                        cudaMemcpyKind kind, cudaStream_t stream, bool wait);
+cudaError_t symbol_address(void** p, size_t* bytes, const void* symbol);
+}
+template <class T>
+cudaError_t cudaMemcpyToSymbol(T& symbol, const void* src, size_t bytes, size_t offset = 0,
+                               cudaMemcpyKind kind = cudaMemcpyHostToDevice) {
+    return emu::copy_symbol(&symbol, (void*)src, bytes, offset, true, kind, 0, true);
+}
+template <class T>
+cudaError_t cudaMemcpyFromSymbol(void* dst, T& symbol, size_t bytes, size_t offset = 0,
+                                 cudaMemcpyKind kind = cudaMemcpyDeviceToHost) {
+    return emu::copy_symbol(&symbol, dst, bytes, offset, false, kind, 0, true);
+}
+template <class T>
+cudaError_t cudaMemcpyToSymbolAsync(T& symbol, const void* src, size_t bytes, size_t offset,
+                                    cudaMemcpyKind kind, cudaStream_t stream = 0) {
+    return emu::copy_symbol(&symbol, (void*)src, bytes, offset, true, kind, stream, false);
+}
+template <class T>
+cudaError_t cudaMemcpyFromSymbolAsync(void* dst, T& symbol, size_t bytes, size_t offset,
+                                      cudaMemcpyKind kind, cudaStream_t stream = 0) {
+    return emu::copy_symbol(&symbol, dst, bytes, offset, false, kind, stream, false);
+}
+template <class T> cudaError_t cudaGetSymbolAddress(void** p, T& symbol) {
+    return emu::symbol_address(p, nullptr, &symbol);
+}
+template <class T> cudaError_t cudaGetSymbolSize(size_t* bytes, T& symbol) {
+    return emu::symbol_address(nullptr, bytes, &symbol);
+}
+
+// ---- streams and events ---------------------------------------------------------------------------------
+#define cudaStreamLegacy ((cudaStream_t)0x1)
+#define cudaStreamPerThread ((cudaStream_t)0x2)
+enum { cudaStreamDefault = 0, cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaEventBlockingSync = 1,
+       cudaEventDisableTiming = 2, cudaEventInterprocess = 4 };
+typedef void (*cudaStreamCallback_t)(cudaStream_t stream, cudaError_t status, void* data);
+typedef void (*cudaHostFn_t)(void* data);
+cudaError_t cudaStreamCreate(cudaStream_t* stream);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned int flags);
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned int flags, int priority);
+cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamQuery(cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned int flags = 0);
+cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t f, void* data, unsigned int flags);
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t f, void* data);
+cudaError_t cudaEventCreate(cudaEvent_t* event);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned int flags);
+inline cudaError_t cudaEventCreate(cudaEvent_t* event, unsigned int flags) {
+    return cudaEventCreateWithFlags(event, flags);
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream = 0);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaEventQuery(cudaEvent_t event);
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cudaEvent_t stop);
+
+// ---- kernels as values: attributes, occupancy, launches without <<<>>> -----------------------------------
+enum cudaFuncAttribute {
+    cudaFuncAttributeMaxDynamicSharedMemorySize = 8, cudaFuncAttributePreferredSharedMemoryCarveout = 9,
+    cudaFuncAttributeNonPortableClusterSizeAllowed = 13
+};
+enum cudaSharedCarveout {
+    cudaSharedmemCarveoutDefault = -1, cudaSharedmemCarveoutMaxL1 = 0, cudaSharedmemCarveoutMaxShared = 100
+};
+struct cudaFuncAttributes {
+    size_t sharedSizeBytes, constSizeBytes, localSizeBytes;
+    int maxThreadsPerBlock, numRegs, ptxVersion, binaryVersion, cacheModeCA;
+    int maxDynamicSharedSizeBytes, preferredShmemCarveout;
+};
+namespace emu {
+cudaError_t function_attribute(const void* f, cudaFuncAttribute attribute, int value);
+cudaError_t function_attributes(cudaFuncAttributes* attributes, const void* f);
+cudaError_t occupancy(int* blocks, int block_size, size_t shared);
+template <class... P, size_t... I>
+inline void launch_by_pointers(void (*f)(P...), Config config, void** p, std::index_sequence<I...>) {
+    auto body = [f, arguments = std::make_tuple(*(std::decay_t<P>*)p[I]...)] { std::apply(f, arguments); };
+    launch("(a kernel given by its address)", "", 0, (const void*)f, config, body);
+}
+}
+template <class F> cudaError_t cudaFuncSetAttribute(F* f, cudaFuncAttribute attribute, int value) {
+    return emu::function_attribute((const void*)f, attribute, value);
+}
+template <class F> cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, F* f) {
+    return emu::function_attributes(attributes, (const void*)f);
+}
+template <class F> cudaError_t cudaFuncSetCacheConfig(F*, cudaFuncCache) { return cudaSuccess; }
+template <class F> cudaError_t cudaFuncSetSharedMemConfig(F*, cudaSharedMemConfig) { return cudaSuccess; }
+template <class F>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, F*, int block_size, size_t shared) {
+    return emu::occupancy(blocks, block_size, shared);
+}
+template <class F>
+cudaError_t cudaOccupancyMaxPotentialBlockSize(int* min_grid, int* block_size, F*, size_t shared = 0,
+                                               int limit = 0) {
+    *block_size = limit > 0 && limit < 1024 ? limit : 1024;
+    cudaDeviceProp properties;
+    cudaGetDeviceProperties(&properties, 0);
+    int blocks = 0;
+    cudaError_t error = emu::occupancy(&blocks, *block_size, shared);
+    *min_grid = blocks * properties.multiProcessorCount;
+    return error;
+}
+// emucc strips a cast to void* from the kernel: its type says how to read the arguments.
+template <class... P>
+cudaError_t cudaLaunchKernel(void (*f)(P...), dim3 grid, dim3 block, void** p, size_t shared = 0,
+                             cudaStream_t stream = 0) {
+    emu::launch_by_pointers(f, {grid, block, shared, stream, false}, p, std::index_sequence_for<P...>());
+    return cudaPeekAtLastError();
+}
+template <class... P>
+cudaError_t cudaLaunchCooperativeKernel(void (*f)(P...), dim3 grid, dim3 block, void** p, size_t shared = 0,
+                                        cudaStream_t stream = 0) {
+    emu::launch_by_pointers(f, {grid, block, shared, stream, true}, p, std::index_sequence_for<P...>());
+    return cudaPeekAtLastError();
+}
+
+#include "device_functions.h"
+
+#ifdef EMU_CHECKED
+extern "C" {
+__attribute__((weak)) int emu_built_with_checks = 1;
+}
+#endif

@@ -1,0 +1,277 @@
+// device_functions.h - what a kernel may call: barriers, warps, atomics, arithmetic, memory hints.
+//
+// The short ones are written here. Those that wait for other threads or touch memory are in ../block.cpp,
+// ../warp.cpp and ../atomics.cpp; wrappers around them are forced inline, so that the call comes from the
+// line of the .cu file that a message should name.
+#pragma once
+
+// ---- the block's barrier --------------------------------------------------------------------------------
+void __syncthreads();
+int __syncthreads_count(int predicate);
+int __syncthreads_and(int predicate);
+int __syncthreads_or(int predicate);
+// Fences order one thread's own accesses. Threads of a block run in turns here and blocks share the host's
+// memory, so the host's fence is enough. A fence is not a barrier: it waits for nobody.
+__forceinline__ void __threadfence_block() { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
+__forceinline__ void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+__forceinline__ void __threadfence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
+// ---- warps ----------------------------------------------------------------------------------------------
+namespace emu {
+enum WarpOp {
+    SYNCWARP, SHFL_IDX, SHFL_UP, SHFL_DOWN, SHFL_XOR, BALLOT, ALL, ANY, UNI, MATCH_ANY, MATCH_ALL,
+    REDUCE_ADD, REDUCE_MIN, REDUCE_MAX, REDUCE_UMIN, REDUCE_UMAX, REDUCE_AND, REDUCE_OR, REDUCE_XOR,
+    ACTIVEMASK
+};
+// Waits until all lanes of mask have come to the same operation, and returns this lane's result.
+uint64_t warp(WarpOp op, unsigned mask, uint64_t value, int argument = 0, int width = 32);
+void yield();            // lets other threads of the block run: for loops that wait on memory
+unsigned lane();
+
+template <class T> __forceinline__ T shuffle(WarpOp op, unsigned mask, T value, int argument, int width) {
+    static_assert(sizeof(T) <= 8, "a shuffle moves at most 8 bytes");
+    uint64_t bits = 0;
+    __builtin_memcpy(&bits, &value, sizeof(T));
+    bits = warp(op, mask, bits, argument, width);
+    __builtin_memcpy((void*)&value, &bits, sizeof(T));
+    return value;
+}
+}  // namespace emu
+
+__forceinline__ void __syncwarp(unsigned mask = 0xffffffff) { emu::warp(emu::SYNCWARP, mask, 0); }
+template <class T> __forceinline__ T __shfl_sync(unsigned mask, T v, int lane, int width = 32) {
+    return emu::shuffle(emu::SHFL_IDX, mask, v, lane, width);
+}
+template <class T> __forceinline__ T __shfl_up_sync(unsigned mask, T v, unsigned delta, int width = 32) {
+    return emu::shuffle(emu::SHFL_UP, mask, v, delta, width);
+}
+template <class T> __forceinline__ T __shfl_down_sync(unsigned mask, T v, unsigned delta, int width = 32) {
+    return emu::shuffle(emu::SHFL_DOWN, mask, v, delta, width);
+}
+template <class T> __forceinline__ T __shfl_xor_sync(unsigned mask, T v, int lanes, int width = 32) {
+    return emu::shuffle(emu::SHFL_XOR, mask, v, lanes, width);
+}
+__forceinline__ unsigned __ballot_sync(unsigned mask, int p) { return emu::warp(emu::BALLOT, mask, p != 0); }
+__forceinline__ int __all_sync(unsigned mask, int p) { return emu::warp(emu::ALL, mask, p != 0); }
+__forceinline__ int __any_sync(unsigned mask, int p) { return emu::warp(emu::ANY, mask, p != 0); }
+__forceinline__ int __uni_sync(unsigned mask, int p) { return emu::warp(emu::UNI, mask, p != 0); }
+__forceinline__ unsigned __activemask() { return emu::warp(emu::ACTIVEMASK, 0, 0); }
+template <class T> __forceinline__ unsigned __match_any_sync(unsigned mask, T v) {
+    uint64_t bits = 0;
+    __builtin_memcpy(&bits, &v, sizeof(T));
+    return emu::warp(emu::MATCH_ANY, mask, bits);
+}
+template <class T> __forceinline__ unsigned __match_all_sync(unsigned mask, T v, int* all) {
+    uint64_t bits = 0;
+    __builtin_memcpy(&bits, &v, sizeof(T));
+    unsigned same = emu::warp(emu::MATCH_ALL, mask, bits);
+    *all = same != 0;
+    return same;
+}
+__forceinline__ unsigned __reduce_add_sync(unsigned m, unsigned v) { return emu::warp(emu::REDUCE_ADD, m, v); }
+__forceinline__ int __reduce_add_sync(unsigned m, int v) { return emu::warp(emu::REDUCE_ADD, m, v); }
+__forceinline__ unsigned __reduce_min_sync(unsigned m, unsigned v) { return emu::warp(emu::REDUCE_UMIN, m, v); }
+__forceinline__ int __reduce_min_sync(unsigned m, int v) { return emu::warp(emu::REDUCE_MIN, m, v); }
+__forceinline__ unsigned __reduce_max_sync(unsigned m, unsigned v) { return emu::warp(emu::REDUCE_UMAX, m, v); }
+__forceinline__ int __reduce_max_sync(unsigned m, int v) { return emu::warp(emu::REDUCE_MAX, m, v); }
+__forceinline__ unsigned __reduce_and_sync(unsigned m, unsigned v) { return emu::warp(emu::REDUCE_AND, m, v); }
+__forceinline__ unsigned __reduce_or_sync(unsigned m, unsigned v) { return emu::warp(emu::REDUCE_OR, m, v); }
+__forceinline__ unsigned __reduce_xor_sync(unsigned m, unsigned v) { return emu::warp(emu::REDUCE_XOR, m, v); }
+
+// ---- atomics --------------------------------------------------------------------------------------------
+namespace emu {
+enum AtomicOp {
+    ADD, ADD_FLOAT, ADD_DOUBLE, ADD_HALF, ADD_BF16, ADD_HALF2, ADD_BF162, MIN_SIGNED, MIN_UNSIGNED, MAX_SIGNED,
+    MAX_UNSIGNED, AND, OR, XOR, INC, DEC, EXCHANGE, COMPARE_AND_SWAP
+};
+// *p = op(*p, v) in one step that no thread can come between; returns what was there. bytes is 2, 4 or 8.
+uint64_t atomic(AtomicOp op, void* p, int bytes, uint64_t v, uint64_t expected = 0);
+template <class T> __forceinline__ T atomic_as(AtomicOp op, T* p, T v, T expected = T()) {
+    uint64_t bits = 0, old_bits = 0;
+    __builtin_memcpy(&bits, &v, sizeof(T));
+    __builtin_memcpy(&old_bits, &expected, sizeof(T));
+    bits = atomic(op, (void*)p, sizeof(T), bits, old_bits);
+    __builtin_memcpy((void*)&v, &bits, sizeof(T));
+    return v;
+}
+}  // namespace emu
+
+// Each exists in CUDA for these types. (_block and _system say how far the atomicity must reach.)
+#define EMU_ATOMIC(name, T, op)                                                                        \
+    __forceinline__ T name(T* p, T v) { return emu::atomic_as(emu::op, p, v); }                        \
+    __forceinline__ T name##_block(T* p, T v) { return emu::atomic_as(emu::op, p, v); }                \
+    __forceinline__ T name##_system(T* p, T v) { return emu::atomic_as(emu::op, p, v); }
+#define EMU_ATOMICS(T, min_op, max_op)                                                                 \
+    EMU_ATOMIC(atomicMin, T, min_op) EMU_ATOMIC(atomicMax, T, max_op)                                  \
+    EMU_ATOMIC(atomicAnd, T, AND) EMU_ATOMIC(atomicOr, T, OR) EMU_ATOMIC(atomicXor, T, XOR)
+#define EMU_CAS(T, name)                                                                               \
+    __forceinline__ T name(T* p, T expected, T v) {                                                    \
+        return emu::atomic_as(emu::COMPARE_AND_SWAP, p, v, expected);                                  \
+    }
+EMU_ATOMIC(atomicAdd, int, ADD) EMU_ATOMIC(atomicAdd, unsigned, ADD)
+EMU_ATOMIC(atomicAdd, unsigned long long, ADD)
+EMU_ATOMIC(atomicAdd, float, ADD_FLOAT) EMU_ATOMIC(atomicAdd, double, ADD_DOUBLE)
+EMU_ATOMIC(atomicExch, int, EXCHANGE) EMU_ATOMIC(atomicExch, unsigned, EXCHANGE)
+EMU_ATOMIC(atomicExch, unsigned long long, EXCHANGE) EMU_ATOMIC(atomicExch, float, EXCHANGE)
+EMU_ATOMIC(atomicInc, unsigned, INC) EMU_ATOMIC(atomicDec, unsigned, DEC)
+EMU_ATOMICS(int, MIN_SIGNED, MAX_SIGNED) EMU_ATOMICS(unsigned, MIN_UNSIGNED, MAX_UNSIGNED)
+EMU_ATOMICS(unsigned long long, MIN_UNSIGNED, MAX_UNSIGNED)
+EMU_ATOMIC(atomicMin, long long, MIN_SIGNED) EMU_ATOMIC(atomicMax, long long, MAX_SIGNED)
+EMU_CAS(int, atomicCAS) EMU_CAS(unsigned, atomicCAS) EMU_CAS(unsigned long long, atomicCAS)
+EMU_CAS(unsigned short, atomicCAS) EMU_CAS(int, atomicCAS_block) EMU_CAS(unsigned, atomicCAS_block)
+EMU_CAS(int, atomicCAS_system) EMU_CAS(unsigned, atomicCAS_system)
+__forceinline__ int atomicSub(int* p, int v) { return emu::atomic_as(emu::ADD, p, -v); }
+__forceinline__ unsigned atomicSub(unsigned* p, unsigned v) { return emu::atomic_as(emu::ADD, p, -v); }
+#undef EMU_CAS
+#undef EMU_ATOMICS
+
+// ---- memory ---------------------------------------------------------------------------------------------
+// Caching hints do not change a value, and the emulator has no caches to direct.
+template <class T> __forceinline__ T __ldg(const T* p) { return *p; }
+template <class T> __forceinline__ T __ldca(const T* p) { return *p; }
+template <class T> __forceinline__ T __ldcg(const T* p) { return *p; }
+template <class T> __forceinline__ T __ldcs(const T* p) { return *p; }
+template <class T> __forceinline__ T __ldlu(const T* p) { return *p; }
+template <class T> __forceinline__ T __ldcv(const T* p) { return *p; }
+template <class T> __forceinline__ void __stwb(T* p, T v) { *p = v; }
+template <class T> __forceinline__ void __stcg(T* p, T v) { *p = v; }
+template <class T> __forceinline__ void __stcs(T* p, T v) { *p = v; }
+template <class T> __forceinline__ void __stwt(T* p, T v) { *p = v; }
+
+// ---- control --------------------------------------------------------------------------------------------
+void __trap();
+void __brkpt();
+void __nanosleep(unsigned ns);
+long long clock64();
+inline long long clock_device() { return clock64(); }
+unsigned long long __globaltimer();
+inline void __prof_trigger(int) {}
+
+// ---- integers -------------------------------------------------------------------------------------------
+__forceinline__ int __popc(unsigned x) { return __builtin_popcount(x); }
+__forceinline__ int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
+__forceinline__ int __ffs(int x) { return __builtin_ffs(x); }
+__forceinline__ int __ffsll(long long x) { return __builtin_ffsll(x); }
+__forceinline__ int __clz(int x) { return x ? __builtin_clz(x) : 32; }
+__forceinline__ int __clzll(long long x) { return x ? __builtin_clzll(x) : 64; }
+inline unsigned __brev(unsigned x) {
+    unsigned y = 0;
+    for (int i = 0; i < 32; i++) y |= (x >> i & 1) << (31 - i);
+    return y;
+}
+inline unsigned long long __brevll(unsigned long long x) {
+    return (unsigned long long)__brev((unsigned)x) << 32 | __brev((unsigned)(x >> 32));
+}
+__forceinline__ int __mul24(int a, int b) { return (a << 8 >> 8) * (b << 8 >> 8); }
+__forceinline__ unsigned __umul24(unsigned a, unsigned b) { return (a & 0xffffff) * (b & 0xffffff); }
+__forceinline__ int __mulhi(int a, int b) { return (int)((long long)a * b >> 32); }
+__forceinline__ unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((uint64_t)a * b >> 32); }
+__forceinline__ long long __mul64hi(long long a, long long b) { return (long long)((__int128)a * b >> 64); }
+__forceinline__ unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+    return (unsigned long long)((unsigned __int128)a * b >> 64);
+}
+__forceinline__ unsigned __sad(int a, int b, unsigned c) { return (a > b ? a - b : b - a) + c; }
+__forceinline__ int __hadd(int a, int b) { return (int)(((long long)a + b) >> 1); }
+__forceinline__ unsigned __funnelshift_l(unsigned lo, unsigned hi, unsigned n) {
+    return (unsigned)(((uint64_t)hi << 32 | lo) << (n & 31) >> 32);
+}
+__forceinline__ unsigned __funnelshift_r(unsigned lo, unsigned hi, unsigned n) {
+    return (unsigned)(((uint64_t)hi << 32 | lo) >> (n & 31));
+}
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
+    uint64_t bytes = (uint64_t)b << 32 | a;
+    unsigned result = 0;
+    for (int i = 0; i < 4; i++) result |= (unsigned)(bytes >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
+    return result;
+}
+inline int __dp4a(int a, int b, int c) {
+    for (int i = 0; i < 4; i++) c += (signed char)(a >> 8 * i) * (signed char)(b >> 8 * i);
+    return c;
+}
+
+// ---- floating point -------------------------------------------------------------------------------------
+// The fast forms (__expf ...) are rounded better here than on a GPU: a program that needs their errors to be
+// as large as CUDA's guide allows has a bug that an emulator will not show.
+template <class To, class From> __forceinline__ To emu_bits(From x) {
+    static_assert(sizeof(To) == sizeof(From), "same size");
+    To y;
+    __builtin_memcpy((void*)&y, &x, sizeof y);
+    return y;
+}
+__forceinline__ float __int_as_float(int x) { return emu_bits<float>(x); }
+__forceinline__ int __float_as_int(float x) { return emu_bits<int>(x); }
+__forceinline__ float __uint_as_float(unsigned x) { return emu_bits<float>(x); }
+__forceinline__ unsigned __float_as_uint(float x) { return emu_bits<unsigned>(x); }
+__forceinline__ double __longlong_as_double(long long x) { return emu_bits<double>(x); }
+__forceinline__ long long __double_as_longlong(double x) { return emu_bits<long long>(x); }
+__forceinline__ int __double2hiint(double x) { return (int)(emu_bits<long long>(x) >> 32); }
+__forceinline__ int __double2loint(double x) { return (int)emu_bits<long long>(x); }
+__forceinline__ double __hiloint2double(int hi, int lo) {
+    return emu_bits<double>((long long)((uint64_t)(unsigned)hi << 32 | (unsigned)lo));
+}
+__forceinline__ float __fadd_rn(float a, float b) { return a + b; }
+__forceinline__ float __fsub_rn(float a, float b) { return a - b; }
+__forceinline__ float __fmul_rn(float a, float b) { return a * b; }
+__forceinline__ float __fdiv_rn(float a, float b) { return a / b; }
+__forceinline__ float __fdividef(float a, float b) { return a / b; }
+__forceinline__ float __fmaf_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+__forceinline__ float __fsqrt_rn(float a) { return __builtin_sqrtf(a); }
+__forceinline__ float __frcp_rn(float a) { return 1 / a; }
+__forceinline__ float __frsqrt_rn(float a) { return (float)(1 / __builtin_sqrt((double)a)); }
+__forceinline__ double __dadd_rn(double a, double b) { return a + b; }
+__forceinline__ double __dmul_rn(double a, double b) { return a * b; }
+__forceinline__ double __ddiv_rn(double a, double b) { return a / b; }
+__forceinline__ double __fma_rn(double a, double b, double c) { return __builtin_fma(a, b, c); }
+__forceinline__ double __dsqrt_rn(double a) { return __builtin_sqrt(a); }
+__forceinline__ float __expf(float x) { return expf(x); }
+__forceinline__ float __exp10f(float x) { return powf(10.0f, x); }
+__forceinline__ float __logf(float x) { return logf(x); }
+__forceinline__ float __log2f(float x) { return log2f(x); }
+__forceinline__ float __log10f(float x) { return log10f(x); }
+__forceinline__ float __powf(float x, float y) { return powf(x, y); }
+__forceinline__ float __sinf(float x) { return sinf(x); }
+__forceinline__ float __cosf(float x) { return cosf(x); }
+__forceinline__ float __tanf(float x) { return tanf(x); }
+__forceinline__ void __sincosf(float x, float* s, float* c) { *s = sinf(x), *c = cosf(x); }
+__forceinline__ float __saturatef(float x) { return x > 0 ? (x < 1 ? x : 1.0f) : 0.0f; }
+__forceinline__ float rsqrtf(float x) { return 1 / __builtin_sqrtf(x); }
+__forceinline__ double rsqrt(double x) { return 1 / __builtin_sqrt(x); }
+__forceinline__ float rsqrt(float x) { return rsqrtf(x); }
+__forceinline__ float rcbrtf(float x) { return 1 / cbrtf(x); }
+__forceinline__ void sincospif(float x, float* s, float* c) { *s = sin(CUDART_PI * x), *c = cos(CUDART_PI * x); }
+__forceinline__ float sinpif(float x) { return sin(CUDART_PI * x); }
+__forceinline__ float cospif(float x) { return cos(CUDART_PI * x); }
+__forceinline__ float normcdff(float x) { return 0.5f * erfcf(-x * 0.70710678f); }
+__forceinline__ float norm3df(float x, float y, float z) { return sqrtf(x * x + y * y + z * z); }
+__forceinline__ float fdividef(float a, float b) { return a / b; }
+__forceinline__ int __float2int_rn(float x) { return (int)rintf(x); }
+__forceinline__ int __float2int_rz(float x) { return (int)x; }
+__forceinline__ int __float2int_rd(float x) { return (int)floorf(x); }
+__forceinline__ int __float2int_ru(float x) { return (int)ceilf(x); }
+__forceinline__ unsigned __float2uint_rn(float x) { return (unsigned)rintf(x); }
+__forceinline__ unsigned __float2uint_rz(float x) { return (unsigned)x; }
+__forceinline__ float __int2float_rn(int x) { return (float)x; }
+__forceinline__ float __uint2float_rn(unsigned x) { return (float)x; }
+__forceinline__ float __ull2float_rn(unsigned long long x) { return (float)x; }
+__forceinline__ float __double2float_rn(double x) { return (float)x; }
+__forceinline__ int __double2int_rn(double x) { return (int)rint(x); }
+
+// CUDA has min and max without std::, for mixed types of one kind too.
+#define EMU_MIN_MAX(T)                                                                                 \
+    __forceinline__ constexpr T min(T a, T b) { return b < a ? b : a; }                                \
+    __forceinline__ constexpr T max(T a, T b) { return a < b ? b : a; }
+EMU_MIN_MAX(int) EMU_MIN_MAX(unsigned) EMU_MIN_MAX(long) EMU_MIN_MAX(unsigned long)
+EMU_MIN_MAX(long long) EMU_MIN_MAX(unsigned long long)
+#undef EMU_MIN_MAX
+__forceinline__ float min(float a, float b) { return fminf(a, b); }
+__forceinline__ float max(float a, float b) { return fmaxf(a, b); }
+__forceinline__ double min(double a, double b) { return fmin(a, b); }
+__forceinline__ double max(double a, double b) { return fmax(a, b); }
+template <class A, class B, class C = decltype(A() + B())>
+__forceinline__ std::enable_if_t<std::is_arithmetic_v<A> && std::is_arithmetic_v<B>, C> min(A a, B b) {
+    return min((C)a, (C)b);
+}
+template <class A, class B, class C = decltype(A() + B())>
+__forceinline__ std::enable_if_t<std::is_arithmetic_v<A> && std::is_arithmetic_v<B>, C> max(A a, B b) {
+    return max((C)a, (C)b);
+}

@@ -1,0 +1,390 @@
+// memory.cpp - device, managed and pinned memory, variables on the device, copies and fills.
+//
+// Device memory is a reserved range of the host's addresses (the heap). With checks on, it is open only while a
+// kernel or the runtime works on it: host code that touches it faults, in libc too. Freed memory is not handed
+// out again before the range is used up, so a late access is told from a lucky one.
+#include <sys/mman.h>
+#include <unistd.h>
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <vector>
+#include "emu.h"
+
+namespace emu {
+
+char *heap, *managed;
+uint32_t *heap_writer, *heap_reader;
+
+struct Memory {
+    std::map<char*, Range> ranges;       // by start: heap, managed, pinned and registered memory, live or freed
+    std::map<char*, Range> symbols;
+    char* cursor[2];                     // where the next allocation of heap and managed begins
+    char* top[2];                        // no allocation has reached further
+    size_t used, total;
+    std::mutex mutex;
+    bool open;                           // the heap can be touched
+    int opened;                          // how many of the runtime's functions want it open
+};
+static Memory& memory() {
+    static Memory m;
+    return m;
+}
+
+static void* reserve(size_t bytes, int protection) {
+    void* p = mmap(nullptr, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p != MAP_FAILED) return p;
+    fprintf(stderr, "emu: cannot reserve %zu GB of addresses (is `ulimit -v` set?)\n", bytes >> 30);
+    _exit(1);
+}
+
+// Called by whatever touches memory first: a symbol's constructor or the first call of the API.
+static void memory_init() {
+    if (heap) return;
+    Memory& m = memory();
+    heap = (char*)reserve(2 * HEAP_BYTES, PROT_NONE);
+    managed = heap + HEAP_BYTES;
+    mprotect(managed, HEAP_BYTES, PROT_READ | PROT_WRITE);
+    heap_writer = (uint32_t*)reserve(2 * HEAP_BYTES, PROT_READ | PROT_WRITE);
+    heap_reader = (uint32_t*)reserve(2 * HEAP_BYTES, PROT_READ | PROT_WRITE);
+    m.cursor[0] = m.top[0] = heap;
+    m.cursor[1] = m.top[1] = managed;
+    m.total = (size_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE) / 4 * 3;
+    if (m.total > HEAP_BYTES / 2) m.total = HEAP_BYTES / 2;
+    if (!checking) protect_heap(true);
+}
+
+void protect_heap(bool open) {
+    memory_init();
+    Memory& m = memory();
+    if (checking) {
+        m.opened += open ? 1 : -1;
+        if (m.open == (m.opened > 0)) return;
+    }
+    m.open = open;
+    size_t bytes = checking ? m.top[0] - heap : HEAP_BYTES;
+    if (bytes) mprotect(heap, bytes, open ? PROT_READ | PROT_WRITE : PROT_NONE);
+}
+
+// ---- who owns an address ----------------------------------------------------------------------------------
+static const Range* lookup(const std::map<char*, Range>& ranges, const void* p) {
+    auto after = ranges.upper_bound((char*)p);
+    if (after == ranges.begin()) return nullptr;
+    const Range& r = std::prev(after)->second;
+    return (char*)p < r.start + r.bytes ? &r : nullptr;
+}
+
+const Range* find_range(const void* p) {
+    Memory& m = memory();
+    const Range* r = lookup(m.ranges, p);
+    if (r && !r->freed) return r;
+    return lookup(m.symbols, p);
+}
+
+const Range* nearest_range(const void* p) {
+    Memory& m = memory();
+    if (const Range* r = lookup(m.ranges, p)) return r;
+    auto after = m.ranges.upper_bound((char*)p);
+    const Range* before = after == m.ranges.begin() ? nullptr : &std::prev(after)->second;
+    const Range* behind = after == m.ranges.end() ? nullptr : &after->second;
+    if (!before || !behind) return before ? before : behind;
+    return (char*)p - (before->start + before->bytes) <= behind->start - (char*)p ? before : behind;
+}
+
+Symbol::Symbol(const char* name, const void* address, size_t bytes, SymbolKind kind) {
+    memory().symbols[(char*)address] = {(char*)address, bytes, SYMBOL, kind, name, false, false};
+}
+
+// ---- allocation ---------------------------------------------------------------------------------------------
+// The words of an allocation: 0 (never written), or INVALID once it is freed.
+static void set_state(char* p, size_t bytes, uint32_t state) {
+    uint32_t* words = word_state(heap_writer, (uintptr_t)p);
+    std::fill(words, words + (bytes + 3) / 4, state);
+    if (state != INVALID && bytes % 4) words[bytes / 4] |= TAIL;
+    if (several_streams) std::fill_n(word_state(heap_reader, (uintptr_t)p), (bytes + 3) / 4, 0);
+}
+
+// A place for bytes: behind the last one, or, when the range is used up, in the first gap that freed
+// allocations have left.
+static char* find_place(int which, size_t bytes) {
+    Memory& m = memory();
+    char* base = which ? managed : heap;
+    if ((size_t)(base + HEAP_BYTES - m.cursor[which]) < bytes) m.cursor[which] = base;
+    char* p = m.cursor[which];
+    for (auto i = m.ranges.lower_bound(p); i != m.ranges.end() && i->first < p + bytes;) {
+        if (i->second.freed) {
+            i = m.ranges.erase(i);
+            continue;
+        }
+        p = i->first + (i->second.bytes + 511) / 256 * 256;
+        ++i;
+    }
+    if ((size_t)(base + HEAP_BYTES - p) < bytes) return nullptr;
+    m.cursor[which] = p + bytes;
+    return p;
+}
+
+static cudaError_t allocate(void** out, size_t bytes, Space space) {
+    memory_init();
+    if (!out) return set_error(cudaErrorInvalidValue);
+    *out = nullptr;
+    if (bytes == 0) return set_error(cudaSuccess);
+    Memory& m = memory();
+    std::lock_guard<std::mutex> lock(m.mutex);
+    if (bytes > m.total - m.used) return set_error(cudaErrorMemoryAllocation);
+    int which = space == MANAGED_MEMORY;
+    size_t room = (bytes + 511) / 256 * 256;     // a gap of 256 bytes or more behind each
+    char* p = find_place(which, room);
+    if (!p) return set_error(cudaErrorMemoryAllocation);
+    if (checking && p + room > m.top[which]) {
+        uint32_t* fresh = word_state(heap_writer, (uintptr_t)m.top[which]);
+        std::fill(fresh, word_state(heap_writer, (uintptr_t)(p + room)), INVALID);
+    }
+    if (p + room > m.top[which]) m.top[which] = p + room;
+    m.ranges[p] = {p, bytes, space, DEVICE, nullptr, false, false};
+    m.used += bytes;
+    if (checking) set_state(p, bytes, 0);
+    *out = p;
+    return set_error(cudaSuccess);
+}
+
+static cudaError_t release(void* p, bool pinned) {
+    if (!p) return set_error(cudaSuccess);
+    Memory& m = memory();
+    std::lock_guard<std::mutex> lock(m.mutex);
+    auto i = m.ranges.find((char*)p);
+    if (i == m.ranges.end() || i->second.freed || (i->second.space == PINNED) != pinned) {
+        if (checking) {
+            char text[600], line[600];
+            describe_address(p, text, sizeof text);
+            where(nullptr, line, sizeof line);
+            report_begin("%s of a pointer that it cannot free: %s", pinned ? "cudaFreeHost" : "cudaFree", text);
+            if (i != m.ranges.end() && i->second.freed) report_line("it has been freed before");
+            report_end();
+        }
+        return set_error(cudaErrorInvalidValue);
+    }
+    Range& r = i->second;
+    if (pinned) {
+        free(p);
+        m.ranges.erase(i);
+        return set_error(cudaSuccess);
+    }
+    m.used -= r.bytes;
+    r.freed = true;
+    if (checking) set_state(r.start, r.bytes, INVALID);
+    char* first = (char*)(((uintptr_t)p + 4095) / 4096 * 4096);
+    char* last = (char*)((uintptr_t)(r.start + r.bytes) / 4096 * 4096);
+    if (last > first) madvise(first, last - first, MADV_DONTNEED);
+    return set_error(cudaSuccess);
+}
+
+static cudaError_t allocate_pinned(void** p, size_t bytes) {
+    memory_init();
+    *p = aligned_alloc(256, (bytes + 255) / 256 * 256);
+    if (!*p && bytes) return set_error(cudaErrorMemoryAllocation);
+    memory().ranges[(char*)*p] = {(char*)*p, bytes, PINNED, DEVICE, nullptr, false, false};
+    return set_error(cudaSuccess);
+}
+
+// ---- copies -------------------------------------------------------------------------------------------------
+static bool on_device(Space space) { return space == DEVICE_MEMORY || space == SYMBOL; }
+
+// One side of a copy or fill: its space, and a fault (or an error) unless all its bytes are one allocation's.
+static cudaError_t check_side(const char* call, const char* side, const void* p, size_t bytes, Space* space) {
+    const Range* r = find_range(p);
+    *space = r ? r->space : HOST;
+    if (in_heap((uintptr_t)p) && !r) *space = DEVICE_MEMORY;
+    bool fits = r ? (size_t)(r->start + r->bytes - (char*)p) >= bytes : !in_heap((uintptr_t)p);
+    if (fits && p) {
+        if (!checking || !r || r->space != SYMBOL || r->address_taken) return cudaSuccess;
+        report_begin("%s: the %s is '%s', which names a variable on the device, not an address", call, side, r->name);
+        report_line("use cudaMemcpyToSymbol or cudaMemcpyFromSymbol, or ask cudaGetSymbolAddress");
+        report_end();
+    }
+    if (!checking || !p) return cudaErrorInvalidValue;
+    char text[600];
+    describe_address(p, text, sizeof text);
+    report_begin("%s: out of bounds: the %s has %zu bytes from %s", call, side, bytes, text);
+    report_end();
+}
+
+static cudaError_t check_direction(const char* call, Space dst, Space src, cudaMemcpyKind kind) {
+    bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+    bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+    if (kind < cudaMemcpyHostToHost || kind > cudaMemcpyDefault) return cudaErrorInvalidMemcpyDirection;
+    if (kind == cudaMemcpyDefault) return cudaSuccess;
+    bool dst_wrong = to_device ? dst == HOST : on_device(dst);
+    bool src_wrong = from_device ? src == HOST : on_device(src);
+    if (!dst_wrong && !src_wrong) return cudaSuccess;
+    if (!checking) return cudaErrorInvalidValue;
+    static const char* names[] = {"cudaMemcpyHostToHost", "cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost",
+                                  "cudaMemcpyDeviceToDevice"};
+    report_begin("%s: wrong copy direction: %s, but the %s is %s memory", call, names[kind],
+                 dst_wrong ? "destination" : "source", (dst_wrong ? dst : src) == HOST ? "host" : "device");
+    report_end();
+}
+
+// Rows of width bytes; a plain copy is one row. State travels with the words, so that copying memory that was
+// never written is no fault, and reading the copy is one.
+static cudaError_t copy(const char* call, void* dst, size_t dpitch, const void* src, size_t spitch, size_t width,
+                        size_t height, cudaMemcpyKind kind, cudaStream_t stream, bool wait, Pc pc) {
+    memory_init();
+    if (cudaError_t error = valid_stream(stream)) return set_error(error);
+    if (width == 0 || height == 0) return set_error(cudaSuccess);
+    if (height > 1 && (dpitch < width || spitch < width)) return set_error(cudaErrorInvalidPitchValue);
+    Space d, s;
+    cudaError_t error = check_side(call, "destination", dst, dpitch * (height - 1) + width, &d);
+    if (!error) error = check_side(call, "source", src, spitch * (height - 1) + width, &s);
+    if (!error) error = check_direction(call, d, s, kind);
+    if (error) return set_error(error);
+    uint32_t op = begin_op(stream, call, pc);
+    protect_heap(true);
+    for (size_t row = 0; row < height; row++) {
+        char* to = (char*)dst + row * dpitch;
+        const char* from = (const char*)src + row * spitch;
+        if (checking) copy_state(to, from, width, op, pc);
+        memmove(to, from, width);
+    }
+    protect_heap(false);
+    if (wait) op_waited(stream);
+    return set_error(cudaSuccess);
+}
+
+static cudaError_t fill(const char* call, void* p, size_t pitch, int value, size_t width, size_t height,
+                        cudaStream_t stream, Pc pc) {
+    memory_init();
+    if (cudaError_t error = valid_stream(stream)) return set_error(error);
+    if (width == 0 || height == 0) return set_error(cudaSuccess);
+    Space space;
+    if (cudaError_t error = check_side(call, "memory", p, pitch * (height - 1) + width, &space))
+        return set_error(error);
+    if (space == HOST) {
+        if (!checking) return set_error(cudaErrorInvalidValue);
+        report_begin("%s: fills host memory; it is for device memory", call);
+        report_end();
+    }
+    uint32_t op = begin_op(stream, call, pc);
+    protect_heap(true);
+    for (size_t row = 0; row < height; row++) {
+        if (checking) mark_written((char*)p + row * pitch, width, op, pc);
+        memset((char*)p + row * pitch, value, width);
+    }
+    protect_heap(false);
+    return set_error(cudaSuccess);
+}
+
+cudaError_t copy_symbol(const void* symbol, void* p, size_t bytes, size_t offset, bool to_symbol,
+                        cudaMemcpyKind kind, cudaStream_t stream, bool wait) {
+    auto i = memory().symbols.find((char*)symbol);
+    if (i == memory().symbols.end()) return set_error(cudaErrorInvalidSymbol);
+    Range& r = i->second;
+    const char* call = to_symbol ? "cudaMemcpyToSymbol" : "cudaMemcpyFromSymbol";
+    if (offset > r.bytes || bytes > r.bytes - offset) {
+        if (!checking) return set_error(cudaErrorInvalidValue);
+        report_begin("%s: out of bounds: %zu bytes at offset %zu of '%s', which has %zu", call, bytes, offset,
+                     r.name, r.bytes);
+        report_end();
+    }
+    bool taken = r.address_taken;
+    r.address_taken = true;
+    char* inside = r.start + offset;
+    cudaError_t error = copy(call, to_symbol ? inside : p, 0, to_symbol ? p : inside, 0, bytes, 1, kind, stream,
+                             wait, EMU_CALLER);
+    r.address_taken = taken;
+    return error;
+}
+
+cudaError_t symbol_address(void** p, size_t* bytes, const void* symbol) {
+    auto i = memory().symbols.find((char*)symbol);
+    if (i == memory().symbols.end()) return set_error(cudaErrorInvalidSymbol);
+    if (p) *p = i->second.start, i->second.address_taken = true;
+    if (bytes) *bytes = i->second.bytes;
+    return set_error(cudaSuccess);
+}
+
+}  // namespace emu
+
+using namespace emu;
+
+cudaError_t cudaMalloc(void** p, size_t bytes) { return allocate(p, bytes, DEVICE_MEMORY); }
+cudaError_t cudaMallocAsync(void** p, size_t bytes, cudaStream_t) { return allocate(p, bytes, DEVICE_MEMORY); }
+cudaError_t cudaMallocManaged(void** p, size_t bytes, unsigned) { return allocate(p, bytes, MANAGED_MEMORY); }
+cudaError_t cudaMallocHost(void** p, size_t bytes, unsigned) { return allocate_pinned(p, bytes); }
+cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) { return allocate_pinned(p, bytes); }
+cudaError_t cudaMallocPitch(void** p, size_t* pitch, size_t width, size_t height) {
+    *pitch = (width + 511) / 512 * 512;
+    return allocate(p, *pitch * height, DEVICE_MEMORY);
+}
+cudaError_t cudaFree(void* p) {
+    op_waited(nullptr);
+    return release(p, false);
+}
+cudaError_t cudaFreeAsync(void* p, cudaStream_t) { return release(p, false); }
+cudaError_t cudaFreeHost(void* p) { return release(p, true); }
+cudaError_t cudaHostRegister(void* p, size_t bytes, unsigned) {
+    if (!p || !bytes) return set_error(cudaErrorInvalidValue);
+    if (find_range(p)) return set_error(cudaErrorHostMemoryAlreadyRegistered);
+    memory().ranges[(char*)p] = {(char*)p, bytes, PINNED, DEVICE, nullptr, false, false};
+    return set_error(cudaSuccess);
+}
+cudaError_t cudaHostUnregister(void* p) {
+    return set_error(memory().ranges.erase((char*)p) ? cudaSuccess : cudaErrorHostMemoryNotRegistered);
+}
+cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned) {
+    const Range* r = find_range(host);
+    if (!r || r->space != PINNED) return set_error(cudaErrorInvalidValue);
+    *device = host;
+    return set_error(cudaSuccess);
+}
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* a, const void* p) {
+    const Range* r = find_range(p);
+    Space space = r ? r->space : HOST;
+    a->type = space == HOST ? cudaMemoryTypeUnregistered : space == PINNED ? cudaMemoryTypeHost
+              : space == MANAGED_MEMORY ? cudaMemoryTypeManaged : cudaMemoryTypeDevice;
+    a->device = 0;
+    a->devicePointer = space == HOST ? nullptr : (void*)p;
+    a->hostPointer = on_device(space) ? nullptr : (void*)p;
+    return set_error(cudaSuccess);
+}
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+    memory_init();
+    *total = memory().total;
+    *free = memory().total - memory().used;
+    return set_error(cudaSuccess);
+}
+
+cudaError_t cudaMemcpy(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind) {
+    return copy("cudaMemcpy", dst, 0, src, 0, bytes, 1, kind, 0, true, EMU_CALLER);
+}
+cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind, cudaStream_t s) {
+    return copy("cudaMemcpyAsync", dst, 0, src, 0, bytes, 1, kind, s, false, EMU_CALLER);
+}
+cudaError_t cudaMemcpyPeer(void* dst, int, const void* src, int, size_t bytes) {
+    return copy("cudaMemcpyPeer", dst, 0, src, 0, bytes, 1, cudaMemcpyDeviceToDevice, 0, true, EMU_CALLER);
+}
+cudaError_t cudaMemcpy2D(void* dst, size_t dpitch, const void* src, size_t spitch, size_t width, size_t height,
+                         cudaMemcpyKind kind) {
+    return copy("cudaMemcpy2D", dst, dpitch, src, spitch, width, height, kind, 0, true, EMU_CALLER);
+}
+cudaError_t cudaMemcpy2DAsync(void* dst, size_t dpitch, const void* src, size_t spitch, size_t width,
+                              size_t height, cudaMemcpyKind kind, cudaStream_t s) {
+    return copy("cudaMemcpy2DAsync", dst, dpitch, src, spitch, width, height, kind, s, false, EMU_CALLER);
+}
+cudaError_t cudaMemset(void* p, int value, size_t bytes) {
+    return fill("cudaMemset", p, 0, value, bytes, 1, 0, EMU_CALLER);
+}
+cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t s) {
+    return fill("cudaMemsetAsync", p, 0, value, bytes, 1, s, EMU_CALLER);
+}
+cudaError_t cudaMemset2D(void* p, size_t pitch, int value, size_t width, size_t height) {
+    return fill("cudaMemset2D", p, pitch, value, width, height, 0, EMU_CALLER);
+}
+cudaError_t cudaMemset2DAsync(void* p, size_t pitch, int value, size_t width, size_t height, cudaStream_t s) {
+    return fill("cudaMemset2DAsync", p, pitch, value, width, height, s, EMU_CALLER);
+}
+cudaError_t cudaMemPrefetchAsync(const void* p, size_t, int, cudaStream_t) {
+    const Range* r = find_range(p);
+    return set_error(r && r->space == MANAGED_MEMORY ? cudaSuccess : cudaErrorInvalidValue);
+}
+cudaError_t cudaMemAdvise(const void* p, size_t, cudaMemoryAdvise, int) { return cudaMemPrefetchAsync(p, 0, 0, 0); }

@@ -1,0 +1,285 @@
+// runtime.cpp - launches, the device's properties, and the error codes of the CUDA runtime.
+#include <signal.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+#include <map>
+#include <numeric>
+#include <vector>
+#include "emu.h"
+
+// Defined by cuda_runtime.h in a program that was compiled with checks.
+extern "C" __attribute__((weak)) int emu_built_with_checks;
+
+namespace emu {
+
+bool checking, counting;
+uint64_t seed;
+static cudaError_t last_error, sticky_error;
+static std::map<const void*, int>& opt_ins() {
+    static std::map<const void*, int> m;
+    return m;
+}
+static std::map<const void*, size_t> static_shared;     // of kernels that have run, by address
+
+static void start() __attribute__((constructor(101)));
+static void start() {
+    const char* check = getenv("EMU_CHECK");
+    const char* stats = getenv("EMU_STATS");
+    const char* order = getenv("EMU_SEED");
+    checking = &emu_built_with_checks && !(check && !strcmp(check, "0"));
+    counting = checking && stats && strcmp(stats, "0");
+    seed = order ? strtoull(order, nullptr, 10) : 0;
+    if (stats && strcmp(stats, "0") && !checking)
+        fprintf(stderr, "emu: EMU_STATS needs a program that was built and runs with checks\n");
+}
+
+// ---- errors -------------------------------------------------------------------------------------------------
+// The last error is what cudaGetLastError returns and clears. An error inside a kernel is sticky: on a GPU the
+// context is lost, and every later call returns it.
+cudaError_t set_error(cudaError_t error) {
+    if (sticky_error) return sticky_error;
+    if (error) last_error = error;
+    return error;
+}
+void set_sticky(cudaError_t error) { sticky_error = last_error = error; }
+
+// ---- launches -----------------------------------------------------------------------------------------------
+static cudaError_t check_launch(const Kernel& kernel, const Config& c) {
+    if (!c.grid.x || !c.grid.y || !c.grid.z || !c.block.x || !c.block.y || !c.block.z)
+        return cudaErrorInvalidConfiguration;
+    if (c.block.x > 1024 || c.block.y > 1024 || c.block.z > 64) return cudaErrorInvalidConfiguration;
+    if ((uint64_t)c.block.x * c.block.y * c.block.z > (uint64_t)MAX_THREADS) return cudaErrorInvalidConfiguration;
+    if (c.grid.x > 0x7fffffff || c.grid.y > 65535 || c.grid.z > 65535) return cudaErrorInvalidConfiguration;
+    auto known = static_shared.find(kernel.address);
+    size_t shared = c.shared + (known == static_shared.end() ? 0 : known->second);
+    if (shared > SHARED_DEFAULT && (int64_t)c.shared > opted_in(kernel.address)) return cudaErrorInvalidValue;
+    if (shared > SHARED_OPTIN) return cudaErrorInvalidValue;
+    if (c.cooperative) {
+        int blocks = 0;
+        occupancy(&blocks, c.block.x * c.block.y * c.block.z, shared);
+        if ((uint64_t)c.grid.x * c.grid.y * c.grid.z > (uint64_t)blocks * SM_COUNT)
+            return cudaErrorCooperativeLaunchTooLarge;
+    }
+    return valid_stream(c.stream);
+}
+
+void launch_kernel(const Kernel& kernel, const Config& config) {
+    static uint32_t launches;
+    if (sticky_error) return;
+    if (worker.thread) {
+        report_begin("a kernel launches a kernel: dynamic parallelism is not supported");
+        report_line("the inner launch: %s, %s:%d", kernel.name, kernel.file, kernel.line);
+        report_end();
+    }
+    if (cudaError_t error = check_launch(kernel, config)) {
+        set_error(error);
+        return;
+    }
+    uint64_t blocks = (uint64_t)config.grid.x * config.grid.y * config.grid.z;
+    if (blocks > 0x7fffffff) {
+        fprintf(stderr, "emu: %s: a grid of %llu blocks is more than the emulator runs\n", kernel.name,
+                (unsigned long long)blocks);
+        _exit(1);
+    }
+
+    Launch launch{};
+    launch.kernel = kernel;
+    launch.config = config;
+    launch.blocks = (int)blocks;
+    launch.threads = config.block.x * config.block.y * config.block.z;
+    launch.arguments = kernel.body;
+    launch.id = ++launches;
+    launch.op = begin_op(config.stream, kernel.name, nullptr);
+    launch.ordered_before = ordered_before(launch.op);
+    std::vector<int> order;
+    if (seed) {
+        order.resize(blocks);
+        std::iota(order.begin(), order.end(), 0);
+        uint64_t random = seed ^ launch.id;
+        for (size_t i = blocks; i > 1; i--) std::swap(order[i - 1], order[random_next(random) % i]);
+        launch.order = order.data();
+    }
+    if (counting) stats_begin(launch);
+    protect_heap(true);
+    run_launch(launch);
+    protect_heap(false);
+    if (launch.static_shared && kernel.address) static_shared[kernel.address] = launch.static_shared;
+    if (launch.abandoned) set_sticky((cudaError_t)launch.abandoned.load());
+}
+
+int opted_in(const void* function) {
+    // The address of a template's instance is not known at its launch: then any permission counts.
+    int most = 0;
+    for (auto& [f, bytes] : opt_ins())
+        if ((!function || f == function) && bytes > most) most = bytes;
+    return most;
+}
+
+cudaError_t function_attribute(const void* f, cudaFuncAttribute attribute, int value) {
+    if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return set_error(cudaSuccess);
+    if (value < 0 || (size_t)value > SHARED_OPTIN) return set_error(cudaErrorInvalidValue);
+    opt_ins()[f] = value;
+    return set_error(cudaSuccess);
+}
+
+cudaError_t function_attributes(cudaFuncAttributes* a, const void* f) {
+    *a = {};
+    if (static_shared.count(f)) a->sharedSizeBytes = static_shared[f];
+    a->maxThreadsPerBlock = MAX_THREADS;
+    a->numRegs = 32;
+    a->ptxVersion = a->binaryVersion = 80;
+    a->maxDynamicSharedSizeBytes = opt_ins().count(f) ? opt_ins()[f] : (int)SHARED_DEFAULT;
+    return set_error(cudaSuccess);
+}
+
+cudaError_t occupancy(int* blocks, int block_size, size_t shared) {
+    if (block_size <= 0 || block_size > MAX_THREADS) return set_error(cudaErrorInvalidValue);
+    int warps = (block_size + WARP - 1) / WARP;
+    *blocks = THREADS_PER_SM / (warps * WARP);
+    if (*blocks > BLOCKS_PER_SM) *blocks = BLOCKS_PER_SM;
+    if (shared && (int)(SHARED_OPTIN / shared) < *blocks) *blocks = (int)(SHARED_OPTIN / shared);
+    return set_error(cudaSuccess);
+}
+
+}  // namespace emu
+
+using namespace emu;
+
+#define EMU_NAME(name, value, text) case name: return #name;
+#define EMU_TEXT(name, value, text) case name: return text;
+const char* cudaGetErrorName(cudaError_t error) {
+    switch (error) { EMU_CUDA_ERRORS(EMU_NAME) }
+    return "unrecognized error code";
+}
+const char* cudaGetErrorString(cudaError_t error) {
+    switch (error) { EMU_CUDA_ERRORS(EMU_TEXT) }
+    return "unrecognized error code";
+}
+cudaError_t cudaPeekAtLastError() { return last_error; }
+cudaError_t cudaGetLastError() {
+    cudaError_t error = last_error;
+    last_error = sticky_error;
+    return error;
+}
+
+// ---- the device -----------------------------------------------------------------------------------------------
+cudaError_t cudaGetDeviceCount(int* count) {
+    *count = 1;
+    return set_error(cudaSuccess);
+}
+cudaError_t cudaGetDevice(int* device) {
+    *device = 0;
+    return set_error(cudaSuccess);
+}
+cudaError_t cudaSetDevice(int device) { return set_error(device ? cudaErrorInvalidDevice : cudaSuccess); }
+cudaError_t cudaSetDeviceFlags(unsigned) { return set_error(cudaSuccess); }
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
+    if (device) return set_error(cudaErrorInvalidDevice);
+    *p = {};
+    snprintf(p->name, sizeof p->name, "CPU emulating CUDA");
+    size_t free;
+    cudaMemGetInfo(&free, &p->totalGlobalMem);
+    p->sharedMemPerBlock = SHARED_DEFAULT;
+    p->sharedMemPerBlockOptin = SHARED_OPTIN;
+    p->sharedMemPerMultiprocessor = SHARED_OPTIN + 1024;
+    p->reservedSharedMemPerBlock = 1024;
+    p->totalConstMem = 64 << 10;
+    p->memPitch = 0x7fffffff;
+    p->textureAlignment = p->surfaceAlignment = 512;
+    p->regsPerBlock = p->regsPerMultiprocessor = 65536;
+    p->warpSize = WARP;
+    p->maxThreadsPerBlock = p->maxThreadsDim[0] = p->maxThreadsDim[1] = MAX_THREADS;
+    p->maxThreadsDim[2] = 64;
+    p->maxGridSize[0] = 0x7fffffff;
+    p->maxGridSize[1] = p->maxGridSize[2] = 65535;
+    p->clockRate = p->memoryClockRate = 1000000;
+    p->memoryBusWidth = 64;
+    p->l2CacheSize = 1 << 20;
+    p->major = 8;
+    p->multiProcessorCount = SM_COUNT;
+    p->maxThreadsPerMultiProcessor = THREADS_PER_SM;
+    p->maxBlocksPerMultiProcessor = BLOCKS_PER_SM;
+    p->canMapHostMemory = p->concurrentKernels = p->unifiedAddressing = p->managedMemory = 1;
+    p->concurrentManagedAccess = p->cooperativeLaunch = p->deviceOverlap = p->asyncEngineCount = 1;
+    p->globalL1CacheSupported = p->localL1CacheSupported = p->streamPrioritiesSupported = 1;
+    return set_error(cudaSuccess);
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+    cudaDeviceProp p;
+    if (cudaError_t error = cudaGetDeviceProperties(&p, device)) return error;
+    switch (attribute) {
+        case cudaDevAttrMaxThreadsPerBlock: *value = p.maxThreadsPerBlock; break;
+        case cudaDevAttrMaxBlockDimX: *value = p.maxThreadsDim[0]; break;
+        case cudaDevAttrMaxBlockDimY: *value = p.maxThreadsDim[1]; break;
+        case cudaDevAttrMaxBlockDimZ: *value = p.maxThreadsDim[2]; break;
+        case cudaDevAttrMaxGridDimX: *value = p.maxGridSize[0]; break;
+        case cudaDevAttrMaxGridDimY: *value = p.maxGridSize[1]; break;
+        case cudaDevAttrMaxGridDimZ: *value = p.maxGridSize[2]; break;
+        case cudaDevAttrMaxSharedMemoryPerBlock: *value = (int)p.sharedMemPerBlock; break;
+        case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = (int)p.sharedMemPerBlockOptin; break;
+        case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = (int)p.sharedMemPerMultiprocessor; break;
+        case cudaDevAttrTotalConstantMemory: *value = (int)p.totalConstMem; break;
+        case cudaDevAttrWarpSize: *value = p.warpSize; break;
+        case cudaDevAttrMaxRegistersPerBlock: *value = p.regsPerBlock; break;
+        case cudaDevAttrClockRate: *value = p.clockRate; break;
+        case cudaDevAttrMemoryClockRate: *value = p.memoryClockRate; break;
+        case cudaDevAttrGlobalMemoryBusWidth: *value = p.memoryBusWidth; break;
+        case cudaDevAttrL2CacheSize: *value = p.l2CacheSize; break;
+        case cudaDevAttrMultiProcessorCount: *value = p.multiProcessorCount; break;
+        case cudaDevAttrMaxThreadsPerMultiProcessor: *value = p.maxThreadsPerMultiProcessor; break;
+        case cudaDevAttrMaxBlocksPerMultiprocessor: *value = p.maxBlocksPerMultiProcessor; break;
+        case cudaDevAttrComputeCapabilityMajor: *value = p.major; break;
+        case cudaDevAttrComputeCapabilityMinor: *value = p.minor; break;
+        default: *value = attribute != cudaDevAttrMemoryPoolsSupported;      // the yes-or-no attributes
+    }
+    return set_error(cudaSuccess);
+}
+
+cudaError_t cudaDeviceReset() {
+    cudaError_t error = cudaDeviceSynchronize();
+    fflush(stdout);
+    return error;
+}
+cudaError_t cudaDeviceSetLimit(cudaLimit, size_t) { return set_error(cudaSuccess); }
+cudaError_t cudaDeviceGetLimit(size_t* value, cudaLimit limit) {
+    *value = limit == cudaLimitStackSize ? STACK_BYTES : limit == cudaLimitPrintfFifoSize ? 1 << 20 : 8 << 20;
+    return set_error(cudaSuccess);
+}
+cudaError_t cudaDeviceSetCacheConfig(cudaFuncCache) { return set_error(cudaSuccess); }
+cudaError_t cudaDeviceSetSharedMemConfig(cudaSharedMemConfig) { return set_error(cudaSuccess); }
+cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) {
+    *can = 0;
+    return set_error(cudaSuccess);
+}
+cudaError_t cudaDeviceEnablePeerAccess(int, unsigned) { return set_error(cudaErrorInvalidDevice); }
+cudaError_t cudaRuntimeGetVersion(int* version) {
+    *version = CUDART_VERSION;
+    return set_error(cudaSuccess);
+}
+cudaError_t cudaDriverGetVersion(int* version) { return cudaRuntimeGetVersion(version); }
+cudaError_t cudaProfilerStart() { return set_error(cudaSuccess); }
+cudaError_t cudaProfilerStop() { return set_error(cudaSuccess); }
+
+// ---- what a kernel calls --------------------------------------------------------------------------------------
+long long clock64() {
+    timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+unsigned long long __globaltimer() { return clock64(); }
+void __nanosleep(unsigned) { emu::yield(); }
+
+// assert() in a kernel stops the launch, and the program learns of it from cudaErrorAssert.
+extern "C" void __assert_fail(const char* expression, const char* file, unsigned line, const char* function) noexcept {
+    fprintf(stderr, "%s:%u: %s: ", file, line, function);
+    if (!worker.thread) {
+        fprintf(stderr, "Assertion `%s' failed.\n", expression);
+        abort();
+    }
+    fprintf(stderr, "block: [%u,%u,%u], thread: [%u,%u,%u] Assertion `%s` failed.\n", blockIdx.x, blockIdx.y,
+            blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, expression);
+    abandon(cudaErrorAssert);
+}

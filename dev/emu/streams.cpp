@@ -1,0 +1,199 @@
+// streams.cpp - streams and events: which pieces of work are ordered, and which only seem to be.
+//
+// Work is done the moment it is issued, so a program that forgets to wait gets the right answer here and a wrong
+// one on a GPU. Order is therefore kept by logical clocks: each piece of work (op) has a number, each stream
+// knows for every stream the last op that surely comes before its next one, and so does the host. Words of
+// memory remember the op that wrote them; check.cpp asks op_ordered() when another op touches them.
+#include <time.h>
+#include <mutex>
+#include <vector>
+#include "emu.h"
+
+struct emu_stream {
+    int number;
+    bool non_blocking, destroyed;
+};
+struct emu_event {
+    std::vector<uint32_t> clock;      // of the stream when it was recorded
+    double time;
+    bool recorded, timing;
+};
+
+namespace emu {
+
+bool several_streams;
+
+struct Op {
+    int stream;
+    const char* what;
+    Pc pc;
+};
+typedef std::vector<uint32_t> Clock;     // for each stream, the last op that is known to be over
+struct Streams {
+    std::vector<Op> ops = {{0, "", nullptr}};      // by number, from 1
+    std::vector<emu_stream*> streams;              // 0 is the default stream
+    std::vector<Clock> clocks;                     // of each stream
+    Clock host;
+    emu_stream legacy = {0, false, false};
+};
+static Streams& all() {
+    static Streams s;
+    if (s.streams.empty()) {
+        s.streams.push_back(&s.legacy);
+        s.clocks.emplace_back(1, 0);
+        s.host.assign(1, 0);
+    }
+    return s;
+}
+
+static void join(Clock& into, const Clock& from) {
+    if (into.size() < from.size()) into.resize(from.size(), 0);
+    for (size_t i = 0; i < from.size(); i++)
+        if (from[i] > into[i]) into[i] = from[i];
+}
+
+static emu_stream* resolve(cudaStream_t stream) {
+    return !stream || stream == cudaStreamLegacy || stream == cudaStreamPerThread ? &all().legacy : stream;
+}
+
+cudaError_t valid_stream(cudaStream_t stream) {
+    stream = resolve(stream);
+    for (emu_stream* s : all().streams)
+        if (s == stream) return s->destroyed ? cudaErrorInvalidResourceHandle : cudaSuccess;
+    return cudaErrorInvalidResourceHandle;
+}
+
+uint32_t begin_op(cudaStream_t stream, const char* what, Pc pc) {
+    Streams& s = all();
+    stream = resolve(stream);
+    uint32_t op = (uint32_t)s.ops.size();
+    s.ops.push_back({stream->number, what, pc});
+    Clock& clock = s.clocks[stream->number];
+    join(clock, s.host);
+    // The default stream waits for all streams that did not opt out, and they for it.
+    for (emu_stream* other : s.streams) {
+        if (other->non_blocking || other == stream) continue;
+        if (stream->number == 0) join(clock, s.clocks[other->number]);
+        if (stream->number != 0 && other->number == 0 && !stream->non_blocking) join(clock, s.clocks[0]);
+    }
+    if (clock.size() <= (size_t)stream->number) clock.resize(stream->number + 1, 0);
+    clock[stream->number] = op;
+    return op;
+}
+
+static bool reached(const Clock& clock, uint32_t op) {
+    size_t stream = all().ops[op].stream;
+    return stream < clock.size() && clock[stream] >= op;
+}
+
+bool op_ordered(uint32_t earlier, uint32_t op) { return reached(all().clocks[all().ops[op].stream], earlier); }
+bool host_has_waited(uint32_t op) { return reached(all().host, op); }
+
+// Every op up to the result surely comes before op. With one stream there is nothing to ask.
+uint32_t ordered_before(uint32_t op) { return several_streams ? 0 : op; }
+
+void op_waited(cudaStream_t stream) {
+    Streams& s = all();
+    stream = resolve(stream);
+    join(s.host, s.clocks[stream->number]);
+}
+
+void describe_op(uint32_t op, char* text, size_t bytes) {
+    char line[600];
+    const Op& o = all().ops[op];
+    where(o.pc, line, sizeof line);
+    snprintf(text, bytes, "%s on %s %d%s%s", o.what, o.stream ? "stream" : "the default stream,", o.stream,
+             o.pc ? ", at " : "", o.pc ? line : "");
+}
+
+static double now_ms() {
+    timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1e3 + t.tv_nsec * 1e-6;
+}
+
+}  // namespace emu
+
+using namespace emu;
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
+    Streams& s = all();
+    *stream = new emu_stream{(int)s.streams.size(), (flags & cudaStreamNonBlocking) != 0, false};
+    s.streams.push_back(*stream);
+    s.clocks.emplace_back(s.streams.size(), 0);
+    several_streams = true;
+    return set_error(cudaSuccess);
+}
+cudaError_t cudaStreamCreate(cudaStream_t* stream) { return cudaStreamCreateWithFlags(stream, 0); }
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int) {
+    return cudaStreamCreateWithFlags(stream, flags);
+}
+cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
+    *least = 0, *greatest = -5;
+    return set_error(cudaSuccess);
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    if (!stream || valid_stream(stream)) return set_error(cudaErrorInvalidResourceHandle);
+    stream->destroyed = true;
+    return set_error(cudaSuccess);
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    if (cudaError_t error = valid_stream(stream)) return set_error(error);
+    op_waited(stream);
+    // The default stream is not done before the streams that it waits for are.
+    if (resolve(stream)->number == 0)
+        for (emu_stream* s : all().streams)
+            if (!s->non_blocking) op_waited(s);
+    return set_error(cudaSuccess);
+}
+cudaError_t cudaStreamQuery(cudaStream_t stream) { return cudaStreamSynchronize(stream); }
+cudaError_t cudaDeviceSynchronize() {
+    for (emu_stream* s : all().streams) op_waited(s);
+    return set_error(cudaSuccess);
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+    if (valid_stream(stream) || !event) return set_error(cudaErrorInvalidResourceHandle);
+    join(all().clocks[resolve(stream)->number], event->clock);
+    return set_error(cudaSuccess);
+}
+cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t f, void* data, unsigned) {
+    if (cudaError_t error = valid_stream(stream)) return set_error(error);
+    f(stream, cudaSuccess, data);
+    return set_error(cudaSuccess);
+}
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t f, void* data) {
+    if (cudaError_t error = valid_stream(stream)) return set_error(error);
+    f(data);
+    return set_error(cudaSuccess);
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
+    *event = new emu_event{{}, 0, false, !(flags & cudaEventDisableTiming)};
+    return set_error(cudaSuccess);
+}
+cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, 0); }
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+    if (!event) return set_error(cudaErrorInvalidResourceHandle);
+    delete event;
+    return set_error(cudaSuccess);
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    if (valid_stream(stream) || !event) return set_error(cudaErrorInvalidResourceHandle);
+    begin_op(stream, "cudaEventRecord", EMU_CALLER);
+    event->clock = all().clocks[resolve(stream)->number];
+    event->time = now_ms();
+    event->recorded = true;
+    return set_error(cudaSuccess);
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    if (!event) return set_error(cudaErrorInvalidResourceHandle);
+    join(all().host, event->clock);
+    return set_error(cudaSuccess);
+}
+cudaError_t cudaEventQuery(cudaEvent_t event) { return cudaEventSynchronize(event); }
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cudaEvent_t stop) {
+    if (!start || !stop || !start->recorded || !stop->recorded || !start->timing || !stop->timing)
+        return set_error(cudaErrorInvalidResourceHandle);
+    *ms = (float)(stop->time - start->time);
+    return set_error(cudaSuccess);
+}

@@ -1,0 +1,167 @@
+// warp.cpp - shuffles, votes, matches: what the 32 lanes of a warp do together.
+//
+// On a GPU since Volta every lane has its own program counter, and the _sync functions name the lanes that
+// must take part. So does the emulator: a lane waits until all lanes in its mask have come to the same
+// operation with the same mask. Nothing but that mask brings lanes together; there is no lockstep to lean on.
+#include "emu.h"
+
+namespace emu {
+
+unsigned lane() { return worker.thread->number % WARP; }
+
+static bool reads_lanes(WarpOp op) { return op >= SHFL_IDX && op <= SHFL_XOR; }
+
+// Which lane a shuffle reads from; its own where CUDA says that the value stays unchanged.
+static int source_lane(const Thread& t) {
+    int me = t.number % WARP, first = me & ~(t.width - 1), from = me;
+    if (t.op == SHFL_IDX) from = first | (t.argument & (t.width - 1));
+    if (t.op == SHFL_UP) from = me - t.argument < first ? me : me - t.argument;
+    if (t.op == SHFL_DOWN) from = me + t.argument >= first + t.width ? me : me + t.argument;
+    if (t.op == SHFL_XOR) from = (me ^ t.argument) >= first + t.width ? me : me ^ t.argument;
+    return from;
+}
+
+static void inactive_lane(const Thread& t, int from, const char* verb, const char* why) {
+    char text[600];
+    worker.thread = (Thread*)&t;
+    threadIdx = t.index;
+    where(t.pc, text, sizeof text);
+    report_begin("a shuffle %s lane %d, which is inactive: %s", verb, from, why);
+    report_line("this thread     %s   (lane %d, mask %08x)", text, t.number % WARP, t.mask);
+    report_end();
+}
+
+static uint64_t reduce(WarpOp op, uint64_t a, uint64_t b) {
+    int sa = (int)a, sb = (int)b;
+    unsigned ua = (unsigned)a, ub = (unsigned)b;
+    switch (op) {
+        case REDUCE_ADD: return ua + ub;
+        case REDUCE_MIN: return (unsigned)(sb < sa ? sb : sa);
+        case REDUCE_MAX: return (unsigned)(sb > sa ? sb : sa);
+        case REDUCE_UMIN: return ub < ua ? ub : ua;
+        case REDUCE_UMAX: return ub > ua ? ub : ua;
+        case REDUCE_AND: return ua & ub;
+        case REDUCE_OR: return ua | ub;
+        default: return ua ^ ub;
+    }
+}
+
+// All lanes in `present` have come: each gets its result and may go on. `named` is the mask they gave.
+static void complete(Block& block, int base, unsigned present) {
+    Thread* lanes = block.thread + base;
+    int first = __builtin_ctz(present);
+    WarpOp op = lanes[first].op;
+    unsigned ballot = 0;
+    uint64_t total = lanes[first].value;
+    bool equal = true;
+    for (int l = first; l < WARP; l++) {
+        if (!(present >> l & 1)) continue;
+        ballot |= (unsigned)(lanes[l].value != 0) << l;
+        if (l > first && op >= REDUCE_ADD) total = reduce(op, total, lanes[l].value);
+        equal = equal && lanes[l].value == lanes[first].value;
+    }
+    for (int l = first; l < WARP; l++) {
+        if (!(present >> l & 1)) continue;
+        Thread& t = lanes[l];
+        if (reads_lanes(op)) {
+            int from = source_lane(t);
+            bool there = present >> from & 1;
+            if (!there && checking)
+                inactive_lane(t, from, "reads", !(t.mask >> from & 1) ? "it is not in the mask"
+                              : base + from >= block.threads ? "the block has no such thread" : "it has exited");
+            t.result = there ? lanes[from].value : t.value;
+        } else if (op == MATCH_ANY) {
+            t.result = 0;
+            for (int k = 0; k < WARP; k++)
+                if ((present >> k & 1) && lanes[k].value == t.value) t.result |= 1u << k;
+        } else {
+            t.result = op == BALLOT ? ballot : op == ALL ? ballot == present : op == ANY ? ballot != 0
+                       : op == UNI ? equal : op == MATCH_ALL ? (equal ? present : 0)
+                       : op == ACTIVEMASK ? present : total;
+        }
+    }
+    if (op == SYNCWARP && checking) {
+        race_flush();
+        race_syncwarp(block, base / WARP, present);
+    }
+    block.spins = 0;
+    for (int l = first; l < WARP; l++)
+        if (present >> l & 1) make_ready(block, base + l);
+}
+
+// If every lane named in the mask of thread t has come or has exited, lets them go on.
+static void try_complete(Block& block, const Thread& t) {
+    int base = t.number / WARP * WARP, exited = -1;
+    unsigned present = 0;
+    for (int l = 0; l < WARP; l++) {
+        if (!(t.mask >> l & 1) || base + l >= block.threads) continue;
+        const Thread& other = block.thread[base + l];
+        if (other.state == EXITED) {
+            exited = l;
+            continue;
+        }
+        if (other.state != AT_WARP_OP || other.op != t.op || other.mask != t.mask) return;
+        present |= 1u << l;
+    }
+    if (exited >= 0 && reads_lanes(t.op) && checking)
+        inactive_lane(t, exited, "names", "it has exited");
+    complete(block, base, present);
+}
+
+void warp_lane_exited(Block& block, Thread& thread) {
+    int base = thread.number / WARP * WARP;
+    for (int l = 0; l < WARP && base + l < block.threads; l++) {
+        Thread& t = block.thread[base + l];
+        if (t.state == AT_WARP_OP && t.op != ACTIVEMASK && (t.mask >> (thread.number % WARP) & 1)) {
+            Thread* running = worker.thread;
+            try_complete(block, t);
+            worker.thread = running;
+        }
+    }
+}
+
+// __activemask has no mask to wait for. A GPU would answer with the lanes that happen to run together. Here
+// a lane waits until no other thread can run: the lanes that then stand at the same call are its company.
+bool release_activemask(Block& block) {
+    bool released = false;
+    for (int base = 0; base < block.threads; base += WARP) {
+        unsigned present = 0;
+        Pc pc = nullptr;
+        for (int l = 0; l < WARP && base + l < block.threads; l++) {
+            Thread& t = block.thread[base + l];
+            if (t.state != AT_WARP_OP || t.op != ACTIVEMASK || (present && t.pc != pc)) continue;
+            present |= 1u << l;
+            pc = t.pc;
+        }
+        if (!present) continue;
+        complete(block, base, present);
+        released = true;
+    }
+    return released;
+}
+
+uint64_t warp(WarpOp op, unsigned mask, uint64_t value, int argument, int width) {
+    Thread& t = *worker.thread;
+    t.op = op;
+    t.mask = mask;
+    t.value = value;
+    t.argument = argument;
+    t.width = width;
+    t.state = AT_WARP_OP;
+    t.pc = EMU_CALLER;
+    if (op != ACTIVEMASK) {
+        if (!(mask >> (t.number % WARP) & 1)) {
+            char text[600];
+            where(t.pc, text, sizeof text);
+            report_begin("a warp operation is called by lane %d, which its mask %08x does not name",
+                         t.number % WARP, mask);
+            report_line("this thread     %s", text);
+            report_end();
+        }
+        try_complete(*worker.block, t);
+    }
+    wait_here(t.state, t.pc);
+    return t.result;
+}
+
+}  // namespace emu

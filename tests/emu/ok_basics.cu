@@ -1,0 +1,70 @@
+// A launch of every shape that programs use: over several lines, in a comment, of a template, by macro.
+#include <cstdio>
+#include <vector>
+#include <algorithm>
+
+__constant__ float scale[4];
+__device__ int counter, table[2] = {3, 4};
+
+// saxpy<<<1, 1>>>(not, a, launch);
+__global__ void saxpy(int n, float a, const float* x, float* y) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[i] = a * x[i] + y[i];
+}
+
+template <typename T, int N>
+__global__ void reverse(T* d) {
+    __shared__ T tile[N];
+    int t = threadIdx.x;
+    tile[t] = d[t];
+    __syncthreads();
+    d[t] = tile[N - 1 - t];
+}
+
+__global__ void dynamic_sum(const float* x, float* out, const int* unused) {
+    extern __shared__ float part[];
+    unsigned t = threadIdx.x;
+    part[t] = x[t] * scale[2];
+    for (unsigned s = blockDim.x / 2; s > 0; s >>= 1) {
+        __syncthreads();
+        if (t < s) part[t] += part[t + s];
+    }
+    if (t == 0) *out = part[0] + table[1];
+    atomicAdd(&counter, unused == nullptr);
+}
+
+struct Two { std::vector<std::vector<int>> v; };
+
+#define CHECK(call) do { cudaError_t e = (call); if (e) { printf("%s\n", cudaGetErrorString(e)); return 1; } } while (0)
+
+int main() {
+    const int n = 1000;
+    std::vector<float> x(n, 2), y(n, 1);
+    std::vector<std::vector<std::vector<int>>> nested(1);
+    const char* text = "saxpy<<<1, 2>>>(in a string)";
+    float *dx, *dy;
+    CHECK(cudaMalloc(&dx, n * sizeof(float)));
+    CHECK(cudaMalloc((void**)&dy, n * sizeof(float)));
+    CHECK(cudaMemcpy(dx, x.data(), n * sizeof(float), cudaMemcpyHostToDevice));
+    CHECK(cudaMemcpy(dy, y.data(), n * sizeof(float), cudaMemcpyHostToDevice));
+    dim3 gridDim((n + 255) / 256), blockDim(256);
+    saxpy<<<gridDim,
+            blockDim>>>(n,   // how many
+                        3.0f,
+                        dx, dy);
+    CHECK(cudaGetLastError());
+    CHECK(cudaDeviceSynchronize());
+    reverse<float, (1 > 0 ? 64 : 32)><<<1, 64>>>(dy);
+    float s[4] = {0, 0, 0.5f, 0};
+    CHECK(cudaMemcpyToSymbol(scale, s, sizeof s));
+    dynamic_sum<<<dim3(1, 1), dim3(64, 1, 1), 64 * sizeof(float)>>>(dy, dx, NULL);
+    float sum;
+    CHECK(cudaMemcpy(&sum, dx, sizeof sum, cudaMemcpyDeviceToHost));
+    CHECK(cudaMemcpy(y.data(), dy, n * sizeof(float), cudaMemcpyDeviceToHost));
+    int count;
+    CHECK(cudaMemcpyFromSymbol(&count, counter, sizeof count));
+    printf("%g %g %d %s %zu\n", sum, y[999], count, text, nested.size());
+    CHECK(cudaFree(dx));
+    CHECK(cudaFree(dy));
+    return !(sum == 64 * 7 * 0.5f + 4 && y[999] == 7 && count == 64);
+}
