@@ -25,12 +25,12 @@ COMPILE = $(NEED_CXX)$(CXX) $(CXXFLAGS) -MMD -MP -I.
 # Objects and test programs go to $(BUILD), the programs to $(BIN).
 BUILD ?= build
 BIN ?= .
-TESTS = test_numerics test_gguf test_tokenizer test_layers test_model
+TESTS = test_numerics test_gguf test_tokenizer test_dataloader test_layers test_model
 TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%)
 TEST_SCRIPTS = test_data test_infer test_trainer test_hf test_llama
 
 # ---- programs ---------------------------------------------------------------------------------------------
-.PHONY: all help demo test test-torch test-mutants sanitize clean FORCE
+.PHONY: all help demo test test-torch compare test-mutants sanitize clean
 all: $(BIN)/train_gpt2 $(BIN)/infer
 	@echo "built $(BIN)/train_gpt2 and $(BIN)/infer; next: make demo"
 
@@ -39,6 +39,7 @@ help:
 	@echo "make demo           train a small GPT for about a minute, and let it tell three tales"
 	@echo "make test           build and run the test suite (no network, no packages)"
 	@echo "make test-torch     recompute the tests' golden values with PyTorch (needs torch and numpy)"
+	@echo "make compare        train 500 steps on tinyshakespeare beside PyTorch, and compare every loss"
 	@echo "make test-mutants   plant known bugs, and see that the tests catch every one"
 	@echo "make sanitize       the test suite under the address and undefined behaviour sanitizers"
 	@echo "make clean          remove what was built (runs/ and data stay)"
@@ -86,6 +87,12 @@ test: $(BIN)/train_gpt2 $(BIN)/infer $(TEST_PROGRAMS) $(BUILD)/CTestTestfile.cma
 
 test-torch:
 	$(NEED_PYTHON)$(PYTHON) tests/reference.py --check
+
+# 500 steps on tinyshakespeare, every loss beside PyTorch's. SHAKESPEARE=FILE: a copy of the text, so nothing is downloaded.
+compare: $(BIN)/train_gpt2
+	$(NEED_PYTHON)$(PYTHON) data/tinyshakespeare.py --out data/tinyshakespeare $(if $(SHAKESPEARE),--from $(SHAKESPEARE))
+	rm -rf build/compare
+	$(PYTHON) tests/compare_training.py --data data/tinyshakespeare --out build/compare
 
 test-mutants:
 	$(NEED_PYTHON)CXX=$(CXX) $(PYTHON) tests/mutants.py

@@ -396,10 +396,9 @@ class Tale:
         self.pick, self.words, self.paragraphs = pick, {}, [[]]
 
     def usual(self, choices):
-        """Draws from a table: nine times of ten from its first third. So the words are as in any
-        language, a few common ones, which a model soon knows well, and many rare ones."""
-        common = choices[:(len(choices) + 2) // 3]
-        return self.pick(choices if self.pick(range(10)) == 0 else common)
+        """Draws from a table: nine times of ten the row that goes with A, so that a tale's things
+        belong to its folk as their homes do; else any row, for there are always surprises."""
+        return self.pick(choices) if self.pick(range(10)) == 0 else choices[self.own % len(choices)]
 
     def fill(self, text, person=None):
         """Settles each [this|that] in the text, and then fills in each {word}."""
@@ -416,19 +415,21 @@ class Tale:
         self.words[role] = Thing(self.usual(row[0].split()), row[1], holder)
         self.know(names, row[2:], person)
 
-    def cast(self, traits_a, traits_b, barred=''):
-        """Chooses {A} and {B}: two friends with two of these traits, and A of none of the barred
-        kinds. Also chooses what every plot may need."""
+    def cast(self, traits_a, traits_b):
+        """Chooses {A} and {B}: two friends with two of these traits. Also chooses what every
+        plot may need."""
         pick = self.pick
         couples = [(row[:5], row[5:]) for row in FOLK] + [(row[5:], row[:5]) for row in FOLK]
         couple = pick([(a, b) for a, b in couples if a[3] in traits_a.split()
-                       and b[3] in traits_b.split() and a[2] not in barred.split()])
+                       and b[3] in traits_b.split()])
+        self.own = couples.index(couple)
         for role, row in zip('AB', couple):
             person = self.words[role] = Person(*row)
             traits = GOOD.get(person.trait) or FLAWS[person.trait]
             person.habit = self.fill(pick(traits[:2]), person)
             person.motto = traits[2] if person.trait in GOOD else None
-        self.know('day food elder number', [self.usual(t) for t in (DAYS, FOODS, ELDERS, NUMBERS)])
+        self.know('day number', (pick(DAYS), pick(NUMBERS)))
+        self.know('food elder', (self.usual(FOODS), self.usual(ELDERS)))
         return self.words['A'], self.words['B']
 
     def say(self, variants):
@@ -497,9 +498,8 @@ class Tale:
 # First the lines that the tales of many plots share: to introduce A, and to introduce B.
 
 OPEN = '''
-Once there was {A.a} named {A}, who lived {A.home}. / {A} was {A.a} who lived {A.home}. / In a
-  little house {A.home} there lived {A.a} named {A}. / Long ago, {A.a} named {A} lived {A.home}. /
-  {A.home} lived {A.a} whose name was {A}. / Everyone {A.home} knew {A}, {A.a}.
+Once there was {A.a} named {A}, who lived {A.home}. / {A} was {A.a} who lived {A.home}. / Long ago,
+  {A.a} named {A} lived {A.home}. / Once upon a time {A}, {A.a}, lived {A.home}.
 {A.he} {A.habit}.'''
 MEET = '''
 {A.his} best friend was {B}, {B.a} who {B.habit}. / {A.his} neighbour was {B}, {B.a} who {B.habit}.
@@ -841,8 +841,8 @@ And what was it? It was only {was}! / Then they saw it. It was not {ghost}. It w
 
 
 def taught(s):
-    skill, *rest, able = s.usual(SKILLS)
-    s.cast('shy hasty timid cheerful lazy', 'patient kind careful brave clever gentle', able)
+    A, _ = s.cast('shy hasty timid cheerful lazy', 'patient kind careful brave clever gentle')
+    skill, *rest, _ = s.usual([row for row in SKILLS if A.kind not in row[-1].split()])
     s.know('skill fail danger rescue', (skill, *rest))
     cold = skill in ('skate', 'dig')
     s.know('season', ['the next winter' if cold else 'the next [spring|summer]'])

@@ -17,11 +17,11 @@ if [ -d $RUN ] && ls $RUN | grep -q '^step-[0-9]*$'; then
     say "Going on with the run in $RUN (rm -r $RUN starts afresh)"
     ./train_gpt2 --resume --out $RUN
 else
-    say "Training a GPT of 0.9 million parameters for 3200 steps"
+    say "Training a GPT of 0.9 million parameters for 3600 steps"
     rm -rf $RUN   # no checkpoint in it: nothing to lose
     ./train_gpt2 --train "$DATA/train_*.bin" --val "$DATA/val_*.bin" --tokenizer $DATA/tokenizer.gguf \
         --layers 4 --heads 4 --channels 128 --context 256 --batch 2 \
-        --steps 3200 --lr 3e-3 --warmup 100 --beta2 0.99 --eval-every 800 --out $RUN
+        --steps 3600 --lr 3e-3 --warmup 100 --beta2 0.99 --eval-every 400 --out $RUN
 fi
 
 $PYTHON - $DATA/manifest.json $RUN/log.jsonl <<'END'
@@ -35,8 +35,7 @@ END
 
 for seed in 1 2 3; do
     say "Tale $seed"
-    ./infer -m $RUN/model.gguf -n 255 --temp 0.5 --seed $seed 2>/dev/null
-    echo
+    ./infer -m $RUN/model.gguf -n 255 --temp 0.4 --seed $seed 2>/dev/null
 done
 
 cat <<END
