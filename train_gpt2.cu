@@ -543,7 +543,7 @@ __device__ inline float gelu_derivative_device(float x) {
     return s + x * s * (1.0f - s) * 2.0f * du;
 }
 
-// x = out + bias (null: without)     and then     out = x     or, if there is a pre_gelu,     pre_gelu = x, out = gelu(x)
+// x = out + bias (null: without)    and then    out = x    or, if there is a pre_gelu,    pre_gelu = x, out = gelu(x)
 // out, pre_gelu (N, OC)   bias (OC).  One thread a Vec of a row; grid (N, columns). What the epilogue would have done.
 // Moves 2 or 3 elements for each of out's, for at most 12 FLOPs.
 __global__ void bias_gelu_kernel(floatX* out, floatX* pre_gelu, const floatX* bias, int OC) {
@@ -594,7 +594,7 @@ void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floa
     cuda_check(cudaGetLastError());
 }
 
-// parts[p,o] = sum over the rows n of part p of x[n,o]: the bias gradient. cuBLASLt has an epilogue for it (BGRADB), but
+// parts[p,o] = sum over the rows n of part p of x[n,o]: the bias gradient. cuBLASLt has an epilogue for it, BGRADB, but
 // one that overwrites, in floatX, where gradients add up in float.
 // parts (gridDim.y, OC)   x (N, OC).  Part p has the rows p*rows .. p*rows+rows-1. Moves N*OC elements, for N*OC FLOPs.
 __global__ void column_sums_kernel(float* parts, const floatX* x, int N, int OC, int rows) {
