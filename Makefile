@@ -19,7 +19,7 @@ BREW_OMP := -Xpreprocessor -fopenmp -I/opt/homebrew/opt/libomp/include -L/opt/ho
 OPENMP := $(if $(call accepts,-fopenmp),-fopenmp,$(if $(call accepts,$(BREW_OMP)),$(BREW_OMP)))
 OPTIMIZE ?= -O3
 CXXFLAGS = -std=c++17 $(OPTIMIZE) $(NATIVE) -ffp-contract=off -fno-math-errno -fno-trapping-math \
-           -Wall -Wextra $(OPENMP) $(EXTRA)
+           -Wall -Wextra $(or $(OPENMP),-Wno-unknown-pragmas) $(EXTRA)
 COMPILE = $(NEED_CXX)$(CXX) $(CXXFLAGS) -MMD -MP -I.
 
 # Objects and test programs go to $(BUILD), the programs to $(BIN).

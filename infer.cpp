@@ -15,7 +15,6 @@
 #include <chrono>
 #include <cmath>
 #include <set>
-#include <omp.h>
 #include "gguf.h"
 #include "matmul.h"
 #include "numerics.h"
@@ -455,7 +454,7 @@ static std::string read_all(FILE* stream) {
 // What the flags say. The initial values are the defaults, which --help prints.
 struct Options {
     std::string model, prompt, ids, file;
-    int64_t n = 256, top_k = 40, seed = 1, threads = omp_get_num_procs();
+    int64_t n = 256, top_k = 40, seed = 1, threads = processors();
     double temp = 0.8, top_p = 0.95, min_p = 0.05, repeat_penalty = 1;
     bool ignore_eos = false, nul = false, special = false;
     std::set<std::string> given;   // the flags that were on the command line
@@ -808,7 +807,7 @@ int main(int argc, char** argv) {
     spin_briefly(argv);
     Options o;
     const Command& command = parse_command_line(o, argc, argv);
-    omp_set_num_threads((int)o.threads);
+    use_threads((int)o.threads);
     command.run(o);
     if (fflush(stdout) != 0 || ferror(stdout)) fail("standard output: cannot be written");
     return 0;

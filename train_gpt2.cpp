@@ -9,30 +9,24 @@
 #include <cstdlib>
 #include <cstring>
 #include <vector>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 #include "files.h"
 #include "layers.h"
 #include "matmul.h"
 #include "numerics.h"
+#include "threads.h"
 
 // ---- the device -----------------------------------------------------------------------------------------
 
+static int cpu_threads = 1;
+
 void device_init(int threads) {
-#ifdef _OPENMP
-    omp_set_num_threads(threads > 0 ? threads : omp_get_num_procs());
-#else
-    (void)threads;
-#endif
+    cpu_threads = threads > 0 ? threads : processors();
+    use_threads(cpu_threads);
 }
 
 const char* device_name() {
-#ifdef _OPENMP
-    static std::string name = text("CPU, %d threads, %d floats a vector", omp_get_max_threads(), VEC);
-#else
-    static std::string name = text("CPU, 1 thread (built without OpenMP), %d floats a vector", VEC);
-#endif
+    static std::string name;
+    name = text("CPU, %d thread%s, %d floats a vector", cpu_threads, cpu_threads == 1 ? "" : "s", VEC);
     return name.c_str();
 }
 
