@@ -1,21 +1,22 @@
 // train_gpt2.cu - the layers of layers.h on a GPU, and the program ./train_gpt2cu.
 //
-// Each kernel is an equation of layers.h, shared out over threads; read it beside its twin in train_gpt2.cpp.
+// Each kernel is an equation of layers.h, shared out over threads. Its twin is in train_gpt2.cpp.
 //
 //     a warp      32 threads that step together and read each other's registers (shuffles)
-//     a block     up to 1024 threads, all on one multiprocessor, with some shared memory and a barrier
-//     a grid      as many blocks as there is work; they run in any order, and cannot wait for each other
+//     a block     up to 1024 threads on one multiprocessor, with shared memory and a barrier
+//     a grid      as many blocks as there is work; they run in any order, and wait for no other
 //
-// A GPU does some 15 multiply-adds in the time of reading one number from memory (an H200 in float32: 33e12 a
-// second, and 1.2e12 floats; with tensor cores it is 400). So all layers but matrix products and attention are as
-// fast as they move bytes, and each kernel says how many. The habits that follow from it:
-//   - neighbouring threads read neighbouring bytes, 16 each where they can: one request of a warp is then 512 bytes
+// A GPU does some 15 multiply-adds in the time of reading one number from memory (an H200 in
+// float32: 33e12 a second, and 1.2e12 floats; with tensor cores it is 400). So all layers but
+// matrix products and attention are as fast as they move bytes, and each kernel says how many. The
+// habits that follow from it:
+//   - neighbouring threads read neighbouring bytes, 16 each where they can: 512 in a request
 //   - what is needed twice stays in registers or in shared memory
-//   - numbers are added up in float32, whatever floatX is: bfloat16 has 8 bits, and a sum of 300 ones would be 256
+//   - numbers are added up in float32, whatever floatX is: in bfloat16's 8 bits, 300 ones make 256
 //
-// No sum is made by atomics, whose order is an accident. A sum over rows that many blocks share is made in two steps:
-// every block writes its part to scratch memory, and a second kernel adds the parts in order. How many parts there
-// are depends on the sizes and never on the GPU.
+// No sum is made by atomics, whose order is an accident. A sum over rows that many blocks share is
+// made in two steps: every block writes its part to scratch memory, and a second kernel adds the
+// parts in order. How many parts there are depends on the sizes and never on the GPU.
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -33,7 +34,7 @@
 
 const bool BF16 = sizeof(floatX) == 2;
 
-// ---- the device -----------------------------------------------------------------------------------------
+// ---- the device ---------------------------------------------------------------------------------
 
 // Everything that outlives a call, all of it.
 struct Device {
@@ -45,25 +46,29 @@ struct Device {
     void* workspace = nullptr;      // cuBLASLt's, WORKSPACE bytes
     float* scratch = nullptr;       // parts of sums between two kernels; grows to the largest need
     size_t scratch_floats = 0;
-    std::map<std::array<int, 7>, cublasLtMatmulAlgo_t> algorithms;   // what cuBLASLt advised for a product
+    std::map<std::array<int, 7>, cublasLtMatmulAlgo_t> algorithms;   // for each product's sizes
 };
 static Device device;
 
-const size_t WORKSPACE = 32 << 20;   // what NVIDIA advises for Hopper; older GPUs are content with 4 MB
+const size_t WORKSPACE = 32 << 20;   // NVIDIA's advice for Hopper; older GPUs need but 4 MB
 
-// Every call of CUDA goes through cuda_check, and every launch is followed by cuda_check(cudaGetLastError()), which
-// sees a launch that was refused. What goes wrong inside a kernel is reported by some later call. Macros, since only
-// a macro knows the line that it stands in.
+// Every call of CUDA goes through cuda_check, and every launch is followed by
+// cuda_check(cudaGetLastError()), which sees a launch that was refused. What goes wrong inside a
+// kernel is reported by some later call. Macros, since only a macro knows the line that it stands
+// in.
 #define cuda_check(call) check_cuda(call, #call, __FILE__, __LINE__)
 #define blas_check(call) check_blas(call, #call, __FILE__, __LINE__)
 
 static void check_cuda(cudaError_t error, const char* call, const char* file, int line) {
     if (error == cudaSuccess) return;
-    bool refused = error == cudaErrorInvalidConfiguration || error == cudaErrorNoKernelImageForDevice;
+    bool refused =
+        error == cudaErrorInvalidConfiguration || error == cudaErrorNoKernelImageForDevice;
     fail("%s:%d: %s: %s%s", file, line, call, cudaGetErrorString(error),
-         error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver ? " (does nvidia-smi show a GPU?)"
+         error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver
+             ? " (does nvidia-smi show a GPU?)"
          : refused ? " (was it built for this GPU? See ARCH in the Makefile)"
-                   : " (if a kernel is at fault, CUDA_LAUNCH_BLOCKING=1 in the environment names its launch)");
+                   : " (if a kernel is at fault, CUDA_LAUNCH_BLOCKING=1 in the environment names "
+                     "its launch)");
 }
 
 static void check_blas(cublasStatus_t status, const char* call, const char* file, int line) {
@@ -81,8 +86,8 @@ void device_init(int threads) {
     device.multiprocessors = properties.multiProcessorCount;
     device.name = properties.name;
     if (BF16 && device.capability < 80)
-        fail("%s has compute capability %d.%d, but bfloat16 needs 8.0 (build with PRECISION=fp32)", properties.name,
-             properties.major, properties.minor);
+        fail("%s has compute capability %d.%d, but bfloat16 needs 8.0 (build with PRECISION=fp32)",
+             properties.name, properties.major, properties.minor);
     blas_check(cublasLtCreate(&device.blas));
     device.workspace = device_alloc(WORKSPACE);
     device.ready = true;
@@ -99,7 +104,8 @@ void* device_alloc(size_t bytes) {
     if (error == cudaErrorMemoryAllocation) {
         size_t free = 0, total = 0;
         cudaMemGetInfo(&free, &total);
-        fail("out of memory: %.1f MB are not to be had: %.1f of the GPU's %.1f MB are free (lower --batch or --seq)",
+        fail("out of memory: %.1f MB are not to be had: %.1f of the GPU's %.1f MB are free "
+             "(lower --batch or --seq)",
              bytes / 1e6, free / 1e6, total / 1e6);
     }
     cuda_check(error);
@@ -111,7 +117,8 @@ void device_free(void* p) {
     cuda_check(cudaFree(p));
 }
 
-// Copies wait for all kernels launched before them: everything here runs in one stream, in the order of the calls.
+// Copies wait for all kernels launched before them: everything here runs in one stream, in the
+// order of the calls.
 void to_device(void* to, const void* host, size_t bytes) {
     cuda_check(cudaMemcpy(to, host, bytes, cudaMemcpyHostToDevice));
 }
@@ -124,7 +131,8 @@ void device_zero(void* p, size_t bytes) {
     cuda_check(cudaMemset(p, 0, bytes));
 }
 
-// Room for this many floats, good until the next call. Freeing waits for kernels that still use the old room.
+// Room for this many floats, good until the next call. Freeing waits for kernels that still use the
+// old room.
 static float* scratch(size_t floats) {
     if (floats > device.scratch_floats) {
         cuda_check(cudaFree(device.scratch));
@@ -134,9 +142,10 @@ static float* scratch(size_t floats) {
     return device.scratch;
 }
 
-// ---- vectors and sums -----------------------------------------------------------------------------------
+// ---- vectors and sums ---------------------------------------------------------------------------
 
-// A thread's bite: as many elements as 16 bytes of floatX hold, the widest access there is, in registers as float.
+// A thread's bite: as many elements as 16 bytes of floatX hold, the widest access there is, in
+// registers as float.
 const int VEC = 16 / sizeof(floatX);
 struct Vec {
     float x[VEC];
@@ -147,8 +156,9 @@ template <class Number> struct alignas(16) Packed {
     Number x[VEC];
 };
 
-// The Vec at p, of which `left` elements exist (0 or less: none); the others are 0. Tails, and rows that do not
-// start on a 16-byte boundary because C is odd, go one element at a time: so every kernel works for every C.
+// The Vec at p, of which `left` elements exist (0 or less: none); the others are 0. Tails, and rows
+// that do not start on a 16-byte boundary because C is odd, go one element at a time: so every
+// kernel works for every C.
 template <class Number> __device__ inline Vec load(const Number* p, int64_t left) {
     Vec v;
     if (left >= VEC && (uintptr_t)p % 16 == 0) {
@@ -175,21 +185,22 @@ template <class Number> __device__ inline void store(Number* p, int64_t left, Ve
     }
 }
 
-// Sums over groups of neighbouring lanes (width 16 or 32), the same bits in every lane: in each round both partners
-// add the same two numbers.
+// Sums over groups of neighbouring lanes (width 16 or 32), the same bits in every lane: in each
+// round both partners add the same two numbers.
 __device__ inline float lane_sum(float x, int width) {
     for (int other = width / 2; other > 0; other /= 2) x += __shfl_xor_sync(0xffffffff, x, other);
     return x;
 }
 
 __device__ inline float lane_max(float x, int width) {
-    for (int other = width / 2; other > 0; other /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffff, x, other));
+    for (int other = width / 2; other > 0; other /= 2)
+        x = fmaxf(x, __shfl_xor_sync(0xffffffff, x, other));
     return x;
 }
 
-// The sum over a block of whole warps, in every thread. sums: 32 floats of shared memory. Between two calls with the
-// same sums there must be a barrier, for instance the one in a call with other sums: a slow thread may still be
-// reading the old ones.
+// The sum over a block of whole warps, in every thread. sums: 32 floats of shared memory. Between
+// two calls with the same sums there must be a barrier, for instance the one in a call with other
+// sums: a slow thread may still be reading the old ones.
 __device__ inline float block_sum(float x, float* sums) {
     x = lane_sum(x, 32);
     if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = x;
@@ -203,12 +214,13 @@ static int64_t ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
-// The shape of a kernel in which a block takes whole rows of C channels, one after the other, and thread i has
-// channels i*VEC .. i*VEC+VEC-1 of each: what belongs to a channel, like a weight, is then read once and stays in a
-// register. Blocks for one wave: as many as the GPU holds at once.
+// The shape of a kernel in which a block takes whole rows of C channels, one after the other, and
+// thread i has channels i*VEC .. i*VEC+VEC-1 of each: what belongs to a channel, like a weight, is
+// then read once and stays in a register. Blocks for one wave: as many as the GPU holds at once.
 static int row_threads(const char* layer, int C) {
     int threads = (int)ceil_div(ceil_div(C, VEC), 32) * 32;
-    if (threads > 1024) fail("%s: %d channels, but on a GPU there can be %d at most", layer, C, 1024 * VEC);
+    if (threads > 1024)
+        fail("%s: %d channels, but on a GPU there can be %d at most", layer, C, 1024 * VEC);
     return threads;
 }
 
@@ -216,8 +228,9 @@ static int row_blocks(int N, int threads) {
     return std::min(N, device.multiprocessors * std::max(1, 2048 / threads));
 }
 
-// The shape of a kernel that adds up rows: a block has SUM_COLUMNS columns, a Vec for each lane, and its SUM_WARPS
-// warps share the rows. Each ends with this: the warps' sums v are added, and thread i gets that of column i.
+// The shape of a kernel that adds up rows: a block has SUM_COLUMNS columns, a Vec for each lane,
+// and its SUM_WARPS warps share the rows. Each ends with this: the warps' sums v are added, and
+// thread i gets that of column i.
 const int SUM_WARPS = 16, SUM_THREADS = 32 * SUM_WARPS, SUM_COLUMNS = 32 * VEC;
 
 __device__ inline float sum_of_warps(Vec v) {
@@ -246,18 +259,19 @@ __global__ void add_parts_kernel(float* out, const float* parts, int n_parts, in
 }
 
 static void add_parts(float* out, const float* parts, int n_parts, int stride, int n) {
-    add_parts_kernel<<<(int)ceil_div(n, SUM_COLUMNS), SUM_THREADS>>>(out, parts, n_parts, stride, n);
+    add_parts_kernel<<<(int)ceil_div(n, SUM_COLUMNS), SUM_THREADS>>>(out, parts, n_parts, stride,
+                                                                     n);
     cuda_check(cudaGetLastError());
 }
 
-// ---- encoder --------------------------------------------------------------------------------------------
+// ---- encoder ------------------------------------------------------------------------------------
 
 // out[n,c] = wte[tokens[n],c] + wpe[n % T,c]
 // out (N, C)   tokens (N)   wte (V, C)   wpe (T, C).  A block takes rows, a thread a Vec of each.
-// Moves 3 elements for each of out's and does 1 FLOP: bound by memory. Rows of wte are gathered, but each is read
-// from end to end, so that no byte of a request is lost.
-__global__ void encoder_forward_kernel(floatX* out, const int* tokens, const floatX* wte, const floatX* wpe,
-                                       int N, int T, int C) {
+// Moves 3 elements for each of out's and does 1 FLOP: bound by memory. Rows of wte are gathered,
+// but each is read from end to end, so that no byte of a request is lost.
+__global__ void encoder_forward_kernel(floatX* out, const int* tokens, const floatX* wte,
+                                       const floatX* wpe, int N, int T, int C) {
     int c = threadIdx.x * VEC;
     for (int n = blockIdx.x; n < N; n += gridDim.x) {
         Vec token = load(wte + (int64_t)tokens[n] * C + c, C - c);
@@ -268,21 +282,25 @@ __global__ void encoder_forward_kernel(floatX* out, const int* tokens, const flo
     }
 }
 
-void encoder_forward(floatX* out, const int* tokens, const floatX* wte, const floatX* wpe, int B, int T, int C) {
+void encoder_forward(floatX* out, const int* tokens, const floatX* wte, const floatX* wpe, int B,
+                     int T, int C) {
     int threads = row_threads("encoder", C);
-    encoder_forward_kernel<<<row_blocks(B * T, threads), threads>>>(out, tokens, wte, wpe, B * T, T, C);
+    encoder_forward_kernel<<<row_blocks(B * T, threads), threads>>>(out, tokens, wte, wpe, B * T, T,
+                                                                    C);
     cuda_check(cudaGetLastError());
 }
 
 // dwte[v,c] += sum of dout[n,c] over the rows n with tokens[n] == v
-// dwte (V, C)   dout (N, C)   tokens, sorted (N).  Block (i, k): the i-th row of the sorted list, columns of part k.
-// Only the block whose row is the first of its token works, and adds all rows of that token, which follow it in the
-// list: so a row of dwte has one writer. Half of a text's tokens are a few frequent ones with a thousand rows each;
-// hence 16 warps share the rows. Moves N*C elements of dout and up to 8*N*C bytes of dwte, for N*C FLOPs.
-__global__ void encoder_backward_wte_kernel(float* dwte, const floatX* dout, const int* tokens, const int* sorted,
-                                            int N, int C) {
+// dwte (V, C)   dout (N, C)   tokens, sorted (N).  Block (i, k): the i-th row of the sorted list,
+// columns of part k. Only the block whose row is the first of its token works, and adds all rows of
+// that token, which follow it in the list: so a row of dwte has one writer. Half of a text's tokens
+// are a few frequent ones with a thousand rows each; hence 16 warps share the rows. Moves N*C
+// elements of dout and up to 8*N*C bytes of dwte, for N*C FLOPs.
+__global__ void encoder_backward_wte_kernel(float* dwte, const floatX* dout, const int* tokens,
+                                            const int* sorted, int N, int C) {
     int i = blockIdx.x, token = tokens[sorted[i]];
-    if (i > 0 && tokens[sorted[i - 1]] == token) return;   // the whole block: nobody waits at a barrier below
+    if (i > 0 && tokens[sorted[i - 1]] == token)
+        return;   // all threads of the block: none is missed at the barrier below
     int first = blockIdx.y * SUM_COLUMNS, c = first + threadIdx.x % 32 * VEC;
     Vec sum = {};
     for (int k = i + threadIdx.x / 32; k < N && tokens[sorted[k]] == token; k += SUM_WARPS) {
@@ -296,8 +314,8 @@ __global__ void encoder_backward_wte_kernel(float* dwte, const floatX* dout, con
 }
 
 // dwpe[t,c] += sum_b dout[b,t,c]
-// dwpe (T, C)   dout (B, T, C).  A block takes position t, a thread a Vec, and goes through the B sequences.
-// Moves B*T*C elements of dout, and 8*T*C bytes of dwpe.
+// dwpe (T, C)   dout (B, T, C).  A block takes position t, a thread a Vec, and goes through the B
+// sequences. Moves B*T*C elements of dout, and 8*T*C bytes of dwpe.
 __global__ void encoder_backward_wpe_kernel(float* dwpe, const floatX* dout, int B, int T, int C) {
     int t = blockIdx.x, c = threadIdx.x * VEC;
     Vec sum = load(dwpe + (int64_t)t * C + c, C - c);
@@ -309,8 +327,8 @@ __global__ void encoder_backward_wpe_kernel(float* dwpe, const floatX* dout, int
     store(dwpe + (int64_t)t * C + c, C - c, sum);
 }
 
-void encoder_backward(float* dwte, float* dwpe, const floatX* dout, const int* tokens, const int* sorted,
-                      int B, int T, int C) {
+void encoder_backward(float* dwte, float* dwpe, const floatX* dout, const int* tokens,
+                      const int* sorted, int B, int T, int C) {
     dim3 grid(B * T, (unsigned)ceil_div(C, SUM_COLUMNS));
     encoder_backward_wte_kernel<<<grid, SUM_THREADS>>>(dwte, dout, tokens, sorted, B * T, C);
     cuda_check(cudaGetLastError());
@@ -318,18 +336,20 @@ void encoder_backward(float* dwte, float* dwpe, const floatX* dout, const int* t
     cuda_check(cudaGetLastError());
 }
 
-// ---- layernorm ------------------------------------------------------------------------------------------
+// ---- layernorm ----------------------------------------------------------------------------------
 
 // For each row x of inp1 + inp2 (inp2 null: of inp1 alone):
-//     mean = sum(x) / C      rstd = 1 / sqrt(sum((x - mean)^2) / C + eps)      out = (x - mean) * rstd * weight + bias
-// out, inp1, inp2, residual (N, C); residual (not read or written where inp2 is null) takes the sum.
-// mean, rstd (N)   weight, bias (C).  blockDim.x >= C / VEC, whole warps. out may be inp1, residual may be either inp.
-// A thread holds its Vec of a row in registers, so that x is read once though it is used three times; weight and bias
-// stay in registers for all of a block's rows. Moves 2 elements for each of inp1's (4 with inp2), for 8 FLOPs.
+//     mean = sum(x) / C      rstd = 1 / sqrt(sum((x - mean)^2) / C + eps)
+//     out = (x - mean) * rstd * weight + bias
+// out, inp1, inp2 (N, C)   residual (N, C) takes the sum, if there is an inp2   mean, rstd (N)
+// weight, bias (C).  blockDim.x >= C / VEC, whole warps. out may be inp1, residual either inp.
+// A thread holds its Vec of a row in registers, so that x is read once though it is used three
+// times; weight and bias stay in registers for all of a block's rows. Moves 2 elements for each of
+// inp1's (4 with inp2), for 8 FLOPs.
 __global__ void __launch_bounds__(1024)
 layernorm_forward_kernel(floatX* residual, floatX* out, float* mean, float* rstd,
-                                         const floatX* inp1, const floatX* inp2, const floatX* weight,
-                                         const floatX* bias, int N, int C) {
+                         const floatX* inp1, const floatX* inp2, const floatX* weight,
+                         const floatX* bias, int N, int C) {
     __shared__ float sums[2][32];
     const int c = threadIdx.x * VEC;
     Vec w = load(weight + c, C - c), shift = load(bias + c, C - c);
@@ -339,17 +359,19 @@ layernorm_forward_kernel(floatX* residual, floatX* out, float* mean, float* rstd
         if (inp2) {
             Vec x2 = load(inp2 + at, C - c);
 #pragma unroll
-            for (int j = 0; j < VEC; j++) x.x[j] = (float)(floatX)(x.x[j] + x2.x[j]);   // as backward will read it
+            for (int j = 0; j < VEC; j++)
+                x.x[j] = (float)(floatX)(x.x[j] + x2.x[j]);   // as backward will read it
             store(residual + at, C - c, x);
         }
         float sum = 0, squares = 0;
 #pragma unroll
         for (int j = 0; j < VEC; j++) sum += x.x[j];
         float m = block_sum(sum, sums[0]) / C;
-        // A second pass, over registers: sum(x^2) - mean^2 would cancel, and lose all digits where |mean| >> deviation.
+        // A second pass, over registers: sum(x^2) - mean^2 would cancel, and lose all digits where
+        // |mean| >> deviation.
 #pragma unroll
         for (int j = 0; j < VEC; j++) {
-            float deviation = c + j < C ? x.x[j] - m : 0.0f;   // beyond C there is a 0, whose deviation would be -m
+            float deviation = c + j < C ? x.x[j] - m : 0.0f;   // beyond C it would be 0 - m
             squares += deviation * deviation;
         }
         float s = rsqrtf(block_sum(squares, sums[1]) / C + LAYERNORM_EPS);
@@ -363,30 +385,32 @@ layernorm_forward_kernel(floatX* residual, floatX* out, float* mean, float* rstd
     }
 }
 
-void residual_layernorm_forward(floatX* residual, floatX* out, float* mean, float* rstd, const floatX* inp1,
-                                const floatX* inp2, const floatX* weight, const floatX* bias, int B, int T, int C) {
+void residual_layernorm_forward(floatX* residual, floatX* out, float* mean, float* rstd,
+                                const floatX* inp1, const floatX* inp2, const floatX* weight,
+                                const floatX* bias, int B, int T, int C) {
     int threads = row_threads("layernorm", C);
-    layernorm_forward_kernel<<<row_blocks(B * T, threads), threads>>>(residual, out, mean, rstd, inp1, inp2, weight,
-                                                                      bias, B * T, C);
+    layernorm_forward_kernel<<<row_blocks(B * T, threads), threads>>>(
+        residual, out, mean, rstd, inp1, inp2, weight, bias, B * T, C);
     cuda_check(cudaGetLastError());
 }
 
-void layernorm_forward(floatX* out, float* mean, float* rstd, const floatX* inp, const floatX* weight,
-                       const floatX* bias, int B, int T, int C) {
+void layernorm_forward(floatX* out, float* mean, float* rstd, const floatX* inp,
+                       const floatX* weight, const floatX* bias, int B, int T, int C) {
     residual_layernorm_forward(nullptr, out, mean, rstd, inp, nullptr, weight, bias, B, T, C);
 }
 
 // With xhat = (x - mean) * rstd and g = dout * weight, for each row:
-//     dinp = dresidual + rstd * (g - sum(g) / C - xhat * sum(g * xhat) / C)           dresidual null: without it
+//     dinp = dresidual + rstd * (g - sum(g) / C - xhat * sum(g * xhat) / C)
 // and over the rows of this block:  parts[block] = (sum(dout * xhat), sum(dout))
-// dinp, dresidual, dout, inp (N, C)   mean, rstd (N)   weight (C)   parts (gridDim.x, 2C), for add_parts.
-// dinp may be dout or dresidual: each thread reads its elements before it writes them. blockDim.x as in forward.
-// Since a thread keeps its channels from row to row, the parameters' sums live in registers, and the whole of
-// backward reads its inputs once: 3 or 4 elements moved for each of inp's, for 15 FLOPs.
+// dinp, dout, inp (N, C)   dresidual (N, C), or null for none   mean, rstd (N)   weight (C)
+// parts (gridDim.x, 2C), for add_parts.  blockDim.x as in forward. dinp may be dout or dresidual:
+// each thread reads its elements before it writes them. Since a thread keeps its channels from row
+// to row, the parameters' sums live in registers, and the whole of backward reads its inputs once:
+// 3 or 4 elements moved for each of inp's, for 15 FLOPs.
 __global__ void __launch_bounds__(1024)
-layernorm_backward_kernel(floatX* dinp, float* parts, const floatX* dresidual, const floatX* dout,
-                                          const floatX* inp, const floatX* weight, const float* mean,
-                                          const float* rstd, int N, int C) {
+layernorm_backward_kernel(floatX* dinp, float* parts, const floatX* dresidual,
+                          const floatX* dout, const floatX* inp, const floatX* weight,
+                          const float* mean, const float* rstd, int N, int C) {
     __shared__ float sums[2][32];
     const int c = threadIdx.x * VEC;
     Vec w = load(weight + c, C - c), dw = {}, db = {};
@@ -415,30 +439,34 @@ layernorm_backward_kernel(floatX* dinp, float* parts, const floatX* dresidual, c
     store(part + C + c, C - c, db);
 }
 
-const int LAYERNORM_PARTS = 1024;   // enough blocks to keep any GPU busy; not "as many as fit": bits would depend on it
+// Enough blocks to keep any GPU busy; not "as many as fit", or the bits would depend on the GPU.
+const int LAYERNORM_PARTS = 1024;
 
-void residual_layernorm_backward(floatX* dinp, float* dweight, float* dbias, const floatX* dresidual,
-                                 const floatX* dout, const floatX* residual, const floatX* weight, const float* mean,
+void residual_layernorm_backward(floatX* dinp, float* dweight, float* dbias,
+                                 const floatX* dresidual, const floatX* dout,
+                                 const floatX* residual, const floatX* weight, const float* mean,
                                  const float* rstd, int B, int T, int C) {
     int N = B * T, n_parts = std::min(N, LAYERNORM_PARTS);
     float* parts = scratch((size_t)n_parts * 2 * C);
-    layernorm_backward_kernel<<<n_parts, row_threads("layernorm", C)>>>(dinp, parts, dresidual, dout, residual, weight,
-                                                                        mean, rstd, N, C);
+    layernorm_backward_kernel<<<n_parts, row_threads("layernorm", C)>>>(
+        dinp, parts, dresidual, dout, residual, weight, mean, rstd, N, C);
     cuda_check(cudaGetLastError());
     add_parts(dweight, parts, n_parts, 2 * C, C);
     add_parts(dbias, parts + C, n_parts, 2 * C, C);
 }
 
-void layernorm_backward(floatX* dinp, float* dweight, float* dbias, const floatX* dout, const floatX* inp,
-                        const floatX* weight, const float* mean, const float* rstd, int B, int T, int C) {
-    residual_layernorm_backward(dinp, dweight, dbias, nullptr, dout, inp, weight, mean, rstd, B, T, C);
+void layernorm_backward(floatX* dinp, float* dweight, float* dbias, const floatX* dout,
+                        const floatX* inp, const floatX* weight, const float* mean,
+                        const float* rstd, int B, int T, int C) {
+    residual_layernorm_backward(dinp, dweight, dbias, nullptr, dout, inp, weight, mean, rstd, B, T,
+                                C);
 }
 
-// ---- matmul ---------------------------------------------------------------------------------------------
+// ---- matmul -------------------------------------------------------------------------------------
 //
-// The products are cuBLASLt's: on tensor cores in bfloat16, and in float32 without TF32, whose 10 bits are not
-// float32. It also has epilogues: bias and GELU are applied to the sums while they are in registers, which saves a
-// kernel that would read and write the whole of out.
+// The products are cuBLASLt's: on tensor cores in bfloat16, and in float32 without TF32, whose 10
+// bits are not float32. It also has epilogues: bias and GELU are applied to the sums while they are
+// in registers, which saves a kernel that would read and write the whole of out.
 
 // How a matrix lies in memory, said in cuBLAS's way: columns one after the other.
 static cublasLtMatrixLayout_t layout(cudaDataType type, int rows, int columns) {
@@ -447,8 +475,9 @@ static cublasLtMatrixLayout_t layout(cudaDataType type, int rows, int columns) {
     return result;
 }
 
-// What a product is, besides its sizes. cuBLAS stores matrices by columns: our row-major (N, C) is its (C, N). So
-// our out (N, OC) = inp weight^T is, for cuBLAS, the (OC, N) product weight^T inp, and the first factor is weight.
+// What a product is, besides its sizes. cuBLAS stores matrices by columns: our row-major (N, C) is
+// its (C, N). So our out (N, OC) = inp weight^T is, for cuBLAS, the (OC, N) product weight^T inp,
+// and the first factor is weight.
 struct Product {
     bool transpose_a, transpose_b;
     bool add;                          // to a float out; if not, out = a b, a floatX
@@ -459,12 +488,14 @@ struct Product {
 
 static const cudaDataType TYPE_X = BF16 ? CUDA_R_16BF : CUDA_R_32F;
 
-// cuBLASLt's advice for a product: the algorithm that its model of this GPU expects to be the fastest. It costs some
-// 50 microseconds, so it is kept; and it is a function of the sizes only, so that equal calls have equal bits.
-// False where cuBLASLt has no algorithm, which happens to epilogues.
-static bool choose_algorithm(cublasLtMatmulAlgo_t& algorithm, const Product& p, cublasLtMatmulDesc_t operation,
-                             cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t d,
-                             int m, int n, int k) {
+// cuBLASLt's advice for a product: the algorithm that its model of this GPU expects to be the
+// fastest. It costs some 50 microseconds, so it is kept; and it is a function of the sizes only, so
+// that equal calls have equal bits. False where cuBLASLt has no algorithm, which happens to
+// epilogues.
+static bool choose_algorithm(cublasLtMatmulAlgo_t& algorithm, const Product& p,
+                             cublasLtMatmulDesc_t operation, cublasLtMatrixLayout_t a,
+                             cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t d, int m, int n,
+                             int k) {
     std::array<int, 7> key = {m, n, k, p.transpose_a, p.transpose_b, p.add, (int)p.epilogue};
     auto known = device.algorithms.find(key);
     if (known != device.algorithms.end()) {
@@ -473,16 +504,18 @@ static bool choose_algorithm(cublasLtMatmulAlgo_t& algorithm, const Product& p, 
     }
     cublasLtMatmulPreference_t preference;
     blas_check(cublasLtMatmulPreferenceCreate(&preference));
-    blas_check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &WORKSPACE,
-                                                    sizeof WORKSPACE));
-    uint32_t alignment = 16;   // bytes: what device_alloc and the tables of gpt2.h grant; cuBLASLt would assume 256
-    for (auto which : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-                       CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
-        blas_check(cublasLtMatmulPreferenceSetAttribute(preference, which, &alignment, sizeof alignment));
+    blas_check(cublasLtMatmulPreferenceSetAttribute(
+        preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &WORKSPACE, sizeof WORKSPACE));
+    uint32_t alignment = 16;   // bytes, which our tables grant; cuBLASLt would assume 256
+    for (auto which :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+        blas_check(
+            cublasLtMatmulPreferenceSetAttribute(preference, which, &alignment, sizeof alignment));
     cublasLtMatmulHeuristicResult_t result;
     int found = 0;
-    cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(device.blas, operation, a, b, d, d, preference, 1, &result,
-                                                           &found);
+    cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(device.blas, operation, a, b, d, d,
+                                                           preference, 1, &result, &found);
     if (status != CUBLAS_STATUS_NOT_SUPPORTED) blas_check(status);
     blas_check(cublasLtMatmulPreferenceDestroy(preference));
     if (status != CUBLAS_STATUS_SUCCESS || found == 0) return false;
@@ -490,9 +523,11 @@ static bool choose_algorithm(cublasLtMatmulAlgo_t& algorithm, const Product& p, 
     return true;
 }
 
-// out = a b, or out += a b, in cuBLAS's terms: a (m, k) or, transposed, (k, m); b (k, n) or (n, k); out (m, n).
-// Sums in float32. 2*m*n*k FLOPs. False, and nothing done, where cuBLASLt cannot do the epilogue.
-static bool product(void* out, const floatX* a, const floatX* b, int m, int n, int k, const Product& p) {
+// out = a b, or out += a b, in cuBLAS's terms: a (m, k) or, transposed, (k, m); b (k, n) or (n, k);
+// out (m, n). Sums in float32. 2*m*n*k FLOPs. False, and nothing done, where cuBLASLt cannot do the
+// epilogue.
+static bool product(void* out, const floatX* a, const floatX* b, int m, int n, int k,
+                    const Product& p) {
     cublasLtMatmulDesc_t operation;
     blas_check(cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     auto set = [&](cublasLtMatmulDescAttributes_t which, const void* value, size_t bytes) {
@@ -513,26 +548,29 @@ static bool product(void* out, const floatX* a, const floatX* b, int m, int n, i
     cublasLtMatrixLayout_t layout_b = p.transpose_b ? layout(TYPE_X, n, k) : layout(TYPE_X, k, n);
     cublasLtMatrixLayout_t layout_out = layout(p.add ? CUDA_R_32F : TYPE_X, m, n);
     cublasLtMatmulAlgo_t algorithm;
-    bool possible = choose_algorithm(algorithm, p, operation, layout_a, layout_b, layout_out, m, n, k);
+    bool possible =
+        choose_algorithm(algorithm, p, operation, layout_a, layout_b, layout_out, m, n, k);
     if (!possible && p.epilogue == CUBLASLT_EPILOGUE_DEFAULT)
         fail("cuBLASLt has no algorithm for a product of m = %d, n = %d, k = %d", m, n, k);
     float one = 1, beta = p.add ? 1.0f : 0.0f;
     if (possible)
-        blas_check(cublasLtMatmul(device.blas, operation, &one, a, layout_a, b, layout_b, &beta, out, layout_out, out,
-                                  layout_out, &algorithm, device.workspace, WORKSPACE, 0));
-    for (cublasLtMatrixLayout_t l : {layout_a, layout_b, layout_out}) blas_check(cublasLtMatrixLayoutDestroy(l));
+        blas_check(cublasLtMatmul(device.blas, operation, &one, a, layout_a, b, layout_b, &beta,
+                                  out, layout_out, out, layout_out, &algorithm, device.workspace,
+                                  WORKSPACE, 0));
+    for (cublasLtMatrixLayout_t l : {layout_a, layout_b, layout_out})
+        blas_check(cublasLtMatrixLayoutDestroy(l));
     blas_check(cublasLtMatmulDescDestroy(operation));
     return possible;
 }
 
-// cuBLASLt's GELU epilogues were slower than kernels of one's own before Hopper; their second output must have rows
-// of a multiple of 16 bytes.
+// cuBLASLt's GELU epilogues were slower than kernels of one's own before Hopper; their second
+// output must have rows of a multiple of 16 bytes.
 static bool fuses_gelu(int columns) {
     return BF16 && device.capability >= 90 && columns % 8 == 0;
 }
 
-// GELU in its tanh form, x times a sigmoid, and its derivative: gelu() and gelu_derivative() of numerics.h with the
-// GPU's own exponential.
+// GELU in its tanh form, x times a sigmoid, and its derivative: gelu() and gelu_derivative() of
+// numerics.h with the GPU's own exponential.
 __device__ inline float gelu_gate_device(float x) {
     float u = GELU_SCALE * (x + GELU_CUBIC * x * x * x);
     return 1.0f / (1.0f + expf(-2.0f * u));
@@ -543,9 +581,9 @@ __device__ inline float gelu_derivative_device(float x) {
     return s + x * s * (1.0f - s) * 2.0f * du;
 }
 
-// x = out + bias (null: without)    and then    out = x    or, if there is a pre_gelu,    pre_gelu = x, out = gelu(x)
-// out, pre_gelu (N, OC)   bias (OC).  One thread a Vec of a row; grid (N, columns). What the epilogue would have done.
-// Moves 2 or 3 elements for each of out's, for at most 12 FLOPs.
+// x = out + bias (null: without)     out = x; or, with pre_gelu: pre_gelu = x, out = gelu(x)
+// out, pre_gelu (N, OC)   bias (OC).  One thread a Vec of a row; grid (N, columns). What the
+// epilogue would have done. Moves 2 or 3 elements for each of out's, for at most 12 FLOPs.
 __global__ void bias_gelu_kernel(floatX* out, floatX* pre_gelu, const floatX* bias, int OC) {
     int c = (blockIdx.y * blockDim.x + threadIdx.x) * VEC;
     int64_t at = (int64_t)blockIdx.x * OC + c;
@@ -561,7 +599,8 @@ __global__ void bias_gelu_kernel(floatX* out, floatX* pre_gelu, const floatX* bi
     store(out + at, OC - c, x);
 }
 
-// dinp *= gelu'(pre_gelu), both (N, C).  Grid as above. Moves 3 elements for each of dinp's, for about 20 FLOPs.
+// dinp *= gelu'(pre_gelu), both (N, C).  Grid as above. Moves 3 elements for each of dinp's, for
+// about 20 FLOPs.
 __global__ void gelu_backward_kernel(floatX* dinp, const floatX* pre_gelu, int C) {
     int c = (blockIdx.y * blockDim.x + threadIdx.x) * VEC;
     int64_t at = (int64_t)blockIdx.x * C + c;
@@ -577,8 +616,8 @@ static dim3 element_grid(int N, int columns) {
     return dim3(N, (unsigned)ceil_div(columns, 128 * VEC));
 }
 
-void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floatX* weight, const floatX* bias,
-                    int B, int T, int C, int OC) {
+void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floatX* weight,
+                    const floatX* bias, int B, int T, int C, int OC) {
     const int N = B * T;
     // cuBLAS: (OC, N) = weight (C, OC)^T inp (C, N)
     Product plain = {true, false, false}, biased = plain, fused = plain;
@@ -594,9 +633,10 @@ void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floa
     cuda_check(cudaGetLastError());
 }
 
-// parts[p,o] = sum over the rows n of part p of x[n,o]: the bias gradient. cuBLASLt has an epilogue for it, BGRADB, but
-// one that overwrites, in floatX, where gradients add up in float.
-// parts (gridDim.y, OC)   x (N, OC).  Part p has the rows p*rows .. p*rows+rows-1. Moves N*OC elements, for N*OC FLOPs.
+// parts[p,o] = sum over the rows n of part p of x[n,o]: the bias gradient. cuBLASLt has an epilogue
+// for it, BGRADB, but one that overwrites, in floatX, where gradients add up in float.
+// parts (gridDim.y, OC)   x (N, OC).  Part p has the rows p*rows .. p*rows+rows-1. Moves N*OC
+// elements, for N*OC FLOPs.
 __global__ void column_sums_kernel(float* parts, const floatX* x, int N, int OC, int rows) {
     int first = blockIdx.x * SUM_COLUMNS, c = first + threadIdx.x % 32 * VEC;
     int begin = blockIdx.y * rows, end = min(N, begin + rows);
@@ -611,8 +651,9 @@ __global__ void column_sums_kernel(float* parts, const floatX* x, int N, int OC,
     if (threadIdx.x < SUM_COLUMNS && c < OC) parts[(int64_t)blockIdx.y * OC + c] = total;
 }
 
-void matmul_backward(floatX* dinp, float* dweight, float* dbias, const floatX* dout, const floatX* inp,
-                     const floatX* weight, const floatX* pre_gelu, int B, int T, int C, int OC) {
+void matmul_backward(floatX* dinp, float* dweight, float* dbias, const floatX* dout,
+                     const floatX* inp, const floatX* weight, const floatX* pre_gelu, int B, int T,
+                     int C, int OC) {
     const int N = B * T;
     if (dinp) {   // cuBLAS: (C, N) = weight (C, OC) dout (OC, N)
         Product plain = {false, false, false}, fused = plain;
@@ -625,7 +666,8 @@ void matmul_backward(floatX* dinp, float* dweight, float* dbias, const floatX* d
             cuda_check(cudaGetLastError());
         }
     }
-    product(dweight, inp, dout, C, OC, N, {false, true, true});   // cuBLAS: (C, OC) += inp (C, N) dout^T (N, OC)
+    // cuBLAS: (C, OC) += inp (C, N) dout^T (N, OC)
+    product(dweight, inp, dout, C, OC, N, {false, true, true});
     if (!dbias) return;
     const int ROWS = 256;   // 16 for each warp
     int n_parts = (int)ceil_div(N, ROWS);
@@ -636,22 +678,25 @@ void matmul_backward(floatX* dinp, float* dweight, float* dbias, const floatX* d
     add_parts(dbias, parts, n_parts, OC, OC);
 }
 
-// ---- attention ------------------------------------------------------------------------------------------
+// ---- attention ----------------------------------------------------------------------------------
 //
-// FlashAttention: Dao et al. 2022, arXiv:2205.14135; the split of backward into two kernels and the loops are those
-// of Dao 2023, arXiv:2307.08691. A T x T matrix of scores would be the largest buffer of all; here it exists one tile
-// at a time. A block owns OWN rows (queries, or keys) of one head of one sequence, and goes through the others, OTHER
-// at a time. All that it works on lies in shared memory as float32: each number is converted once and used OWN or
-// OTHER times, and no more than 64 KB are needed, which is what the smallest GPU has.
+// FlashAttention: Dao et al. 2022, arXiv:2205.14135; the split of backward into two kernels and the
+// loops are those of Dao 2023, arXiv:2307.08691. A T x T matrix of scores would be the largest
+// buffer of all; here it exists one tile at a time. A block owns OWN rows (queries, or keys) of one
+// head of one sequence, and goes through the others, OTHER at a time. All that it works on lies in
+// shared memory as float32: each number is converted once and used OWN or OTHER times, and no more
+// than 64 KB are needed, which is what the smallest GPU has.
 //
-// 128 threads make tiles like blocked matrix products do: thread (ty, tx), of 8 x 16, has rows ty, ty+8, ty+16, ...
-// and columns tx, tx+16, ... of a tile of scores, and 4 (or twice 4) neighbouring channels of those rows of a result.
-// The 16 threads of a row are half a warp. So sums over a row are shuffles, and a tile of scores that goes through
-// shared memory, to be read along its rows, needs a __syncwarp but no barrier.
+// 128 threads make tiles like blocked matrix products do: thread (ty, tx), of 8 x 16, has rows ty,
+// ty+8, ty+16, ... and columns tx, tx+16, ... of a tile of scores, and 4 (or twice 4) neighbouring
+// channels of those rows of a result. The 16 threads of a row are half a warp. So sums over a row
+// are shuffles, and a tile of scores that goes through shared memory, to be read along its rows,
+// needs a __syncwarp but no barrier.
 //
-// HS is hs rounded up to 64 or 128: register arrays need a size when the program is compiled. The channels from hs to
-// HS hold zeros. Rows of shared memory are 4 floats longer than what they hold: without that, the 16 rows
-// tx would all start in the same bank, and their loads would be served one after the other.
+// HS is hs rounded up to 64 or 128: register arrays need a size when the program is compiled. The
+// channels from hs to HS hold zeros. Rows of shared memory are 4 floats longer than what they hold:
+// without that, the 16 rows tx would all start in the same bank, and their loads would be served
+// one after the other.
 //
 // Arithmetic is float32's, on the ordinary units. In float32 that is all there is.
 
@@ -659,17 +704,20 @@ const int ATTENTION_THREADS = 128;
 
 // The geometry for one HS. Per row: floats between one row and the next.
 template <int HS> struct Tile {
-    static const int OWN = 4096 / HS, OTHER = 2048 / HS;               // rows: 64 and 32, or 32 and 16
-    static const int ROWS = OWN / 8, COLUMNS = OTHER / 16;             // of a score tile, per thread
+    static const int OWN = 4096 / HS, OTHER = 2048 / HS;     // rows: 64 and 32, or 32 and 16
+    static const int ROWS = OWN / 8, COLUMNS = OTHER / 16;   // of a score tile, per thread
     static const int CHANNELS = HS / 16;                               // of a result, per thread
     static const int STRIDE = HS + 4, SCORE_STRIDE = OTHER + 4;
-    static const int OWN_FLOATS = OWN * STRIDE, OTHER_FLOATS = OTHER * STRIDE, SCORE_FLOATS = OWN * SCORE_STRIDE;
+    static const int OWN_FLOATS = OWN * STRIDE, OTHER_FLOATS = OTHER * STRIDE;
+    static const int SCORE_FLOATS = OWN * SCORE_STRIDE;
 };
 
-// Rows first .. first+rows-1 of one head to a tile of shared memory; zeros beyond row T and beyond channel hs.
-// head is the head's channel 0 in row 0 of the sequence, and rows are `stride` elements apart.
+// Rows first .. first+rows-1 of one head to a tile of shared memory; zeros beyond row T and beyond
+// channel hs. head is the head's channel 0 in row 0 of the sequence, and rows are `stride` elements
+// apart.
 template <int HS>
-__device__ inline void load_tile(float* tile, const floatX* head, int stride, int first, int rows, int T, int hs) {
+__device__ inline void load_tile(float* tile, const floatX* head, int stride, int first, int rows,
+                                 int T, int hs) {
     for (int i = threadIdx.x; i < rows * (HS / VEC); i += ATTENTION_THREADS) {
         int row = i / (HS / VEC), c = i % (HS / VEC) * VEC;
         Vec v = load(head + (int64_t)(first + row) * stride + c, first + row < T ? hs - c : 0);
@@ -679,19 +727,21 @@ __device__ inline void load_tile(float* tile, const floatX* head, int stride, in
 
 // The reverse: rows below T, channels below hs.
 template <int HS>
-__device__ inline void store_tile(floatX* head, int stride, const float* tile, int first, int rows, int T, int hs) {
+__device__ inline void store_tile(floatX* head, int stride, const float* tile, int first, int rows,
+                                  int T, int hs) {
     for (int i = threadIdx.x; i < rows * (HS / VEC); i += ATTENTION_THREADS) {
         int row = i / (HS / VEC), c = i % (HS / VEC) * VEC;
         if (first + row < T && c < hs)
-            store(head + (int64_t)(first + row) * stride + c, hs - c, load(tile + row * Tile<HS>::STRIDE + c, VEC));
+            store(head + (int64_t)(first + row) * stride + c, hs - c,
+                  load(tile + row * Tile<HS>::STRIDE + c, VEC));
     }
 }
 
-// scores[i][j] = own row (ty + 8i) . other row (tx + 16j), over hs channels. ROWS + COLUMNS reads of a float4 are
-// enough for 4 * ROWS * COLUMNS multiply-adds.
+// scores[i][j] = own row (ty + 8i) . other row (tx + 16j), over hs channels. ROWS + COLUMNS reads
+// of a float4 are enough for 4 * ROWS * COLUMNS multiply-adds.
 template <int HS>
-__device__ inline void dot_rows(float (&scores)[Tile<HS>::ROWS][Tile<HS>::COLUMNS], const float* own,
-                                const float* other, int hs) {
+__device__ inline void dot_rows(float (&scores)[Tile<HS>::ROWS][Tile<HS>::COLUMNS],
+                                const float* own, const float* other, int hs) {
     typedef Tile<HS> Size;
     const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
 #pragma unroll
@@ -702,7 +752,8 @@ __device__ inline void dot_rows(float (&scores)[Tile<HS>::ROWS][Tile<HS>::COLUMN
     for (int c = 0; c < hs; c += 4) {
         float4 y[Size::COLUMNS];
 #pragma unroll
-        for (int j = 0; j < Size::COLUMNS; j++) y[j] = *(const float4*)&other[(tx + 16 * j) * Size::STRIDE + c];
+        for (int j = 0; j < Size::COLUMNS; j++)
+            y[j] = *(const float4*)&other[(tx + 16 * j) * Size::STRIDE + c];
 #pragma unroll
         for (int i = 0; i < Size::ROWS; i++) {
             float4 x = *(const float4*)&own[(ty + 8 * i) * Size::STRIDE + c];
@@ -713,7 +764,8 @@ __device__ inline void dot_rows(float (&scores)[Tile<HS>::ROWS][Tile<HS>::COLUMN
     }
 }
 
-// result[i] += sum_s p[ty + 8i][s] * other[s], for the thread's channels: 4*tx .. 4*tx+3, and 64 more where HS is 128.
+// result[i] += sum_s p[ty + 8i][s] * other[s], for the thread's channels: 4*tx .. 4*tx+3, and 64
+// more where HS is 128.
 template <int HS>
 __device__ inline void add_rows(float (&result)[Tile<HS>::ROWS][Tile<HS>::CHANNELS], const float* p,
                                 const float* other) {
@@ -722,12 +774,14 @@ __device__ inline void add_rows(float (&result)[Tile<HS>::ROWS][Tile<HS>::CHANNE
     for (int s = 0; s < Size::OTHER; s += 4) {
         float4 weights[Size::ROWS];
 #pragma unroll
-        for (int i = 0; i < Size::ROWS; i++) weights[i] = *(const float4*)&p[(ty + 8 * i) * Size::SCORE_STRIDE + s];
+        for (int i = 0; i < Size::ROWS; i++)
+            weights[i] = *(const float4*)&p[(ty + 8 * i) * Size::SCORE_STRIDE + s];
 #pragma unroll
         for (int c = 0; c < Size::CHANNELS; c += 4) {
             const float* column = other + s * Size::STRIDE + 4 * tx + 16 * c;
             float4 y0 = *(const float4*)&column[0], y1 = *(const float4*)&column[Size::STRIDE];
-            float4 y2 = *(const float4*)&column[2 * Size::STRIDE], y3 = *(const float4*)&column[3 * Size::STRIDE];
+            float4 y2 = *(const float4*)&column[2 * Size::STRIDE],
+                   y3 = *(const float4*)&column[3 * Size::STRIDE];
 #pragma unroll
             for (int i = 0; i < Size::ROWS; i++) {
                 float4 w = weights[i];
@@ -742,7 +796,8 @@ __device__ inline void add_rows(float (&result)[Tile<HS>::ROWS][Tile<HS>::CHANNE
 
 // A thread's part of a score tile, or of a result, to shared memory.
 template <int HS>
-__device__ inline void put_scores(float* p, const float (&scores)[Tile<HS>::ROWS][Tile<HS>::COLUMNS]) {
+__device__ inline void put_scores(float* p,
+                                  const float (&scores)[Tile<HS>::ROWS][Tile<HS>::COLUMNS]) {
     const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
 #pragma unroll
     for (int i = 0; i < Tile<HS>::ROWS; i++)
@@ -752,35 +807,41 @@ __device__ inline void put_scores(float* p, const float (&scores)[Tile<HS>::ROWS
 }
 
 template <int HS>
-__device__ inline void put_result(float* tile, const float (&result)[Tile<HS>::ROWS][Tile<HS>::CHANNELS]) {
+__device__ inline void put_result(float* tile,
+                                  const float (&result)[Tile<HS>::ROWS][Tile<HS>::CHANNELS]) {
     const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
 #pragma unroll
     for (int i = 0; i < Tile<HS>::ROWS; i++)
 #pragma unroll
         for (int c = 0; c < Tile<HS>::CHANNELS; c++)
-            tile[(ty + 8 * i) * Tile<HS>::STRIDE + 4 * tx + 16 * (c - c % 4) + c % 4] = result[i][c];
+            tile[(ty + 8 * i) * Tile<HS>::STRIDE + 4 * tx + 16 * (c - c % 4) + c % 4] =
+                result[i][c];
 }
 
 //     score[t,s] = scale * q[t] . k[s]     lse[t] = log sum_{s<=t} e^score[t,s]
 //     out[t] = sum_{s<=t} e^(score[t,s] - lse[t]) v[s]
-// qkv (B, T, 3C)   out (B, T, C)   lse (B, NH, T).  Block (x, y): head x % NH of sequence x / NH, and the y-th tile of
-// queries from the end: the last ones have the most keys, and what takes longest should start first.
-// The softmax is that of Milakov and Gimelshein 2018 (arXiv:1805.02867), which goes through the keys once: whenever
-// the maximum m of a row grows, what was summed under the old one is scaled by e^(m_old - m_new).
-// 2*B*T*T*C FLOPs, and T/OWN/2 readings of k and v: bound by arithmetic.
+// qkv (B, T, 3C)   out (B, T, C)   lse (B, NH, T).  Block (x, y): head x % NH of sequence x / NH,
+// and the y-th tile of queries from the end: the last ones have the most keys, and what takes
+// longest should start first.
+// The softmax is that of Milakov and Gimelshein 2018 (arXiv:1805.02867), which goes through the
+// keys once: whenever the maximum m of a row grows, what was summed under the old one is scaled by
+// e^(m_old - m_new). 2*B*T*T*C FLOPs, and T/OWN/2 readings of k and v: bound by arithmetic.
 template <int HS>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
 attention_forward_kernel(floatX* out, float* lse, const floatX* qkv, int T, int C, int NH) {
     typedef Tile<HS> Size;
     extern __shared__ float4 shared[];
-    float *q = (float*)shared, *k = q + Size::OWN_FLOATS, *v = k + Size::OTHER_FLOATS, *p = v + Size::OTHER_FLOATS;
-    const int hs = C / NH, b = blockIdx.x / NH, h = blockIdx.x % NH, tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+    float *q = (float*)shared, *k = q + Size::OWN_FLOATS;
+    float *v = k + Size::OTHER_FLOATS, *p = v + Size::OTHER_FLOATS;
+    const int hs = C / NH, b = blockIdx.x / NH, h = blockIdx.x % NH;
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
     const int t0 = (gridDim.y - 1 - blockIdx.y) * Size::OWN;
     const float scale = 1.0f / sqrtf((float)hs);
     const floatX* head = qkv + (int64_t)b * T * 3 * C + h * hs;
     load_tile<HS>(q, head, 3 * C, t0, Size::OWN, T, hs);
 
-    float o[Size::ROWS][Size::CHANNELS] = {}, m[Size::ROWS], l[Size::ROWS];   // l: over this thread's columns only
+    float o[Size::ROWS][Size::CHANNELS] = {}, m[Size::ROWS];
+    float l[Size::ROWS];   // over this thread's columns only
     for (int i = 0; i < Size::ROWS; i++) {
         m[i] = -INFINITY;
         l[i] = 0;
@@ -825,14 +886,16 @@ attention_forward_kernel(floatX* out, float* lse, const floatX* qkv, int T, int 
         for (int c = 0; c < Size::CHANNELS; c++) o[i][c] *= inverse;
         if (tx == 0 && t < T) lse[(int64_t)blockIdx.x * T + t] = m[i] + logf(total);
     }
-    put_result<HS>(q, o);   // over q: nobody but this half of the warp reads these rows of it, and it has finished
+    put_result<HS>(q, o);   // nobody but this half of the warp reads these rows of q, and it has
     __syncthreads();        // all rows are there; they leave as they came, 16 bytes a thread
     store_tile<HS>(out + (int64_t)b * T * C + h * hs, C, q, t0, Size::OWN, T, hs);
 }
 
 // D[b,h,t] = dout[b,t,h] . out[b,t,h], over the hs channels of head h
-// dout, out (B, T, C)   D (B, NH, T).  16 threads a dot product. Moves 2 elements for each of out's, for 2 FLOPs.
-__global__ void attention_D_kernel(float* D, const floatX* dout, const floatX* out, int B, int T, int C, int NH) {
+// dout, out (B, T, C)   D (B, NH, T).  16 threads a dot product. Moves 2 elements for each of
+// out's, for 2 FLOPs.
+__global__ void attention_D_kernel(float* D, const floatX* dout, const floatX* out, int B, int T,
+                                   int C, int NH) {
     const int hs = C / NH;
     int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 16, count = (int64_t)B * T * NH;
     float sum = 0;
@@ -847,20 +910,22 @@ __global__ void attention_D_kernel(float* D, const floatX* dout, const floatX* o
     if (i < count && threadIdx.x % 16 == 0) D[(b * NH + h) * T + t] = sum;
 }
 
-// With p[t,s] = e^(scale * q[t] . k[s] - lse[t]) for s <= t, recomputed, and dp[t,s] = dout[t] . v[s]:
+// With p[t,s] = e^(scale * q[t] . k[s] - lse[t]), recomputed, and dp[t,s] = dout[t] . v[s]:
 //     dq[t] = sum_{s<=t} scale * p[t,s] * (dp[t,s] - D[t]) * k[s]
-// dqkv, qkv (B, T, 3C)   dout (B, T, C)   lse, D (B, NH, T).  Blocks as in forward: OWN queries, all keys before them.
-// 3 products, 3*B*T*T*C FLOPs. dq has a kernel of its own, though p is then computed twice: in one kernel, blocks
-// that own keys would all have to add to the same dq, with atomics.
+// dqkv, qkv (B, T, 3C)   dout (B, T, C)   lse, D (B, NH, T).  Blocks as in forward: OWN queries,
+// all keys up to them. 3 products, 3*B*T*T*C FLOPs. dq has a kernel of its own, though p is then
+// computed twice: in one kernel, blocks that own keys would all have to add to the same dq, with
+// atomics.
 template <int HS>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
-attention_backward_q_kernel(floatX* dqkv, const floatX* dout, const floatX* qkv, const float* lse, const float* D,
-                            int T, int C, int NH) {
+attention_backward_q_kernel(floatX* dqkv, const floatX* dout, const floatX* qkv,
+                            const float* lse, const float* D, int T, int C, int NH) {
     typedef Tile<HS> Size;
     extern __shared__ float4 shared[];
-    float *q = (float*)shared, *d = q + Size::OWN_FLOATS, *k = d + Size::OWN_FLOATS, *v = k + Size::OTHER_FLOATS;
-    float* ds = v + Size::OTHER_FLOATS;
-    const int hs = C / NH, b = blockIdx.x / NH, h = blockIdx.x % NH, tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+    float *q = (float*)shared, *d = q + Size::OWN_FLOATS, *k = d + Size::OWN_FLOATS;
+    float *v = k + Size::OTHER_FLOATS, *ds = v + Size::OTHER_FLOATS;
+    const int hs = C / NH, b = blockIdx.x / NH, h = blockIdx.x % NH;
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
     const int t0 = (gridDim.y - 1 - blockIdx.y) * Size::OWN;
     const float scale = 1.0f / sqrtf((float)hs);
     const int64_t at = (int64_t)b * T * 3 * C + h * hs;
@@ -888,7 +953,8 @@ attention_backward_q_kernel(floatX* dqkv, const floatX* dout, const floatX* qkv,
             for (int j = 0; j < Size::COLUMNS; j++) {
                 int t = t0 + ty + 8 * i, s = s0 + tx + 16 * j;
                 bool seen = s <= t && t < T;
-                dp[i][j] = seen ? scale * expf(scale * p[i][j] - lse_t[i]) * (dp[i][j] - D_t[i]) : 0.0f;
+                dp[i][j] =
+                    seen ? scale * expf(scale * p[i][j] - lse_t[i]) * (dp[i][j] - D_t[i]) : 0.0f;
             }
         put_scores<HS>(ds, dp);
         __syncwarp();   // as in forward
@@ -900,19 +966,20 @@ attention_backward_q_kernel(floatX* dqkv, const floatX* dout, const floatX* qkv,
 }
 
 // With p and dp as above, for the queries t >= s:
-//     dv[s] = sum_t p[t,s] * dout[t]            dk[s] = sum_t scale * p[t,s] * (dp[t,s] - D[t]) * q[t]
-// A block owns OWN keys, and goes through the queries from the first that sees one of them. Its tiles of scores are
-// transposed: rows are keys. blockIdx.y counts from the first keys on, which have the most queries.
-// 4 products, 4*B*T*T*C FLOPs.
+//     dv[s] = sum_t p[t,s] * dout[t]     dk[s] = sum_t scale * p[t,s] * (dp[t,s] - D[t]) * q[t]
+// A block owns OWN keys, and goes through the queries from the first that sees one of them. Its
+// tiles of scores are transposed: rows are keys. blockIdx.y counts from the first keys on, which
+// have the most queries. 4 products, 4*B*T*T*C FLOPs.
 template <int HS>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
-attention_backward_kv_kernel(floatX* dqkv, const floatX* dout, const floatX* qkv, const float* lse, const float* D,
-                             int T, int C, int NH) {
+attention_backward_kv_kernel(floatX* dqkv, const floatX* dout, const floatX* qkv,
+                             const float* lse, const float* D, int T, int C, int NH) {
     typedef Tile<HS> Size;
     extern __shared__ float4 shared[];
-    float *k = (float*)shared, *v = k + Size::OWN_FLOATS, *q = v + Size::OWN_FLOATS, *d = q + Size::OTHER_FLOATS;
-    float* weights = d + Size::OTHER_FLOATS;
-    const int hs = C / NH, b = blockIdx.x / NH, h = blockIdx.x % NH, tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+    float *k = (float*)shared, *v = k + Size::OWN_FLOATS, *q = v + Size::OWN_FLOATS;
+    float *d = q + Size::OTHER_FLOATS, *weights = d + Size::OTHER_FLOATS;
+    const int hs = C / NH, b = blockIdx.x / NH, h = blockIdx.x % NH;
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
     const int s0 = blockIdx.y * Size::OWN;
     const float scale = 1.0f / sqrtf((float)hs);
     const int64_t at = (int64_t)b * T * 3 * C + h * hs;
@@ -957,12 +1024,16 @@ attention_backward_kv_kernel(floatX* dqkv, const floatX* dout, const floatX* qkv
 
 // More than 48 KB of shared memory must be asked for.
 template <class Kernel> static void grant_shared(Kernel* kernel, size_t bytes) {
-    cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    cuda_check(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
 }
 
-template <int HS> static void launch_forward(floatX* out, float* lse, const floatX* qkv, int B, int T, int C, int NH) {
+template <int HS>
+static void launch_forward(floatX* out, float* lse, const floatX* qkv, int B, int T, int C,
+                           int NH) {
     typedef Tile<HS> Size;
-    const size_t bytes = sizeof(float) * (Size::OWN_FLOATS + 2 * Size::OTHER_FLOATS + Size::SCORE_FLOATS);
+    const size_t bytes =
+        sizeof(float) * (Size::OWN_FLOATS + 2 * Size::OTHER_FLOATS + Size::SCORE_FLOATS);
     dim3 grid(B * NH, (unsigned)ceil_div(T, Size::OWN));
     grant_shared(attention_forward_kernel<HS>, bytes);
     attention_forward_kernel<HS><<<grid, ATTENTION_THREADS, bytes>>>(out, lse, qkv, T, C, NH);
@@ -970,47 +1041,54 @@ template <int HS> static void launch_forward(floatX* out, float* lse, const floa
 }
 
 template <int HS>
-static void launch_backward(floatX* dqkv, const floatX* dout, const floatX* qkv, const float* lse, const float* D,
-                            int B, int T, int C, int NH) {
+static void launch_backward(floatX* dqkv, const floatX* dout, const floatX* qkv, const float* lse,
+                            const float* D, int B, int T, int C, int NH) {
     typedef Tile<HS> Size;
-    const size_t bytes = sizeof(float) * (2 * Size::OWN_FLOATS + 2 * Size::OTHER_FLOATS + Size::SCORE_FLOATS);
+    const size_t bytes =
+        sizeof(float) * (2 * Size::OWN_FLOATS + 2 * Size::OTHER_FLOATS + Size::SCORE_FLOATS);
     dim3 grid(B * NH, (unsigned)ceil_div(T, Size::OWN));
     grant_shared(attention_backward_q_kernel<HS>, bytes);
-    attention_backward_q_kernel<HS><<<grid, ATTENTION_THREADS, bytes>>>(dqkv, dout, qkv, lse, D, T, C, NH);
+    attention_backward_q_kernel<HS><<<grid, ATTENTION_THREADS, bytes>>>(dqkv, dout, qkv, lse, D, T,
+                                                                        C, NH);
     cuda_check(cudaGetLastError());
     grant_shared(attention_backward_kv_kernel<HS>, bytes);
-    attention_backward_kv_kernel<HS><<<grid, ATTENTION_THREADS, bytes>>>(dqkv, dout, qkv, lse, D, T, C, NH);
+    attention_backward_kv_kernel<HS><<<grid, ATTENTION_THREADS, bytes>>>(dqkv, dout, qkv, lse, D, T,
+                                                                        C, NH);
     cuda_check(cudaGetLastError());
 }
 
 void attention_forward(floatX* out, float* lse, const floatX* qkv, int B, int T, int C, int NH) {
     int hs = C / NH;
-    if (hs > 128) fail("attention: heads of %d channels, but on a GPU there can be 128 at most (raise --heads)", hs);
+    if (hs > 128)
+        fail("attention: heads of %d channels; on a GPU, 128 at most (raise --heads)", hs);
     if (hs <= 64) launch_forward<64>(out, lse, qkv, B, T, C, NH);
     else launch_forward<128>(out, lse, qkv, B, T, C, NH);
 }
 
-void attention_backward(floatX* dqkv, float* D, const floatX* dout, const floatX* qkv, const floatX* out,
-                        const float* lse, int B, int T, int C, int NH) {
-    attention_D_kernel<<<(unsigned)ceil_div((int64_t)B * T * NH, 16), 256>>>(D, dout, out, B, T, C, NH);
+void attention_backward(floatX* dqkv, float* D, const floatX* dout, const floatX* qkv,
+                        const floatX* out, const float* lse, int B, int T, int C, int NH) {
+    attention_D_kernel<<<(unsigned)ceil_div((int64_t)B * T * NH, 16), 256>>>(D, dout, out, B, T, C,
+                                                                             NH);
     cuda_check(cudaGetLastError());
     if (C / NH <= 64) launch_backward<64>(dqkv, dout, qkv, lse, D, B, T, C, NH);
     else launch_backward<128>(dqkv, dout, qkv, lse, D, B, T, C, NH);
 }
 
-// ---- classifier -----------------------------------------------------------------------------------------
+// ---- classifier ---------------------------------------------------------------------------------
 
 // losses[n] = log(sum_v e^logits[n,v]) - logits[n,target]
-// dlogits[n,v] = (e^logits[n,v] / sum - [v == target]) * dloss for v < V, and 0 for V <= v < Vp (null: not wanted)
-// logits, dlogits (N, Vp)   losses, targets (N).  A block a row of some 50,000. dlogits may be logits.
-// Two passes: the first finds maximum and sum together, rescaling as attention does, and the second writes. What the
-// second reads has just passed through the L2 cache. Moves 2 elements (of memory) for each logit, for about 25 FLOPs.
+// dlogits[n,v] = (e^logits[n,v] / sum - [v == target]) * dloss for v < V, and 0 for V <= v < Vp
+// logits (N, Vp)   dlogits (N, Vp), may be logits, or null: not wanted   losses, targets (N).
+// A block a row of some 50,000. Two passes: the first finds maximum and sum together, rescaling as
+// attention does, and the second writes. What the second reads has just passed through the L2
+// cache. Moves 2 elements (of memory) for each logit, for about 25 FLOPs.
 __global__ void __launch_bounds__(1024)
 classifier_kernel(float* losses, floatX* dlogits, const floatX* logits, const int* targets,
-                                  float dloss, int V, int Vp) {
+                  float dloss, int V, int Vp) {
     __shared__ float maxima[32], sums[32];
     const int64_t n = blockIdx.x;
-    const int target = targets[n], lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    const int target = targets[n];
     const floatX* x = logits + n * Vp;
     const float x_target = (float)x[target];   // now: the second pass may write over it
     const float LOWEST = -3.402823466e38f;     // not -infinity: -infinity - -infinity is NaN
@@ -1034,7 +1112,7 @@ classifier_kernel(float* losses, floatX* dlogits, const floatX* logits, const in
         maxima[warp] = most;
         sums[warp] = sum;
     }
-    __syncthreads();   // the warps' maxima and sums are there; each warp now adds them up for itself
+    __syncthreads();   // the warps' maxima and sums are there; now each warp adds them up
     m = lane < warps ? maxima[lane] : LOWEST;
     sum = lane < warps ? sums[lane] : 0;
     most = lane_max(m, 32);
@@ -1053,18 +1131,18 @@ classifier_kernel(float* losses, floatX* dlogits, const floatX* logits, const in
     }
 }
 
-void classifier(float* losses, floatX* dlogits, const floatX* logits, const int* targets, float dloss, int B, int T,
-                int V, int Vp) {
+void classifier(float* losses, floatX* dlogits, const floatX* logits, const int* targets,
+                float dloss, int B, int T, int V, int Vp) {
     int threads = (int)std::min<int64_t>(1024, ceil_div(ceil_div(V, VEC), 32) * 32);
     classifier_kernel<<<B * T, threads>>>(losses, dlogits, logits, targets, dloss, V, Vp);
     cuda_check(cudaGetLastError());
 }
 
-// ---- the optimizer --------------------------------------------------------------------------------------
+// ---- the optimizer ------------------------------------------------------------------------------
 
-// parts[block] = sum of squares of the elements that this block meets, i = block, block + gridDim.x, ... in Vecs.
-// grads (n)   parts (gridDim.x).  In double: squares of 1e20 are infinite in float, and double units, though few, keep
-// up with memory. Moves 4*n bytes, for 2*n FLOPs.
+// parts[block] = sum of squares of the elements that this block meets on its way in equal steps.
+// grads (n)   parts (gridDim.x).  In double: squares of 1e20 are infinite
+// in float, and double units, though few, keep up with memory. Moves 4*n bytes, for 2*n FLOPs.
 __global__ void square_sums_kernel(double* parts, const float* grads, size_t n) {
     __shared__ double sums[32];
     double sum = 0;
@@ -1101,11 +1179,13 @@ struct AdamWFloats {
 };
 
 // g = grad_scale * grads     m = beta1 m + (1 - beta1) g     v = beta2 v + (1 - beta2) g^2
-// master -= lr * (m / correction1 / (sqrt(v / correction2) + eps) + weight_decay * master)     params = master
-// master, grads, m, v (n) float; params (n) floatX, may be master. A thread a Vec. Reads 16 and writes 12 bytes (14
-// with bfloat16 params) an element, for 16 FLOPs: four streams in and three or four out, all coalesced.
-__global__ void adamw_kernel(floatX* params, float* master, const float* grads, float* m_buffer, float* v_buffer,
-                             size_t n, AdamWFloats a) {
+// master -= lr * (m / correction1 / (sqrt(v / correction2) + eps) + weight_decay * master)
+// params = master
+// master, grads, m, v (n) float   params (n) floatX, may be master.  A thread a Vec. Reads 16 and
+// writes 12 bytes (14 with bfloat16 params) an element, for 16 FLOPs: four streams in and three or
+// four out, all coalesced.
+__global__ void adamw_kernel(floatX* params, float* master, const float* grads, float* m_buffer,
+                             float* v_buffer, size_t n, AdamWFloats a) {
     size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * VEC;
     if (i >= n) return;
     int64_t left = (int64_t)(n - i);
@@ -1125,19 +1205,23 @@ __global__ void adamw_kernel(floatX* params, float* master, const float* grads, 
     if ((void*)params != (void*)master) store(params + i, left, w);
 }
 
-void adamw_update(floatX* params, float* master, const float* grads, float* m, float* v, size_t n, AdamW a) {
-    AdamWFloats floats = {(float)a.lr, (float)a.beta1, (float)(1 - a.beta1), (float)a.beta2, (float)(1 - a.beta2),
-                          (float)(1 - power(a.beta1, a.step)), (float)(1 - power(a.beta2, a.step)), (float)a.eps,
-                          (float)a.weight_decay, a.grad_scale};
-    adamw_kernel<<<(unsigned)ceil_div((int64_t)n, 256 * VEC), 256>>>(params, master, grads, m, v, n, floats);
+void adamw_update(floatX* params, float* master, const float* grads, float* m, float* v, size_t n,
+                  AdamW a) {
+    const double correction1 = 1 - power(a.beta1, a.step), correction2 = 1 - power(a.beta2, a.step);
+    AdamWFloats floats = {(float)a.lr, (float)a.beta1, (float)(1 - a.beta1), (float)a.beta2,
+                          (float)(1 - a.beta2), (float)correction1, (float)correction2,
+                          (float)a.eps, (float)a.weight_decay, a.grad_scale};
+    adamw_kernel<<<(unsigned)ceil_div((int64_t)n, 256 * VEC), 256>>>(params, master, grads, m, v, n,
+                                                                     floats);
     cuda_check(cudaGetLastError());
 }
 
-// ---- the GPU's peak -------------------------------------------------------------------------------------
+// ---- the GPU's peak -----------------------------------------------------------------------------
 
-// Dense peaks by the makers' data sheets, in TFLOP/s: bfloat16 with float32 sums on tensor cores, and float32 on the
-// ordinary units. Names are cudaGetDeviceProperties's, and must be equal: a GPU whose name merely resembles one of
-// these (a laptop's, a part of one under MIG) has another peak, and is measured. So is one whose figure is 0.
+// Dense peaks by the makers' data sheets, in TFLOP/s: bfloat16 with float32 sums on tensor cores,
+// and float32 on the ordinary units. Names are cudaGetDeviceProperties's, and must be equal: a GPU
+// whose name merely resembles one of these (a laptop's, a part of one under MIG) has another peak,
+// and is measured. So is one whose figure is 0.
 struct Peak {
     const char* name;
     double bfloat16, float32;
@@ -1154,7 +1238,8 @@ const Peak PEAKS[] = {
     {"NVIDIA RTX A6000", 154.8, 38.7},       {"Tesla T4", 0, 8.1},
 };
 
-// Numbers in [-1, 1) without order: a product of zeros is faster than any real one, since no bits toggle.
+// Numbers in [-1, 1) without order: a product of zeros is faster than any real one, since no bits
+// toggle.
 __global__ void fill_kernel(floatX* x, int n) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) x[i] = (floatX)((float)(uint32_t)(i * 2654435761u) / 2147483648.0f - 1.0f);

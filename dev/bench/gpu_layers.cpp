@@ -2,10 +2,11 @@
 //
 //     gpu_layers NAME C NH B T    prints one JSON object a line: the two ceilings, then each layer
 //
-// Every layer is bound by memory or by arithmetic. Bytes counts each input read once and each output written once,
-// flops are those of layers.h; the larger of bytes / bandwidth and flops / peak is the shortest time possible, and
-// percent is that time as a part of the measured one. Ceilings are measured here: a large copy on the device,
-// counting bytes read and bytes written, and a product of 8192 x 8192 matrices.
+// Every layer is bound by memory or by arithmetic. Bytes counts each input read once and each
+// output written once, flops are those of layers.h; the larger of bytes / bandwidth and flops /
+// peak is the shortest time possible, and percent is that time as a part of the measured one.
+// Ceilings are measured here: a large copy on the device, counting bytes read and bytes written,
+// and a product of 8192 x 8192 matrices.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -51,20 +52,22 @@ static void report(const char* model, const char* layer, double bytes, double fl
                    const std::function<void()>& work) {
     double seconds = seconds_of(work), memory = bytes / bandwidth, arithmetic = flops / peak;
     printf("{\"model\":\"%s\",\"layer\":\"%s\",\"us\":%.1f,\"gb_per_s\":%.0f,\"tflop_per_s\":%.1f,"
-           "\"bound\":\"%s\",\"percent\":%.1f}\n", model, layer, seconds * 1e6, bytes / seconds / 1e9,
-           flops / seconds / 1e12, memory > arithmetic ? "bytes" : "flops",
-           100 * std::max(memory, arithmetic) / seconds);
+           "\"bound\":\"%s\",\"percent\":%.1f}\n",
+           model, layer, seconds * 1e6, bytes / seconds / 1e9, flops / seconds / 1e12,
+           memory > arithmetic ? "bytes" : "flops", 100 * std::max(memory, arithmetic) / seconds);
     fflush(stdout);
 }
 
-// n random numbers: a chip that multiplies zeros uses less power, and runs faster than it ever will in earnest.
+// n random numbers: a chip that multiplies zeros uses less power, and runs faster than it ever will
+// in earnest.
 static floatX* random_x(size_t n) {
     static uint64_t seed = 1;
     Rng rng = {seed++};
     std::vector<floatX> some(std::min<size_t>(n, 1 << 20));
     for (floatX& x : some) x = (floatX)(2 * uniform(rng) - 1);
     floatX* p = (floatX*)device_alloc(n * sizeof(floatX));
-    for (size_t i = 0; i < n; i += some.size()) to_device(p + i, some.data(), sizeof(floatX) * std::min(some.size(), n - i));
+    for (size_t i = 0; i < n; i += some.size())
+        to_device(p + i, some.data(), sizeof(floatX) * std::min(some.size(), n - i));
     return p;
 }
 
@@ -75,36 +78,45 @@ static float* floats(size_t n) {
 static void measure_ceilings(const char* model) {
     const size_t bytes = (size_t)1 << 30;
     char *from = (char*)random_x(bytes / sizeof(floatX)), *to = (char*)device_alloc(bytes);
-    bandwidth = 2 * bytes / seconds_of([&] { must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice)); });
+    bandwidth = 2 * bytes / seconds_of([&] {
+                    must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice));
+                });
     device_free(from);
     device_free(to);
     const int n = 8192;
     floatX *a = random_x((size_t)n * n), *b = random_x((size_t)n * n), *c = random_x((size_t)n * n);
-    peak = 2.0 * n * n * n / seconds_of([&] { matmul_forward(c, nullptr, a, b, nullptr, 1, n, n, n); });
+    peak = 2.0 * n * n * n /
+           seconds_of([&] { matmul_forward(c, nullptr, a, b, nullptr, 1, n, n, n); });
     for (floatX* p : {a, b, c}) device_free(p);
-    printf("{\"model\":\"%s\",\"layer\":\"ceilings\",\"gb_per_s\":%.0f,\"tflop_per_s\":%.1f}\n", model,
-           bandwidth / 1e9, peak / 1e12);
+    printf("{\"model\":\"%s\",\"layer\":\"ceilings\",\"gb_per_s\":%.0f,\"tflop_per_s\":%.1f}\n",
+           model, bandwidth / 1e9, peak / 1e12);
 }
 
-static void measure_matmul(const char* model, const char* name, int B, int T, int C, int OC, bool gelu, bool before) {
-    const double X = sizeof(floatX), N = (double)B * T, weights = (double)C * OC, flops = 2 * N * weights;
-    floatX *inp = random_x(N * C), *weight = random_x(weights), *bias = random_x(OC), *out = random_x(N * OC);
-    floatX *pre = gelu ? random_x(N * OC) : nullptr, *dinp = random_x(N * C), *pre_in = before ? random_x(N * C) : nullptr;
+static void measure_matmul(const char* model, const char* name, int B, int T, int C, int OC,
+                           bool gelu, bool before) {
+    const double X = sizeof(floatX), N = (double)B * T, weights = (double)C * OC,
+                 flops = 2 * N * weights;
+    floatX *inp = random_x(N * C), *weight = random_x(weights), *bias = random_x(OC),
+           *out = random_x(N * OC);
+    floatX *pre = gelu ? random_x(N * OC) : nullptr, *dinp = random_x(N * C),
+           *pre_in = before ? random_x(N * C) : nullptr;
     float *dweight = floats(weights), *dbias = floats(OC);
-    report(model, text("%s forward", name).c_str(), X * (N * C + weights + N * OC * (gelu ? 2 : 1)), flops,
-           [&] { matmul_forward(out, pre, inp, weight, bias, B, T, C, OC); });
+    report(model, text("%s forward", name).c_str(), X * (N * C + weights + N * OC * (gelu ? 2 : 1)),
+           flops, [&] { matmul_forward(out, pre, inp, weight, bias, B, T, C, OC); });
     report(model, text("%s backward", name).c_str(),
            X * (N * OC + N * C * (before ? 3 : 2) + weights) + 8 * weights, 2 * flops,
            [&] { matmul_backward(dinp, dweight, dbias, out, inp, weight, pre_in, B, T, C, OC); });
-    for (void* p : {(void*)inp, (void*)weight, (void*)bias, (void*)out, (void*)pre, (void*)dinp, (void*)pre_in,
-                    (void*)dweight, (void*)dbias})
+    for (void* p : {(void*)inp, (void*)weight, (void*)bias, (void*)out, (void*)pre, (void*)dinp,
+                    (void*)pre_in, (void*)dweight, (void*)dbias})
         device_free(p);
 }
 
 static void measure_stream(const char* model, int B, int T, int C, int NH) {
     const double X = sizeof(floatX), N = (double)B * T;
-    floatX *x = random_x(N * C), *x2 = random_x(N * C), *sum = random_x(N * C), *out = random_x(N * C);
-    floatX *weight = random_x(C), *bias = random_x(C), *qkv = random_x(N * 3 * C), *dqkv = random_x(N * 3 * C);
+    floatX *x = random_x(N * C), *x2 = random_x(N * C), *sum = random_x(N * C),
+           *out = random_x(N * C);
+    floatX *weight = random_x(C), *bias = random_x(C), *qkv = random_x(N * 3 * C),
+           *dqkv = random_x(N * 3 * C);
     float *mean = floats(N), *rstd = floats(N), *dweight = floats(C), *dbias = floats(C);
     float *lse = floats(N * NH), *D = floats(N * NH);
     report(model, "layernorm forward", X * 2 * N * C, 8 * N * C,
@@ -118,8 +130,9 @@ static void measure_stream(const char* model, int B, int T, int C, int NH) {
            [&] { attention_forward(out, lse, qkv, B, T, C, NH); });
     report(model, "attention backward", X * 8 * N * C, 5 * N * T * C,
            [&] { attention_backward(dqkv, D, x, qkv, out, lse, B, T, C, NH); });
-    for (void* p : {(void*)x, (void*)x2, (void*)sum, (void*)out, (void*)weight, (void*)bias, (void*)qkv, (void*)dqkv,
-                    (void*)mean, (void*)rstd, (void*)dweight, (void*)dbias, (void*)lse, (void*)D})
+    for (void* p : {(void*)x, (void*)x2, (void*)sum, (void*)out, (void*)weight, (void*)bias,
+                    (void*)qkv, (void*)dqkv, (void*)mean, (void*)rstd, (void*)dweight, (void*)dbias,
+                    (void*)lse, (void*)D})
         device_free(p);
 }
 
@@ -128,13 +141,15 @@ static void measure_ends(const char* model, int B, int T, int C) {
     const double X = sizeof(floatX), N = (double)B * T;
     std::vector<int> list((size_t)N), order((size_t)N);
     Rng rng = {7};
-    for (int& token : list) token = (int)(V * powf(uniform(rng), 4));   // a few frequent tokens, as in a text
+    for (int& token : list)
+        token = (int)(V * powf(uniform(rng), 4));   // a few frequent tokens, as in a text
     for (size_t i = 0; i < order.size(); i++) order[i] = (int)i;
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return list[a] < list[b]; });
     int *tokens = (int*)floats(N), *sorted = (int*)floats(N);
     to_device(tokens, list.data(), sizeof(int) * list.size());
     to_device(sorted, order.data(), sizeof(int) * order.size());
-    floatX *wte = random_x((double)Vp * C), *wpe = random_x((double)T * C), *out = random_x(N * C), *logits = random_x(N * Vp);
+    floatX *wte = random_x((double)Vp * C), *wpe = random_x((double)T * C), *out = random_x(N * C),
+           *logits = random_x(N * Vp);
     float *dwte = floats((double)Vp * C), *dwpe = floats((double)T * C), *losses = floats(N);
     report(model, "encoder forward", X * 2 * N * C, N * C,
            [&] { encoder_forward(out, tokens, wte, wpe, B, T, C); });
@@ -146,10 +161,12 @@ static void measure_ends(const char* model, int B, int T, int C) {
     size_t n = (size_t)Vp * C;
     float *m = floats(n), *v = floats(n), *master = floats(n);
     report(model, "grad_norm", 4.0 * n, 2.0 * n, [&] { grad_norm(dwte, n); });
-    report(model, "adamw", (28.0 + (X == 2 ? 2 : 0)) * n, 16.0 * n,
-           [&] { adamw_update(X == 2 ? wte : (floatX*)master, master, dwte, m, v, n, {1e-4, 0.9, 0.95, 1e-8, 0.1, 1, 10}); });
-    for (void* p : {(void*)tokens, (void*)sorted, (void*)wte, (void*)wpe, (void*)out, (void*)dwte, (void*)dwpe,
-                    (void*)losses, (void*)m, (void*)v, (void*)master})
+    report(model, "adamw", (28.0 + (X == 2 ? 2 : 0)) * n, 16.0 * n, [&] {
+        adamw_update(X == 2 ? wte : (floatX*)master, master, dwte, m, v, n,
+                     {1e-4, 0.9, 0.95, 1e-8, 0.1, 1, 10});
+    });
+    for (void* p : {(void*)tokens, (void*)sorted, (void*)wte, (void*)wpe, (void*)out, (void*)dwte,
+                    (void*)dwpe, (void*)losses, (void*)m, (void*)v, (void*)master})
         device_free(p);
 }
 
@@ -157,7 +174,8 @@ int main(int argc, char** argv) {
     if (argc != 6) fail("usage: gpu_layers NAME C NH B T");
     const char* model = argv[1];
     int C = atoi(argv[2]), NH = atoi(argv[3]), B = atoi(argv[4]), T = atoi(argv[5]);
-    if (C < 1 || NH < 1 || C % NH || B < 1 || T < 1) fail("gpu_layers: C %d, NH %d, B %d, T %d: not a model", C, NH, B, T);
+    if (C < 1 || NH < 1 || C % NH || B < 1 || T < 1)
+        fail("gpu_layers: C %d, NH %d, B %d, T %d: not a model", C, NH, B, T);
     device_init(0);
     measure_ceilings(model);
     measure_ends(model, B, T, C);
