@@ -171,7 +171,7 @@ void race_block_begins(Block& block);
 void race_syncwarp(Block& block, int warp, unsigned mask);
 void copy_state(void* dst, const void* src, size_t bytes, uint32_t op, Pc pc);
 void mark_written(void* p, size_t bytes, uint32_t op, Pc pc);
-void mark_read(const void* p, size_t bytes, uint32_t op, Pc pc);
+void check_library(const char* call, const void* p, size_t bytes, Access access, uint32_t op, Pc pc);
 
 // ---- counters (stats.cpp) --------------------------------------------------------------------------------
 void stats_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared);

@@ -29,7 +29,6 @@
 #define __launch_bounds__(...)
 #define __forceinline__ inline __attribute__((always_inline))
 #define __inline_hint__
-#define __noinline__ __attribute__((noinline))
 #define __align__(n) __attribute__((aligned(n)))
 #define __builtin_align__(n) __attribute__((aligned(n)))
 #define CUDART_CB
@@ -112,9 +111,11 @@ template <class... P> inline const void* address_of(void (*f)(P...)) { return (c
     X(cudaErrorInvalidSymbol, 13, "invalid device symbol")                                             \
     X(cudaErrorInvalidDevicePointer, 17, "invalid device pointer")                                     \
     X(cudaErrorInvalidMemcpyDirection, 21, "invalid copy direction for memcpy")                        \
+    X(cudaErrorInsufficientDriver, 35, "CUDA driver version is insufficient for CUDA runtime version")  \
     X(cudaErrorInvalidDeviceFunction, 98, "invalid device function")                                   \
     X(cudaErrorNoDevice, 100, "no CUDA-capable device is detected")                                    \
     X(cudaErrorInvalidDevice, 101, "invalid device ordinal")                                           \
+    X(cudaErrorNoKernelImageForDevice, 209, "no kernel image is available for execution on the device") \
     X(cudaErrorInvalidResourceHandle, 400, "invalid resource handle")                                  \
     X(cudaErrorNotReady, 600, "device not ready")                                                      \
     X(cudaErrorIllegalAddress, 700, "an illegal memory access was encountered")                        \
