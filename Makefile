@@ -39,7 +39,7 @@ help:
 	@echo "make demo           train a small GPT for about a minute, and let it tell three tales"
 	@echo "make test           build and run the test suite (no network, no packages)"
 	@echo "make test-torch     recompute the tests' golden values with PyTorch (needs torch and numpy)"
-	@echo "make compare        train 500 steps on tinyshakespeare beside PyTorch, and compare every loss"
+	@echo "make compare        train on tinyshakespeare beside PyTorch, and compare every loss"
 	@echo "make test-mutants   plant known bugs, and see that the tests catch every one"
 	@echo "make sanitize       the test suite under the address and undefined behaviour sanitizers"
 	@echo "make clean          remove what was built (runs/ and data stay)"
@@ -75,24 +75,25 @@ $(BUILD)/test_%: $(BUILD)/test_%.o $(BUILD)/train_gpt2_test.o
 
 # CTest reads one file; a test that returns 77 was skipped, and says why.
 $(BUILD)/CTestTestfile.cmake: Makefile | $(BUILD)
-	@{ for t in $(TESTS); do echo "add_test($$t \"$(CURDIR)/$(BUILD)/$$t\")"; done; \
+	@{ for t in $(TESTS); do echo "add_test($$t \"$(abspath $(BUILD))/$$t\")"; done; \
 	   for t in $(TEST_SCRIPTS); do echo "add_test($$t $(PYTHON) tests/$$t.py)"; done; \
 	   for t in $(TESTS) $(TEST_SCRIPTS); do \
 	       echo "set_tests_properties($$t PROPERTIES WORKING_DIRECTORY \"$(CURDIR)\" SKIP_RETURN_CODE 77 TIMEOUT 600)"; \
 	   done; } > $@
 
 test: $(BIN)/train_gpt2 $(BIN)/infer $(TEST_PROGRAMS) $(BUILD)/CTestTestfile.cmake
-	$(NEED_PYTHON)$(NEED_CTEST)cd $(BUILD) && INFER=$(CURDIR)/$(BIN)/infer TRAIN=$(CURDIR)/$(BIN)/train_gpt2 \
+	$(NEED_PYTHON)$(NEED_CTEST)cd $(BUILD) && INFER=$(abspath $(BIN)/infer) TRAIN=$(abspath $(BIN)/train_gpt2) \
 	    ctest --output-on-failure
 
 test-torch:
 	$(NEED_PYTHON)$(PYTHON) tests/reference.py --check
 
-# 500 steps on tinyshakespeare, every loss beside PyTorch's. SHAKESPEARE=FILE: a copy of the text, so nothing is downloaded.
+# tinyshakespeare, every loss beside PyTorch's. SHAKESPEARE=FILE: a copy of the text, so nothing is downloaded.
+STEPS ?= 500
 compare: $(BIN)/train_gpt2
 	$(NEED_PYTHON)$(PYTHON) data/tinyshakespeare.py --out data/tinyshakespeare $(if $(SHAKESPEARE),--from $(SHAKESPEARE))
 	rm -rf build/compare
-	$(PYTHON) tests/compare_training.py --data data/tinyshakespeare --out build/compare
+	$(PYTHON) tests/compare_training.py --data data/tinyshakespeare --out build/compare --steps $(STEPS)
 
 test-mutants:
 	$(NEED_PYTHON)CXX=$(CXX) $(PYTHON) tests/mutants.py
