@@ -379,6 +379,9 @@ static void enter(Launch& launch) {
     worker.random = seed * 0x9e3779b97f4a7c15 + launch.id;
     worker.slots = 0;
     worker.arena_used = (launch.config.shared + 127) / 128 * 128 + 128;
+    if (checking)
+        for (size_t w = 0; w < (launch.config.shared + 3) / 4; w++) worker.shared_valid[w] = launch.id;
+    catch_signals();
     blockDim = launch.config.block;
     gridDim = launch.config.grid;
 }
@@ -487,6 +490,9 @@ void* shared(Slot& slot, size_t bytes) {
     worker.slot_bytes[id] = (uint32_t)bytes;
     worker.slot_name[id] = slot.name;
     worker.slot_order[worker.slots++] = id;
+    if (checking)
+        for (size_t w = 0; w < (bytes + 3) / 4; w++)
+            worker.shared_valid[worker.slot_offset[id] / 4 + w] = worker.launch->id;
     worker.arena_used += (bytes + 127) / 128 * 128 + 128;
     return arena + worker.slot_offset[id];
 }

@@ -60,6 +60,8 @@ struct Block {
     char* saved_arena;                   // cooperative launches: shared memory while another block runs
 };
 
+extern std::atomic<uint64_t> equal_stores;       // by several threads to one word, and so no race
+
 struct Launch {
     Kernel kernel;
     Config config;
@@ -92,6 +94,8 @@ struct Worker {
     uint32_t slot_bytes[256];
     const char* slot_name[256];
     int slot_order[256], slots;          // the places of this launch, in order
+    uint32_t shared_valid[ARENA_BYTES / 4];      // word w belongs to a variable if it is launch->id
+    uint32_t shared_written[ARENA_BYTES / 4];    // ... and was written by this block (check.cpp)
     uint32_t epoch;                      // see Block::barriers; never goes back
     Races* races;
     WarpTrace* traces;
@@ -122,12 +126,15 @@ struct Range {
 // State of a 4-byte word of device or managed memory: 0 never written, INVALID outside every allocation, else
 // the operation (launch, copy, fill) that wrote it last. TAIL marks a word that an allocation ends inside.
 const uint32_t INVALID = 0xffffffff, TAIL = 0x80000000;
+const uint32_t HOST_OP = 1;                    // host code, which wrote managed memory
 const size_t HEAP_BYTES = (size_t)64 << 30;    // reserved addresses, most of them never used
 extern char *heap, *managed;                   // HEAP_BYTES each
 extern uint32_t *heap_writer, *heap_reader;    // state of each word of heap, then of managed
 const Range* find_range(const void* p);        // the allocation, symbol or read-only part that holds p, or null
 const Range* nearest_range(const void* p);     // the live or freed allocation next to p, for messages
 void protect_heap(bool open);
+bool heap_is_open();
+bool near_symbols(uintptr_t p);                // quickly: could p be in a variable on the device?
 inline uint32_t* word_state(uint32_t* table, uintptr_t p) {
     size_t offset = p - (uintptr_t)heap;       // managed follows heap
     return table + offset / 4;
@@ -164,7 +171,7 @@ void describe_address(const void* p, char* text, size_t bytes);    // "byte 40 o
 // ---- checks (check.cpp, races.cpp) -----------------------------------------------------------------------
 enum Access { READ, WRITE, ATOMIC };
 void check_access(const void* p, size_t bytes, Access access, Pc pc);
-void check_range(const void* p, size_t bytes, Access access, Pc pc);
+void catch_signals();
 void race_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared);
 void race_flush();                             // compare a doubtful store's value, before others run
 void race_block_begins(Block& block);

@@ -66,6 +66,8 @@ void protect_heap(bool open) {
     if (bytes) mprotect(heap, bytes, open ? PROT_READ | PROT_WRITE : PROT_NONE);
 }
 
+bool heap_is_open() { return memory().opened > 0; }
+
 // ---- who owns an address ----------------------------------------------------------------------------------
 static const Range* lookup(const std::map<char*, Range>& ranges, const void* p) {
     auto after = ranges.upper_bound((char*)p);
@@ -91,7 +93,12 @@ const Range* nearest_range(const void* p) {
     return (char*)p - (before->start + before->bytes) <= behind->start - (char*)p ? before : behind;
 }
 
+static uintptr_t first_symbol = UINTPTR_MAX, last_symbol;
+bool near_symbols(uintptr_t p) { return p >= first_symbol && p < last_symbol; }
+
 Symbol::Symbol(const char* name, const void* address, size_t bytes, SymbolKind kind) {
+    first_symbol = std::min(first_symbol, (uintptr_t)address);
+    last_symbol = std::max(last_symbol, (uintptr_t)address + bytes);
     memory().symbols[(char*)address] = {(char*)address, bytes, SYMBOL, kind, name, false, false};
 }
 

@@ -30,7 +30,7 @@ struct Op {
 };
 typedef std::vector<uint32_t> Clock;     // for each stream, the last op that is known to be over
 struct Streams {
-    std::vector<Op> ops = {{0, "", nullptr}};      // by number, from 1
+    std::vector<Op> ops = {{0, "", nullptr}, {0, "host code", nullptr}};      // by number
     std::vector<emu_stream*> streams;              // 0 is the default stream
     std::vector<Clock> clocks;                     // of each stream
     Clock host;
@@ -41,7 +41,7 @@ static Streams& all() {
     if (s.streams.empty()) {
         s.streams.push_back(&s.legacy);
         s.clocks.emplace_back(1, 0);
-        s.host.assign(1, 0);
+        s.host.assign(1, HOST_OP);
     }
     return s;
 }

@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""The emulator's tests: tests/emu/ok_*.cu run clean in every form; tests/emu/fault_*.cu are caught at the right line.
+
+A faulty program says in its first line what the message must hold, and marks the line or lines that the message must
+name by FAULT (and FAULT2). Built with -DFIXED it is its own correct twin, and must run clean. Arguments: names to run.
+"""
+import concurrent.futures
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+EMUCC = [sys.executable, os.path.join(os.path.dirname(HERE), "dev", "emu", "emucc")]
+SEEDS = ["0", "1", "2"]
+
+
+def run(command, **environment):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300,
+                          env=dict(os.environ, **environment))
+    return done.returncode, done.stdout.decode(errors="replace")
+
+
+def build(path, output, flags, **environment):
+    code, text = run(EMUCC + [path, "-o", output] + flags, **environment)
+    if code or "warning" in text:
+        raise AssertionError("does not compile:\n" + text)
+
+
+def runs_clean(program, **environment):
+    code, text = run([program], **environment)
+    if code or "emu:" in text:
+        raise AssertionError("%s: exit code %d:\n%s" % (environment or "as it is", code, text))
+
+
+def test_ok(path, folder):
+    with open(path) as f:
+        flags = re.findall(r"^// flags: (.*)$", f.read(), re.M)
+    flags = flags[0].split() if flags else []
+    program = os.path.join(folder, os.path.basename(path)[:-3])
+    build(path, program, flags)
+    for seed in SEEDS:
+        runs_clean(program, EMU_SEED=seed)
+    for cxx in ["g++", "clang++"]:
+        if shutil.which(cxx):
+            build(path, program, flags, EMU_CHECK="0", CXX=cxx)
+            runs_clean(program)
+
+
+def test_fault(path, folder):
+    with open(path) as f:
+        lines = f.read().split("\n")
+    expected = lines[0].split("expect: ")[1]
+    marks = [i + 1 for i, line in enumerate(lines) if re.search(r"// FAULT2?$", line)]
+    main = [i + 1 for i, line in enumerate(lines) if re.search(r"// FAULT$", line)]
+    program = os.path.join(folder, os.path.basename(path)[:-3])
+    build(path, program, [])
+    for seed in SEEDS:
+        code, text = run([program], EMU_SEED=seed)
+        named = [int(n) for n in re.findall(re.escape(os.path.basename(path)) + r":(\d+) in ", text)] + \
+                [int(n) for n in re.findall(r"at .*" + re.escape(os.path.basename(path)) + r":(\d+)$", text, re.M)]
+        named = [n for n in named if n in marks]
+        if code != 1 or expected not in text or not (set(main) & set(named)):
+            raise AssertionError("seed %s: exit code %d, expected '%s' at line %s:\n%s" % (seed, code, expected, main, text))
+    build(path, program, ["-DFIXED"])
+    for seed in SEEDS:
+        runs_clean(program, EMU_SEED=seed)
+
+
+def main():
+    paths = sorted(glob.glob(os.path.join(HERE, "emu", "*.cu")))
+    paths = [p for p in paths if not sys.argv[1:] or any(a in os.path.basename(p) for a in sys.argv[1:])]
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        run(EMUCC + [os.path.join(HERE, "emu", "ok_basics.cu"), "-o", os.path.join(folder, "first")])
+
+        def test(path):
+            try:
+                (test_ok if os.path.basename(path).startswith("ok_") else test_fault)(path, folder)
+            except (AssertionError, subprocess.TimeoutExpired) as error:
+                return "%s: %s" % (os.path.basename(path), error)
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            for message in pool.map(test, paths):
+                if message:
+                    print("FAILED", message)
+                    failed += 1
+    print("%d passed, %d failed" % (len(paths) - failed, failed))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
