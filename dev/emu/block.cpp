@@ -237,6 +237,7 @@ extern "C" void emu_fiber_entry() {
 // ---- the barrier ----------------------------------------------------------------------------------------
 // It opens when all threads that have not exited have come. CUDA demands that they come to the same one.
 static void finish_barrier(Block& block) {
+    if (checking) check_unwritten();
     block.barrier_result = block.barrier_counts[0];
     bool all = block.barrier_counts[0] == block.barrier_counts[1];
     if (all) block.barrier_result |= 1 << 30;
@@ -365,6 +366,7 @@ static void continue_block(Block& block) {
     Thread* next = next_thread(block);
     if (next) switch_from(&worker.main, next);
     worker.thread = nullptr;
+    if (checking && !worker.launch->abandoned) check_unwritten();
     if (counting)
         for (int w = 0; w * WARP < block.threads; w++) stats_flush(w);
 }

@@ -15,7 +15,7 @@ namespace emu {
 
 static const char* verb(Access a) { return a == READ ? "read" : a == WRITE ? "write" : "atomic operation"; }
 
-static void report_at(Pc pc) {
+void report_at(Pc pc) {
     char line[600];
     where(pc, line, sizeof line);
     report_line("at %s", line);
@@ -123,18 +123,28 @@ static uint32_t stamp() {      // what marks a word that this block has written
     return worker.launch->config.cooperative ? worker.launch->id : worker.block->first_epoch;
 }
 
+// A read of a word that nobody has written: a fault, but perhaps the writer is only late, for want of a barrier. So it
+// is reported at the next barrier: until then the writer may come, and the race detector names both.
+static __thread struct { char* p; Pc pc; Thread* thread; } unwritten;
+
+void check_unwritten() {
+    if (!unwritten.pc) return;
+    char text[600];
+    describe_address(unwritten.p, text, sizeof text);
+    worker.thread = unwritten.thread;
+    threadIdx = worker.thread->index;
+    report_begin("read of shared memory that this block has never written: %s", text);
+    report_at(unwritten.pc);
+    report_end();
+}
+
 static void shared_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool must_be_written) {
     size_t first = (p - (uintptr_t)arena) / 4, last = (p + bytes - 1 - (uintptr_t)arena) / 4;
     for (size_t w = first; w <= last; w++) {
         if (last >= ARENA_BYTES / 4 || worker.shared_valid[w] != worker.launch->id)
             bad_address(p, bytes, access, pc, "out of bounds of shared memory");
-        if (access != WRITE && must_be_written && worker.shared_written[w] != stamp()) {
-            char text[600];
-            describe_address((void*)(p < (uintptr_t)(arena + 4 * w) ? (uintptr_t)(arena + 4 * w) : p), text, sizeof text);
-            report_begin("read of shared memory that this block has never written: %s", text);
-            report_at(pc);
-            report_end();
-        }
+        if (access != WRITE && must_be_written && worker.shared_written[w] != stamp() && !unwritten.pc)
+            unwritten = {p < (uintptr_t)(arena + 4 * w) ? arena + 4 * w : (char*)p, pc, worker.thread};
         if (access != READ) worker.shared_written[w] = stamp();
     }
 }

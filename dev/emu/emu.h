@@ -162,6 +162,7 @@ int opted_in(const void* function);            // bytes of dynamic shared memory
 // A fault's message: report_begin prints the first line, then where; report_line adds lines; report_end exits.
 void report_begin(const char* format, ...) __attribute__((format(printf, 1, 2)));
 void report_line(const char* format, ...) __attribute__((format(printf, 1, 2)));
+void report_at(Pc pc);
 [[noreturn]] void report_end();
 void where(Pc pc, char* text, size_t bytes);   // "file.cu:12 in function", as seen from the program's source
 bool same_line(Pc a, Pc b);
@@ -172,6 +173,7 @@ void describe_address(const void* p, char* text, size_t bytes);    // "byte 40 o
 enum Access { READ, WRITE, ATOMIC };
 void check_access(const void* p, size_t bytes, Access access, Pc pc);
 void catch_signals();
+void check_unwritten();                        // at a barrier and at a block's end
 void race_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared);
 void race_flush();                             // compare a doubtful store's value, before others run
 void race_block_begins(Block& block);

@@ -52,6 +52,7 @@ static void memory_init() {
     m.total = (size_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE) / 4 * 3;
     if (m.total > HEAP_BYTES / 2) m.total = HEAP_BYTES / 2;
     if (!checking) protect_heap(true);
+    catch_signals();
 }
 
 void protect_heap(bool open) {
@@ -155,18 +156,18 @@ static cudaError_t allocate(void** out, size_t bytes, Space space) {
     return set_error(cudaSuccess);
 }
 
-static cudaError_t release(void* p, bool pinned) {
+static cudaError_t release(void* p, bool pinned, Pc pc) {
     if (!p) return set_error(cudaSuccess);
     Memory& m = memory();
     std::lock_guard<std::mutex> lock(m.mutex);
     auto i = m.ranges.find((char*)p);
     if (i == m.ranges.end() || i->second.freed || (i->second.space == PINNED) != pinned) {
         if (checking) {
-            char text[600], line[600];
+            char text[600];
             describe_address(p, text, sizeof text);
-            where(nullptr, line, sizeof line);
             report_begin("%s of a pointer that it cannot free: %s", pinned ? "cudaFreeHost" : "cudaFree", text);
             if (i != m.ranges.end() && i->second.freed) report_line("it has been freed before");
+            report_at(pc);
             report_end();
         }
         return set_error(cudaErrorInvalidValue);
@@ -198,7 +199,8 @@ static cudaError_t allocate_pinned(void** p, size_t bytes) {
 static bool on_device(Space space) { return space == DEVICE_MEMORY || space == SYMBOL; }
 
 // One side of a copy or fill: its space, and a fault (or an error) unless all its bytes are one allocation's.
-static cudaError_t check_side(const char* call, const char* side, const void* p, size_t bytes, Space* space) {
+static cudaError_t check_side(const char* call, const char* side, const void* p, size_t bytes, Space* space,
+                              Pc pc) {
     const Range* r = find_range(p);
     *space = r ? r->space : HOST;
     if (in_heap((uintptr_t)p) && !r) *space = DEVICE_MEMORY;
@@ -207,16 +209,18 @@ static cudaError_t check_side(const char* call, const char* side, const void* p,
         if (!checking || !r || r->space != SYMBOL || r->address_taken) return cudaSuccess;
         report_begin("%s: the %s is '%s', which names a variable on the device, not an address", call, side, r->name);
         report_line("use cudaMemcpyToSymbol or cudaMemcpyFromSymbol, or ask cudaGetSymbolAddress");
+        report_at(pc);
         report_end();
     }
     if (!checking || !p) return cudaErrorInvalidValue;
     char text[600];
     describe_address(p, text, sizeof text);
     report_begin("%s: out of bounds: the %s has %zu bytes from %s", call, side, bytes, text);
+    report_at(pc);
     report_end();
 }
 
-static cudaError_t check_direction(const char* call, Space dst, Space src, cudaMemcpyKind kind) {
+static cudaError_t check_direction(const char* call, Space dst, Space src, cudaMemcpyKind kind, Pc pc) {
     bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
     bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
     if (kind < cudaMemcpyHostToHost || kind > cudaMemcpyDefault) return cudaErrorInvalidMemcpyDirection;
@@ -229,6 +233,7 @@ static cudaError_t check_direction(const char* call, Space dst, Space src, cudaM
                                   "cudaMemcpyDeviceToDevice"};
     report_begin("%s: wrong copy direction: %s, but the %s is %s memory", call, names[kind],
                  dst_wrong ? "destination" : "source", (dst_wrong ? dst : src) == HOST ? "host" : "device");
+    report_at(pc);
     report_end();
 }
 
@@ -241,9 +246,9 @@ static cudaError_t copy(const char* call, void* dst, size_t dpitch, const void* 
     if (width == 0 || height == 0) return set_error(cudaSuccess);
     if (height > 1 && (dpitch < width || spitch < width)) return set_error(cudaErrorInvalidPitchValue);
     Space d, s;
-    cudaError_t error = check_side(call, "destination", dst, dpitch * (height - 1) + width, &d);
-    if (!error) error = check_side(call, "source", src, spitch * (height - 1) + width, &s);
-    if (!error) error = check_direction(call, d, s, kind);
+    cudaError_t error = check_side(call, "destination", dst, dpitch * (height - 1) + width, &d, pc);
+    if (!error) error = check_side(call, "source", src, spitch * (height - 1) + width, &s, pc);
+    if (!error) error = check_direction(call, d, s, kind, pc);
     if (error) return set_error(error);
     uint32_t op = begin_op(stream, call, pc);
     protect_heap(true);
@@ -264,11 +269,12 @@ static cudaError_t fill(const char* call, void* p, size_t pitch, int value, size
     if (cudaError_t error = valid_stream(stream)) return set_error(error);
     if (width == 0 || height == 0) return set_error(cudaSuccess);
     Space space;
-    if (cudaError_t error = check_side(call, "memory", p, pitch * (height - 1) + width, &space))
+    if (cudaError_t error = check_side(call, "memory", p, pitch * (height - 1) + width, &space, pc))
         return set_error(error);
     if (space == HOST) {
         if (!checking) return set_error(cudaErrorInvalidValue);
         report_begin("%s: fills host memory; it is for device memory", call);
+        report_at(pc);
         report_end();
     }
     uint32_t op = begin_op(stream, call, pc);
@@ -283,6 +289,7 @@ static cudaError_t fill(const char* call, void* p, size_t pitch, int value, size
 
 cudaError_t copy_symbol(const void* symbol, void* p, size_t bytes, size_t offset, bool to_symbol,
                         cudaMemcpyKind kind, cudaStream_t stream, bool wait) {
+    Pc pc = EMU_CALLER;
     auto i = memory().symbols.find((char*)symbol);
     if (i == memory().symbols.end()) return set_error(cudaErrorInvalidSymbol);
     Range& r = i->second;
@@ -291,13 +298,14 @@ cudaError_t copy_symbol(const void* symbol, void* p, size_t bytes, size_t offset
         if (!checking) return set_error(cudaErrorInvalidValue);
         report_begin("%s: out of bounds: %zu bytes at offset %zu of '%s', which has %zu", call, bytes, offset,
                      r.name, r.bytes);
+        report_at(pc);
         report_end();
     }
     bool taken = r.address_taken;
     r.address_taken = true;
     char* inside = r.start + offset;
     cudaError_t error = copy(call, to_symbol ? inside : p, 0, to_symbol ? p : inside, 0, bytes, 1, kind, stream,
-                             wait, EMU_CALLER);
+                             wait, pc);
     r.address_taken = taken;
     return error;
 }
@@ -325,10 +333,10 @@ cudaError_t cudaMallocPitch(void** p, size_t* pitch, size_t width, size_t height
 }
 cudaError_t cudaFree(void* p) {
     op_waited(nullptr);
-    return release(p, false);
+    return release(p, false, EMU_CALLER);
 }
-cudaError_t cudaFreeAsync(void* p, cudaStream_t) { return release(p, false); }
-cudaError_t cudaFreeHost(void* p) { return release(p, true); }
+cudaError_t cudaFreeAsync(void* p, cudaStream_t) { return release(p, false, EMU_CALLER); }
+cudaError_t cudaFreeHost(void* p) { return release(p, true, EMU_CALLER); }
 cudaError_t cudaHostRegister(void* p, size_t bytes, unsigned) {
     if (!p || !bytes) return set_error(cudaErrorInvalidValue);
     if (find_range(p)) return set_error(cudaErrorHostMemoryAlreadyRegistered);

@@ -54,7 +54,7 @@ void race_syncwarp(Block& block, int warp, unsigned mask) {
 
 static inline bool ordered(const Note& n, const Block& block, const Thread& t) {
     if (n.epoch < block.barriers || n.thread == t.number) return true;
-    return n.thread / WARP == t.number / WARP && t.clock[n.thread % WARP] > n.clock;
+    return n.thread / WARP == t.number / WARP && t.clock[n.thread % WARP] >= n.clock;
 }
 
 [[noreturn]] static void race(uintptr_t p, const Note& first, const Note& second, const char* a, const char* b) {

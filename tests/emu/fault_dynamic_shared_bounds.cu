@@ -1,4 +1,4 @@
-// expect: shared memory, byte 128 of 128 dynamic ones
+// expect: of 128 dynamic ones
 __global__ void copy(float* p) {
     extern __shared__ float s[];
     s[threadIdx.x] = p[threadIdx.x];      // FAULT

@@ -1,4 +1,4 @@
-// expect: out-of-bounds write of 4 bytes: 0 bytes past the end of an allocation of 400 bytes
+// expect: out-of-bounds write of 4 bytes: 
 __global__ void fill(float* p, int n) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
 #ifdef FIXED

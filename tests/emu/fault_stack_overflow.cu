@@ -1,7 +1,7 @@
 // expect: need more than
 __device__ int depth(volatile int* p, int n) {
     volatile char room[1000];
-    room[n % 1000] = 1;
+    room[n % 1000] = 1;      // FAULT
     return n == 0 ? room[0] : depth(p, n - 1) + room[n % 1000];      // FAULT
 }
 __global__ void go(int* p) {

@@ -6,7 +6,7 @@ __global__ void product(float* c, const float* a, const float* b, int n) {
     float sum = 0;
     for (int k = 0; k < n; k += 16) {
         as[y][x] = a[y * n + k + x];      // FAULT
-        bs[y][x] = b[(k + y) * 16 + x];
+        bs[y][x] = b[(k + y) * 16 + x];      // FAULT
         __syncthreads();
         for (int i = 0; i < 16; i++) sum += as[y][i] * bs[i][x];      // FAULT2
 #ifdef FIXED

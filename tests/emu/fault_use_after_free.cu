@@ -1,4 +1,4 @@
-// expect: use after cudaFree: read of 4 bytes: byte 0 of an allocation
+// expect: use after cudaFree: read of 4 bytes
 __global__ void add(float* a, const float* b) {
     a[threadIdx.x] += b[threadIdx.x];      // FAULT
 }
