@@ -26,8 +26,10 @@ COMPILE = $(NEED_CXX)$(CXX) $(CXXFLAGS) -MMD -MP -I.
 BUILD ?= build
 BIN ?= .
 TESTS = test_numerics test_gguf test_tokenizer test_dataloader test_layers test_model
-TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%)
+TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%) $(EMU_TESTS:%=$(BUILD)/%)
 TEST_SCRIPTS = test_data test_infer test_trainer test_hf test_llama
+# The layers' and the model's tests once more, on train_gpt2.cu under the emulator (empty: leave them out).
+EMU_TESTS ?= test_layers_emu test_layers_emu_bf16 test_model_emu test_model_emu_bf16
 
 # ---- programs ---------------------------------------------------------------------------------------------
 .PHONY: all help demo test test-torch compare test-mutants sanitize clean
@@ -36,6 +38,8 @@ all: $(BIN)/train_gpt2 $(BIN)/infer
 
 help:
 	@echo "make                build ./train_gpt2 and ./infer"
+	@echo "make train_gpt2cu   the trainer for NVIDIA GPUs: bfloat16, or PRECISION=fp32; needs nvcc"
+	@echo "make emu            the same CUDA code for the CPU: ./train_gpt2emu, no GPU and no CUDA Toolkit"
 	@echo "make demo           train a small GPT for about a minute, and let it tell three tales"
 	@echo "make test           build and run the test suite (no network, no packages)"
 	@echo "make test-torch     recompute the tests' golden values with PyTorch (needs torch and numpy)"
@@ -44,7 +48,7 @@ help:
 	@echo "make sanitize       the test suite under the address and undefined behaviour sanitizers"
 	@echo "make clean          remove what was built (runs/ and data stay)"
 	@echo ""
-	@echo "Settings: CXX=clang++, PYTHON=python3.12, EXTRA=-g"
+	@echo "Settings: CXX=clang++, PYTHON=python3.12, EXTRA=-g, ARCH=sm_90"
 
 $(BIN)/train_gpt2: $(BUILD)/train_gpt2.o
 	$(CXX) $(CXXFLAGS) $< -o $@
@@ -57,6 +61,40 @@ $(BUILD)/%.o: %.cpp Makefile | $(BUILD)
 
 $(BUILD):
 	mkdir -p $@
+
+# ---- CUDA -------------------------------------------------------------------------------------------------
+# With a GPU, its architecture; else those from a free T4 to Hopper in one file. PRECISION=fp32 is for GPUs before sm_80.
+NVCC ?= nvcc
+PRECISION ?= bf16
+ARCH ?= $(addprefix sm_,$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .))
+FAT = $(if $(filter fp32,$(PRECISION)),75) 80 86 89 90
+GENCODE = $(if $(ARCH),-arch=$(ARCH),$(foreach a,$(FAT),-gencode arch=compute_$(a),code=sm_$(a)))
+NVFLAGS = -std=c++17 -O3 $(GENCODE) $(if $(filter bf16,$(PRECISION)),-DLEGIBLE_BF16) -Xcompiler -Wall,-Wextra -I.
+
+$(BIN)/train_gpt2cu: train_gpt2.cu $(wildcard *.h) Makefile
+	$(call need,$(firstword $(NVCC)),https://developer.nvidia.com/cuda-downloads (or: make emu, which needs no CUDA))
+	$(NVCC) $(NVFLAGS) $< -o $@ -lcublasLt
+
+# The same file on the CPU: dev/emu/emucc compiles CUDA C++ with $(CXX).
+.PHONY: emu
+emu: $(BIN)/train_gpt2emu
+EMUCC = EMU_CHECK=0 EMU_BUILD=$(abspath $(BUILD))/emu CXX=$(CXX) $(PYTHON) dev/emu/emucc -std=c++17 -O2 -I.
+EMU_FILES = $(wildcard dev/emu/* dev/emu/include/*) $(wildcard *.h) Makefile
+
+$(BIN)/train_gpt2emu: train_gpt2.cu $(EMU_FILES) | $(BUILD)
+	$(NEED_PYTHON)$(NEED_CXX)$(EMUCC) $< -o $@
+
+$(BUILD)/train_gpt2_emu.o: train_gpt2.cu $(EMU_FILES) | $(BUILD)
+	$(NEED_PYTHON)$(NEED_CXX)$(EMUCC) -Dmain=train_main -c $< -o $@
+
+$(BUILD)/train_gpt2_emu_bf16.o: train_gpt2.cu $(EMU_FILES) | $(BUILD)
+	$(NEED_PYTHON)$(NEED_CXX)$(EMUCC) -DLEGIBLE_BF16 -Dmain=train_main -c $< -o $@
+
+$(BUILD)/test_%_emu: tests/test_%.cpp $(BUILD)/train_gpt2_emu.o tests/check.h
+	$(EMUCC) $(BUILD)/train_gpt2_emu.o $< -o $@
+
+$(BUILD)/test_%_emu_bf16: tests/test_%.cpp $(BUILD)/train_gpt2_emu_bf16.o tests/check.h
+	$(EMUCC) -DLEGIBLE_BF16 $(BUILD)/train_gpt2_emu_bf16.o $< -o $@
 
 # ---- the demo ---------------------------------------------------------------------------------------------
 demo: all
@@ -75,9 +113,9 @@ $(BUILD)/test_%: $(BUILD)/test_%.o $(BUILD)/train_gpt2_test.o
 
 # CTest reads one file; a test that returns 77 was skipped, and says why.
 $(BUILD)/CTestTestfile.cmake: Makefile | $(BUILD)
-	@{ for t in $(TESTS); do echo "add_test($$t \"$(abspath $(BUILD))/$$t\")"; done; \
+	@{ for t in $(TESTS) $(EMU_TESTS); do echo "add_test($$t \"$(abspath $(BUILD))/$$t\")"; done; \
 	   for t in $(TEST_SCRIPTS); do echo "add_test($$t $(PYTHON) tests/$$t.py)"; done; \
-	   for t in $(TESTS) $(TEST_SCRIPTS); do \
+	   for t in $(TESTS) $(EMU_TESTS) $(TEST_SCRIPTS); do \
 	       echo "set_tests_properties($$t PROPERTIES WORKING_DIRECTORY \"$(CURDIR)\" SKIP_RETURN_CODE 77 TIMEOUT 600)"; \
 	   done; } > $@
 
@@ -99,11 +137,11 @@ test-mutants:
 	$(NEED_PYTHON)CXX=$(CXX) $(PYTHON) tests/mutants.py
 
 sanitize:
-	$(MAKE) test BUILD=build/sanitize BIN=build/sanitize OPTIMIZE=-O1 \
+	$(MAKE) test EMU_TESTS= BUILD=build/sanitize BIN=build/sanitize OPTIMIZE=-O1 \
 	    EXTRA="-g -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 clean:
-	rm -rf build train_gpt2 infer
+	rm -rf build train_gpt2 infer train_gpt2cu train_gpt2emu
 
 -include $(wildcard $(BUILD)/*.d)
 .SECONDARY:
