@@ -319,16 +319,13 @@ static int barrier(int predicate, Pc pc) {
     report_end();
 }
 
-int grid_barrier(Pc pc) {
+void grid_sync() {
     if (!worker.launch->config.cooperative) {
         report_begin("grid.sync() in a kernel that was not launched by cudaLaunchCooperativeKernel");
-        char text[600];
-        where(pc, text, sizeof text);
-        report_line("this thread     %s", text);
+        report_at(EMU_CALLER);
         report_end();
     }
-    wait_here(AT_GRID_SYNC, pc);
-    return 0;
+    wait_here(AT_GRID_SYNC, EMU_CALLER);
 }
 
 void abandon(cudaError_t error) {

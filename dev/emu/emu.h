@@ -110,7 +110,7 @@ void warp_lane_exited(Block& block, Thread& thread);
 bool release_activemask(Block& block);
 [[noreturn]] void abandon(cudaError_t error);  // stops the launch from inside a kernel
 [[noreturn]] void stalled(Block& block);
-int grid_barrier(Pc pc);
+void grid_sync();
 uint64_t random_next(uint64_t& state);
 
 // ---- memory (memory.cpp) ---------------------------------------------------------------------------------

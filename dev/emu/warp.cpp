@@ -8,6 +8,7 @@
 namespace emu {
 
 unsigned lane() { return worker.thread->number % WARP; }
+unsigned warp_number() { return worker.thread->number / WARP; }
 
 static bool reads_lanes(WarpOp op) { return op >= SHFL_IDX && op <= SHFL_XOR; }
 
@@ -162,6 +163,13 @@ uint64_t warp(WarpOp op, unsigned mask, uint64_t value, int argument, int width)
     }
     wait_here(t.state, t.pc);
     return t.result;
+}
+
+void warp_collect(const void* mine, size_t bytes, void* all) {
+    const Thread* lanes = worker.block->thread + worker.thread->number / WARP * WARP;
+    warp(BALLOT, 0xffffffff, (uint64_t)mine);
+    for (int l = 0; l < WARP; l++) memcpy((char*)all + l * bytes, (const void*)lanes[l].value, bytes);
+    warp(BALLOT, 0xffffffff, (uint64_t)mine);      // nobody's `mine` ends before all have read it
 }
 
 }  // namespace emu

@@ -27,6 +27,9 @@ enum WarpOp {
 uint64_t warp(WarpOp op, unsigned mask, uint64_t value, int argument = 0, int width = 32);
 void yield();            // lets other threads of the block run: for loops that wait on memory
 unsigned lane();
+unsigned warp_number();
+// Copies the bytes at `mine` of all 32 lanes to `all`, lane by lane: for what tensor cores do.
+void warp_collect(const void* mine, size_t bytes, void* all);
 
 template <class T> __forceinline__ T shuffle(WarpOp op, unsigned mask, T value, int argument, int width) {
     static_assert(sizeof(T) <= 8, "a shuffle moves at most 8 bytes");
