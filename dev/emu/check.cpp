@@ -213,14 +213,15 @@ static void host_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
     if (!heap || heap_is_open()) return;
     if (in_heap(p)) bad_address(p, bytes, access, pc, "host code touches device memory");
     if (in_managed(p)) {
-        uint32_t s = *word_state(heap_writer, p), writer = s & ~TAIL;
-        if (s == INVALID) bad_address(p, bytes, access, pc, "out of bounds of managed memory");
-        if (!writer || host_has_waited(writer)) {
-            if (access != READ) *word_state(heap_writer, p) = (s & TAIL) | HOST_OP;
-            return;
+        uint32_t *state = word_state(heap_writer, p), waiting = 0;
+        for (uintptr_t q = p; q < p + bytes && !waiting; q = (q | 3) + 1, state++) {
+            if (*state == INVALID) bad_address(q, bytes, access, pc, "out of bounds of managed memory");
+            if (!host_has_waited(*state & ~TAIL)) waiting = *state & ~TAIL;
+            else if (access != READ) *state = (*state & TAIL) | HOST_OP;
         }
+        if (!waiting) return;
         char text[700];
-        describe_op(writer, text, sizeof text);
+        describe_op(waiting, text, sizeof text);
         report_begin("host code touches managed memory before it has waited for the kernel that writes it");
         report_line("written by %s; call cudaDeviceSynchronize() before", text);
         report_at(pc);

@@ -151,7 +151,8 @@ static cudaError_t allocate(void** out, size_t bytes, Space space) {
     if (p + room > m.top[which]) m.top[which] = p + room;
     m.ranges[p] = {p, bytes, space, DEVICE, nullptr, false, false};
     m.used += bytes;
-    if (checking) set_state(p, bytes, 0);
+    // What libc stores into managed memory is not seen, so all of it counts as written.
+    if (checking) set_state(p, bytes, which ? HOST_OP : 0);
     *out = p;
     return set_error(cudaSuccess);
 }

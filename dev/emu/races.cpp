@@ -22,7 +22,8 @@ const size_t GLOBAL_CELLS = 1 << 16;
 struct Races {
     Cell shared[ARENA_BYTES / 4];
     Cell global[GLOBAL_CELLS];   // by hash; a collision forgets, which may miss a race but invents none
-    bool pending;                // a store that another thread's store may have made before, of another value
+    bool pending;                // two stores to one word, perhaps of one value: see race_flush
+    bool guessing;               // a plain read of what others change by atomics: see race_access
     uintptr_t p;
     uint32_t old_value;
     uint8_t bytes;
@@ -77,7 +78,9 @@ static inline bool ordered(const Note& n, const Block& block, const Thread& t) {
 // programs do it; so wait for the second store to happen, and compare.
 void race_flush() {
     Races* r = worker.races;
-    if (!r || !r->pending) return;
+    if (!r) return;
+    if (r->guessing) race(r->p, r->first, r->second, "had an atomic operation", "reads");
+    if (!r->pending) return;
     r->pending = false;
     uint32_t value;
     memcpy(&value, (void*)(r->p & ~(uintptr_t)3), 4);
@@ -98,10 +101,13 @@ static void remember_read(Cell& c, const Note& now, const Block& block) {
 
 static void word_access(Cell& c, uintptr_t p, const Note& now, Access access, const Block& block, const Thread& t) {
     if (!ordered(c.write, block, t) && (c.write.bytes & now.bytes) && !(c.write.atomic && now.atomic)) {
-        if (access != WRITE) race(p, c.write, now, "wrote", access == READ ? "reads" : "has an atomic operation");
-        if (c.write.atomic) race(p, c.write, now, "had an atomic operation", "writes");
+        bool guess = access == READ && c.write.atomic;
+        if (access != WRITE && !guess)
+            race(p, c.write, now, "wrote", access == READ ? "reads" : "has an atomic operation");
+        if (c.write.atomic && !guess) race(p, c.write, now, "had an atomic operation", "writes");
         Races* r = worker.races;
-        r->pending = true;
+        r->pending = !guess;
+        r->guessing = guess;
         r->p = p;
         r->bytes = c.write.bytes & now.bytes;
         memcpy(&r->old_value, (void*)(p & ~(uintptr_t)3), 4);
@@ -112,6 +118,7 @@ static void word_access(Cell& c, uintptr_t p, const Note& now, Access access, co
         remember_read(c, now, block);
         return;
     }
+    if (access == ATOMIC && c.read.thread == now.thread) c.read.epoch = 0;      // its guess, now checked
     for (const Note* n : {&c.read, &c.read_other})
         if (!ordered(*n, block, t) && (n->bytes & now.bytes) && !(n->atomic && now.atomic))
             race(p, *n, now, "reads", access == WRITE ? "writes" : "has an atomic operation");
@@ -121,11 +128,14 @@ static void word_access(Cell& c, uintptr_t p, const Note& now, Access access, co
     c.write.bytes = bytes;
 }
 
+// The loop around atomicCAS in CUDA's guide begins with a plain read of the word. That read is a guess, which the
+// atomicCAS then checks: it is no race if the thread's next access is an atomic on the same word.
 void race_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared) {
     Races* r = worker.races;
     const Block& block = *worker.block;
     const Thread& t = *worker.thread;
-    if (r->pending) race_flush();
+    if (r->guessing && access == ATOMIC && r->p / 4 - p / 4 < (bytes + 3) / 4) r->guessing = false;
+    if (r->pending || r->guessing) race_flush();
     Note now = {block.barriers, t.clock[t.number % WARP], pc, (uint16_t)t.number, 0, access == ATOMIC};
     uintptr_t end = p + bytes;
     for (uintptr_t q = p; q < end; q = (q | 3) + 1) {
@@ -140,7 +150,7 @@ void race_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared
                 c->word = word;
             }
         }
-        if (r->pending) race_flush();
+        if (r->pending) race_flush();      // of this access's last word
         word_access(*c, q, now, access, block, t);
     }
 }

@@ -1,4 +1,5 @@
 // expect: race
+#include <cstdio>
 __global__ void count(int* out) {
     __shared__ int n;
     if (threadIdx.x == 0) n = 0;

@@ -1,4 +1,5 @@
 // expect: out-of-bounds read of 1 bytes: 0 bytes past the end of an allocation of 13 bytes
+#include <cstdio>
 __global__ void count(const char* text, int n, int* spaces) {
 #ifdef FIXED
     for (int i = threadIdx.x; i < n; i += blockDim.x)

@@ -1,4 +1,5 @@
 // expect: out of bounds
+#include <cstdio>
 int main() {
     float *d, h[64] = {};
     cudaMalloc(&d, 32 * sizeof(float));

@@ -1,4 +1,5 @@
 // expect: wrong copy direction: cudaMemcpyHostToDevice
+#include <cstdio>
 int main() {
     float *d, h[32] = {};
     cudaMalloc(&d, sizeof h);

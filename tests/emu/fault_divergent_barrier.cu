@@ -1,4 +1,5 @@
 // expect: divergent barrier
+#include <cstdio>
 __global__ void half(int* p) {
     __shared__ int s[64];
     int t = threadIdx.x;

@@ -1,4 +1,5 @@
 // expect: of 128 dynamic ones
+#include <cstdio>
 __global__ void copy(float* p) {
     extern __shared__ float s[];
     s[threadIdx.x] = p[threadIdx.x];      // FAULT

@@ -1,4 +1,5 @@
 // expect: out-of-bounds write of 4 bytes: 
+#include <cstdio>
 __global__ void fill(float* p, int n) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
 #ifdef FIXED

@@ -1,4 +1,5 @@
 // expect: race: two threads of a block use the same global memory
+#include <cstdio>
 __global__ void shift(int* p) {
     int t = threadIdx.x;
     int v = p[(t + 1) % blockDim.x];      // FAULT

@@ -1,4 +1,5 @@
 // expect: host code touches device memory
+#include <cstdio>
 __device__ int counter;
 __global__ void count() { atomicAdd(&counter, 1); }
 int main() {

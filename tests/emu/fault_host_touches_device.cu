@@ -1,4 +1,5 @@
 // expect: host code touches device memory: write of 4 bytes
+#include <cstdio>
 int main() {
     float *p, x = 1;
     cudaMalloc(&p, 128);

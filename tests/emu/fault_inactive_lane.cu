@@ -1,4 +1,5 @@
 // expect: a shuffle
+#include <cstdio>
 __global__ void sum(float* p) {
     float v = p[threadIdx.x];
 #ifdef FIXED

@@ -1,4 +1,5 @@
 // expect: lane 20, which is inactive
+#include <cstdio>
 __global__ void share(float* p) {
     float v = p[threadIdx.x];
     if (threadIdx.x < 16) {

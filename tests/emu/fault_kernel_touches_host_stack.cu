@@ -1,4 +1,5 @@
 // expect: a kernel touches host memory: write of 4 bytes
+#include <cstdio>
 __global__ void count(int* n) {
     atomicAdd(n, 0);
     *n = 5;      // FAULT2

@@ -1,4 +1,5 @@
 // expect: a kernel touches host memory: read of 4 bytes
+#include <cstdio>
 __global__ void scale(float* y, const float* x) {
     y[threadIdx.x] = 2 * x[threadIdx.x];      // FAULT
 }

@@ -1,4 +1,5 @@
 // expect: out-of-bounds subscript: [8]
+#include <cstdio>
 __global__ void sums(float* p, int n) {
     float local[8];
 #ifdef FIXED

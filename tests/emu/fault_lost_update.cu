@@ -1,4 +1,5 @@
 // expect: race
+#include <cstdio>
 __global__ void histogram(int* bins, const int* x) {
 #ifdef FIXED
     atomicAdd(&bins[x[threadIdx.x]], 1);

@@ -1,4 +1,5 @@
 // expect: host code touches managed memory before it has waited
+#include <cstdio>
 __global__ void put(int* p) { p[threadIdx.x] = threadIdx.x; }
 int main() {
     int* p;

@@ -1,4 +1,5 @@
 // expect: a null pointer
+#include <cstdio>
 __global__ void put(int* p) {
     p[threadIdx.x] = 1;      // FAULT
 }

@@ -1,4 +1,5 @@
 // expect: a local variable of another thread
+#include <cstdio>
 __global__ void pass(int* out) {
     __shared__ int* where;
     int mine = threadIdx.x;

@@ -1,4 +1,5 @@
 // expect: race
+#include <cstdio>
 // The barrier stands outside of the loop: the first round is ordered, the second is not.
 __global__ void sum(float* p) {
     __shared__ float s[128];

@@ -1,4 +1,5 @@
 // expect: shared memory
+#include <cstdio>
 __global__ void copy(float* p) {
     __shared__ float a[64];
     __shared__ float b[64];

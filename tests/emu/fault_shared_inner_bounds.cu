@@ -1,4 +1,5 @@
 // expect: out-of-bounds subscript: [32] of an array of type 'float [32]'
+#include <cstdio>
 __global__ void transpose(float* out, const float* in) {
     __shared__ float tile[32][32];
     int x = threadIdx.x, y = threadIdx.y;

@@ -1,4 +1,5 @@
 // expect: race: two threads of a block use the same shared memory
+#include <cstdio>
 __global__ void reverse(int* p) {
     __shared__ int s[64];
     int t = threadIdx.x;

@@ -1,4 +1,5 @@
 // expect: need more than
+#include <cstdio>
 __device__ int depth(volatile int* p, int n) {
     volatile char room[1000];
     room[n % 1000] = 1;      // FAULT

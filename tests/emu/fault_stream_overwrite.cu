@@ -1,4 +1,5 @@
 // expect: work on two streams without synchronisation
+#include <cstdio>
 // A copy overwrites what a kernel on another stream still reads.
 __global__ void get(int* q, const int* p) { q[threadIdx.x] = p[threadIdx.x]; }
 int main() {

@@ -1,4 +1,5 @@
 // expect: names a variable on the device, not an address
+#include <cstdio>
 __device__ float table[32];
 int main() {
     float h[32] = {};

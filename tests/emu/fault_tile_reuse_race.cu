@@ -1,4 +1,5 @@
 // expect: race
+#include <cstdio>
 // The second barrier of a tiled product: the last warp may still read tile k while the first stores tile k+1.
 __global__ void product(float* c, const float* a, const float* b, int n) {
     __shared__ float as[16][16], bs[16][16];

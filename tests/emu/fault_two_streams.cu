@@ -1,4 +1,5 @@
 // expect: work on two streams without synchronisation
+#include <cstdio>
 __global__ void put(int* p) { p[threadIdx.x] = threadIdx.x; }
 __global__ void get(int* q, const int* p) {
     q[threadIdx.x] = p[threadIdx.x];      // FAULT

@@ -1,4 +1,5 @@
 // expect: read of device memory that was never written
+#include <cstdio>
 // cudaMemcpy of memory that was never written is no fault, but the copy was never written either.
 __global__ void twice(float4* x) {
     float4 v = x[threadIdx.x];      // FAULT

@@ -1,4 +1,5 @@
 // expect: read of device memory that was never written
+#include <cstdio>
 __global__ void add(float* sum, const float* x) {
     sum[threadIdx.x] += x[threadIdx.x];      // FAULT
 }

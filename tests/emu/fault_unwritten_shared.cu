@@ -1,4 +1,5 @@
 // expect: read of shared memory that this block has never written
+#include <cstdio>
 __global__ void sum(float* out) {
     __shared__ float acc;
 #ifdef FIXED

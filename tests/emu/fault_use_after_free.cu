@@ -1,4 +1,5 @@
 // expect: use after cudaFree: read of 4 bytes
+#include <cstdio>
 __global__ void add(float* a, const float* b) {
     a[threadIdx.x] += b[threadIdx.x];      // FAULT
 }

@@ -1,4 +1,5 @@
 // expect: race
+#include <cstdio>
 // The reduction of a warp in old style: no lockstep orders lanes since Volta.
 __global__ void sum(float* p) {
     __shared__ volatile float s[32];

@@ -29,7 +29,7 @@ __global__ void numbers() {
     EXPECT(__mulhi(1 << 30, 8) == 2 && __umulhi(0x80000000u, 4) == 2 && __byte_perm(0x33221100, 0x77665544, 0x7410) == 0x77441100);
     EXPECT(__float_as_int(1.0f) == 0x3f800000 && __fmaf_rn(2, 3, 4) == 10 && rsqrtf(4) == 0.5f && __saturatef(2) == 1);
     EXPECT(__funnelshift_l(0x80000000, 1, 1) == 3 && __float2int_rn(2.5f) == 2 && fabsf(__expf(1) - 2.7182818f) < 1e-5f);
-    EXPECT(min(3, 5) == 3 && max(2.0f, 7) == 7 && max(1u, 2u) == 2 && min(3.5, 2.0) == 2);
+    EXPECT(min(3, 5) == 3 && max(2.0f, 7.0f) == 7 && max(1u, 2u) == 2 && min(3.5, 2.0) == 2);
     float4 q = make_float4(1, 2, 3, 4);
     float4 r = q;
     EXPECT(r.x + r.w == 5 && sizeof(float4) == 16 && alignof(float4) == 16 && sizeof(float3) == 12);
