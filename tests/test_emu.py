@@ -70,6 +70,19 @@ def test_fault(path, folder):
         runs_clean(program, EMU_SEED=seed)
 
 
+def test_stats(path, folder):
+    program = os.path.join(folder, "stats")
+    build(path, program, [])
+    code, text = run([program], EMU_STATS="1")
+    flat = re.sub(r"\s+", " ", text)
+    for part in ["coalesced: 1 launches, 4 blocks, 1024 threads global loads 4096 bytes in 128 sectors (100% of their bytes "
+                 "used) global stores 4096 bytes in 128 sectors",
+                 "strided: 1 launches, 4 blocks, 1024 threads global loads 4096 bytes in 1024 sectors (12%",
+                 "shared requests of warps: 1 loads, 32 stores, 0 atomics; 31 bank conflicts barriers 1"]:
+        if code or part not in flat:
+            raise AssertionError("expected '%s' in:\n%s" % (part, text))
+
+
 def main():
     paths = sorted(glob.glob(os.path.join(HERE, "emu", "*.cu")))
     paths = [p for p in paths if not sys.argv[1:] or any(a in os.path.basename(p) for a in sys.argv[1:])]
@@ -79,7 +92,8 @@ def main():
 
         def test(path):
             try:
-                (test_ok if os.path.basename(path).startswith("ok_") else test_fault)(path, folder)
+                kind = os.path.basename(path).split("_")[0]
+                {"ok": test_ok, "fault": test_fault, "stats": test_stats}[kind](path, folder)
             except (AssertionError, subprocess.TimeoutExpired) as error:
                 return "%s: %s" % (os.path.basename(path), error)
         with concurrent.futures.ThreadPoolExecutor(2) as pool:

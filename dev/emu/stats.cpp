@@ -1,7 +1,142 @@
+// stats.cpp - EMU_STATS=1: what each kernel asks of memory, as a GPU would count it.
+//
+// A warp's lanes run one instruction together, and memory sees one request: the 32-byte sectors that the lanes'
+// addresses fall into. Here lanes run one after another, so requests are put together afterwards: the k-th time
+// that each lane executes one instruction since the last barrier belongs together. Shared memory has 32 banks of
+// 4-byte words: lanes that want different words of one bank wait for each other.
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <string>
 #include "emu.h"
+
 namespace emu {
-void stats_access(uintptr_t, size_t, Access, Pc, bool) {}
-void stats_flush(int) {}
-void stats_barrier() {}
-void stats_begin(Launch&) {}
+
+struct Record {
+    Pc pc;
+    uintptr_t p;
+    uint32_t turn;           // first the order of recording, then k
+    uint8_t lane, bytes, access;
+    bool shared;
+};
+struct WarpTrace {
+    Record* records;
+    size_t count, room;
+};
+
+struct Stats {
+    uint64_t launches, blocks, threads;
+    uint64_t bytes[3], sectors[3];               // global memory: READ, WRITE, ATOMIC
+    uint64_t requests[3], conflicts, barriers;   // shared memory; conflicts: extra turns
+};
+static std::mutex mutex;
+static std::map<std::string, Stats>& all() {
+    static auto* m = new std::map<std::string, Stats>;     // never destroyed: it is printed at exit
+    return *m;
 }
+
+static void print_all() {
+    for (auto& [name, s] : all()) {
+        fprintf(stderr, "emu: stats of %s: %llu launches, %llu blocks, %llu threads\n", name.c_str(),
+                (unsigned long long)s.launches, (unsigned long long)s.blocks, (unsigned long long)s.threads);
+        const char* names[] = {"loads", "stores", "atomics"};
+        for (int a = 0; a < 3; a++)
+            if (s.bytes[a])
+                fprintf(stderr, "     global %-8s %12llu bytes in %llu sectors (%.0f%% of their bytes used)\n", names[a],
+                        (unsigned long long)s.bytes[a], (unsigned long long)s.sectors[a],
+                        100.0 * s.bytes[a] / (32.0 * s.sectors[a]));
+        if (s.requests[READ] + s.requests[WRITE] + s.requests[ATOMIC])
+            fprintf(stderr, "     shared requests of warps: %llu loads, %llu stores, %llu atomics; %llu bank conflicts\n",
+                    (unsigned long long)s.requests[READ], (unsigned long long)s.requests[WRITE],
+                    (unsigned long long)s.requests[ATOMIC], (unsigned long long)s.conflicts);
+        fprintf(stderr, "     barriers %llu\n", (unsigned long long)s.barriers);
+    }
+    if (equal_stores)
+        fprintf(stderr, "emu: %llu stores of a value that another thread of the block stored there too\n",
+                (unsigned long long)equal_stores.load());
+}
+
+void stats_begin(Launch& launch) {
+    if (all().empty()) atexit(print_all);
+    Stats& s = all()[launch.kernel.name];
+    s.launches++;
+    s.blocks += launch.blocks;
+    s.threads += (uint64_t)launch.blocks * launch.threads;
+    launch.stats = &s;
+}
+
+void stats_barrier() { __atomic_fetch_add(&worker.launch->stats->barriers, 1, __ATOMIC_RELAXED); }
+
+void stats_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared) {
+    if (!worker.traces) worker.traces = (WarpTrace*)calloc(MAX_THREADS / WARP, sizeof(WarpTrace));
+    WarpTrace& t = worker.traces[worker.thread->number / WARP];
+    if (t.count == t.room) {
+        t.room = t.room ? 2 * t.room : 4096;
+        t.records = (Record*)realloc(t.records, t.room * sizeof(Record));
+    }
+    uint8_t size = (uint8_t)(bytes < 255 ? bytes : 255);
+    t.records[t.count] = {pc, p, (uint32_t)t.count, (uint8_t)(worker.thread->number % WARP), size, (uint8_t)access, in_shared};
+    t.count++;
+}
+
+// How many 32-byte sectors the lanes of one request touch.
+static uint64_t count_sectors(const Record* r, size_t n) {
+    uintptr_t seen[64 * 9];
+    int count = 0;
+    for (size_t i = 0; i < n && i < 64; i++)
+        for (uintptr_t s = r[i].p / 32; s <= (r[i].p + r[i].bytes - 1) / 32; s++) seen[count++] = s;
+    std::sort(seen, seen + count);
+    return std::unique(seen, seen + count) - seen;
+}
+
+// How many extra turns a request takes: 128 bytes go at a time, each bank serves one word in a turn.
+static uint64_t count_conflicts(const Record* r, size_t n) {
+    uint64_t extra = 0;
+    size_t together = r->bytes > 4 ? (r->bytes > 8 ? 8 : 16) : 32;
+    for (size_t first = 0; first < n; first += together) {
+        uintptr_t words[32 * 64];
+        int count = 0, most = 1, per_bank[32] = {};
+        for (size_t i = first; i < n && i < first + together; i++)
+            for (uintptr_t w = r[i].p / 4; w <= (r[i].p + r[i].bytes - 1) / 4; w++) words[count++] = w;
+        std::sort(words, words + count);
+        count = (int)(std::unique(words, words + count) - words);
+        for (int i = 0; i < count; i++) most = std::max(most, ++per_bank[words[i] % 32]);
+        extra += most - 1;
+    }
+    return extra;
+}
+
+void stats_flush(int warp) {
+    if (!worker.traces) return;
+    WarpTrace& t = worker.traces[warp];
+    Record *r = t.records, *end = r + t.count;
+    std::sort(r, end, [](const Record& a, const Record& b) {
+        return a.pc != b.pc ? a.pc < b.pc : a.lane != b.lane ? a.lane < b.lane : a.turn < b.turn;
+    });
+    for (Record* x = r; x < end; x++) x->turn = x > r && x->pc == x[-1].pc && x->lane == x[-1].lane ? x[-1].turn + 1 : 0;
+    std::sort(r, end, [](const Record& a, const Record& b) {
+        return a.pc != b.pc ? a.pc < b.pc : a.turn != b.turn ? a.turn < b.turn : a.lane < b.lane;
+    });
+    Stats sum = {};
+    for (Record *x = r, *next; x < end; x = next) {
+        for (next = x + 1; next < end && next->pc == x->pc && next->turn == x->turn;) next++;
+        if (x->shared) {
+            sum.requests[x->access]++;
+            sum.conflicts += count_conflicts(x, next - x);
+        } else {
+            sum.sectors[x->access] += count_sectors(x, next - x);
+            for (Record* y = x; y < next; y++) sum.bytes[x->access] += y->bytes;
+        }
+    }
+    t.count = 0;
+    std::lock_guard<std::mutex> lock(mutex);
+    Stats& s = *worker.launch->stats;
+    for (int a = 0; a < 3; a++) {
+        s.bytes[a] += sum.bytes[a];
+        s.sectors[a] += sum.sectors[a];
+        s.requests[a] += sum.requests[a];
+    }
+    s.conflicts += sum.conflicts;
+}
+
+}  // namespace emu
