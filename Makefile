@@ -28,8 +28,10 @@ BIN ?= .
 TESTS = test_numerics test_gguf test_tokenizer test_dataloader test_layers test_model
 TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%) $(EMU_TESTS:%=$(BUILD)/%)
 TEST_SCRIPTS = test_data test_infer test_trainer test_hf test_llama
-# The layers' and the model's tests once more, on train_gpt2.cu under the emulator (empty: leave them out).
-EMU_TESTS ?= test_layers_emu test_layers_emu_bf16 test_model_emu test_model_emu_bf16
+# The layers' and the model's tests once more, on train_gpt2.cu under the emulator, and the emulator's own. It is tried on
+# Linux only; `make test EMU_TESTS=` leaves them out.
+EMU_TESTS ?= $(if $(filter Linux,$(shell uname -s)),test_layers_emu test_layers_emu_bf16 test_model_emu test_model_emu_bf16)
+EMU_SCRIPTS = $(if $(EMU_TESTS),test_emu)
 
 # ---- programs ---------------------------------------------------------------------------------------------
 .PHONY: all help demo test test-torch compare test-mutants sanitize clean
@@ -114,8 +116,8 @@ $(BUILD)/test_%: $(BUILD)/test_%.o $(BUILD)/train_gpt2_test.o
 # CTest reads one file; a test that returns 77 was skipped, and says why.
 $(BUILD)/CTestTestfile.cmake: Makefile | $(BUILD)
 	@{ for t in $(TESTS) $(EMU_TESTS); do echo "add_test($$t \"$(abspath $(BUILD))/$$t\")"; done; \
-	   for t in $(TEST_SCRIPTS); do echo "add_test($$t $(PYTHON) tests/$$t.py)"; done; \
-	   for t in $(TESTS) $(EMU_TESTS) $(TEST_SCRIPTS); do \
+	   for t in $(TEST_SCRIPTS) $(EMU_SCRIPTS); do echo "add_test($$t $(PYTHON) tests/$$t.py)"; done; \
+	   for t in $(TESTS) $(EMU_TESTS) $(TEST_SCRIPTS) $(EMU_SCRIPTS); do \
 	       echo "set_tests_properties($$t PROPERTIES WORKING_DIRECTORY \"$(CURDIR)\" SKIP_RETURN_CODE 77 TIMEOUT 600)"; \
 	   done; } > $@
 
