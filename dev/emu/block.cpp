@@ -238,10 +238,9 @@ extern "C" void emu_fiber_entry() {
 // It opens when all threads that have not exited have come. CUDA demands that they come to the same one.
 static void finish_barrier(Block& block) {
     if (checking) check_unwritten();
-    block.barrier_result = block.barrier_counts[0];
-    bool all = block.barrier_counts[0] == block.barrier_counts[1];
-    if (all) block.barrier_result |= 1 << 30;
-    block.barrier_counts[0] = block.barrier_counts[1] = 0;
+    block.barrier_result = block.barrier_trues | (block.barrier_all ? 1 << 30 : 0);
+    block.barrier_trues = 0;
+    block.barrier_all = true;
     block.waiting = 0;
     block.spins = 0;
     block.barriers = ++worker.epoch;
@@ -271,8 +270,8 @@ static int barrier(int predicate, Pc pc) {
     }
     block.barrier_pc = pc;
     block.waiting++;
-    block.barrier_counts[0] += predicate != 0;
-    block.barrier_counts[1]++;
+    block.barrier_trues += predicate != 0;
+    block.barrier_all &= predicate != 0;
     thread->state = AT_BARRIER;
     thread->pc = pc;
     if (block.waiting == block.alive) {
@@ -342,15 +341,26 @@ static void begin_block(Block& block, int number) {
     block.index = {number % c.grid.x, number / c.grid.x % c.grid.y, number / c.grid.x / c.grid.y};
     block.threads = block.alive = worker.launch->threads;
     block.waiting = block.ready_first = block.ready_count = block.spins = 0;
-    block.barrier_counts[0] = block.barrier_counts[1] = 0;
+    block.barrier_trues = 0;
+    block.barrier_all = true;
+    for (int w = 0; w * WARP < block.threads; w++) {
+        int lanes = block.threads - w * WARP;
+        block.alive_lanes[w] = lanes >= WARP ? 0xffffffff : (1u << lanes) - 1;
+        block.waiting_lanes[w] = 0;
+    }
+    uint3 index = {0, 0, 0};
     for (int i = 0; i < block.threads; i++) {
         Thread& t = block.thread[i];
-        t.index = {i % c.block.x, i / c.block.x % c.block.y, i / c.block.x / c.block.y};
+        t.index = index;
         t.number = i;
         t.fiber = nullptr;
         t.pc = nullptr;
-        make_ready(block, i);
+        t.state = READY;
+        block.ready[i] = i;
+        if (++index.x == c.block.x) index.x = 0, index.y++;
+        if (index.y == c.block.y) index.y = 0, index.z++;
     }
+    block.ready_count = block.threads;
     block.barriers = block.first_epoch = ++worker.epoch;
     if (checking) race_block_begins(block);
 }

@@ -84,7 +84,7 @@ static inline void touch_word(uintptr_t p, uint32_t* state, uint32_t* reader, si
     if (access != READ) *state = (s & TAIL) | work.op;
 }
 
-static void touch_words(uintptr_t p, size_t bytes, Access access, const Work& work, bool must_be_written, Pc pc) {
+static inline void touch_words(uintptr_t p, size_t bytes, Access access, const Work& work, bool must_be_written, Pc pc) {
     uint32_t *state = word_state(heap_writer, p), *reader = word_state(heap_reader, p);
     uintptr_t end = p + bytes;
     for (uintptr_t q = p; q < end; q = (q | 3) + 1) {
@@ -196,7 +196,10 @@ static void other_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
 static inline void kernel_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool must_be_written) {
     if (p - (uintptr_t)heap < 2 * HEAP_BYTES) {
         const Launch& l = *worker.launch;
-        touch_words(p, bytes, access, {nullptr, l.op, l.ordered_before}, must_be_written, pc);
+        uint32_t* state = word_state(heap_writer, p);
+        bool plain = (p & 3) + bytes <= 4 && *state - 1 < TAIL - 1 && !several_streams;     // nothing to ask
+        if (!plain) touch_words(p, bytes, access, {nullptr, l.op, l.ordered_before}, must_be_written, pc);
+        else if (access != READ) *state = l.op;
         race_access(p, bytes, access, pc, false);
         if (counting) stats_access(p, bytes, access, pc, false);
     } else if (p - (uintptr_t)arena < ARENA_BYTES) {

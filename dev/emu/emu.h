@@ -40,7 +40,6 @@ struct Thread {
     unsigned mask;
     int argument, width;
     uint64_t value, result;
-    uint32_t clock[WARP];    // vector clock over the lanes of its warp, moved on by __syncwarp (races.cpp)
 };
 
 enum BarrierKind { SYNC, COUNT, AND_, OR_ };
@@ -49,10 +48,13 @@ struct Block {
     uint3 index;
     int threads, alive, waiting;         // waiting: at the barrier
     Thread* thread;                      // [threads]
+    uint32_t alive_lanes[MAX_THREADS / WARP];    // of each warp: those that have not exited
+    uint8_t waiting_lanes[MAX_THREADS / WARP];   // ... and how many stand in AT_WARP_OP
     int* ready;                          // a ring of the numbers of threads that can run
     int ready_first, ready_count;
     int spins;                           // yields since the last real progress
-    int barrier_counts[2];               // threads with a true predicate, and all, at this barrier
+    int barrier_trues;                   // threads whose predicate is true, at this barrier
+    bool barrier_all;                    // and whether it is so for all
     int barrier_result;
     Pc barrier_pc;
     uint32_t barriers;                   // how many so far in this worker: the epoch of the race detector
@@ -76,7 +78,6 @@ struct Launch {
     struct Stats* stats;
 };
 
-struct Races;
 struct WarpTrace;
 struct Worker {
     Launch* launch;
@@ -97,7 +98,7 @@ struct Worker {
     uint32_t shared_valid[ARENA_BYTES / 4];      // word w belongs to a variable if it is launch->id
     uint32_t shared_written[ARENA_BYTES / 4];    // ... and was written by this block (check.cpp)
     uint32_t epoch;                      // see Block::barriers; never goes back
-    Races* races;
+    struct Races* races;
     WarpTrace* traces;
 };
 extern __thread Worker worker;
@@ -174,13 +175,39 @@ enum Access { READ, WRITE, ATOMIC };
 void check_access(const void* p, size_t bytes, Access access, Pc pc);
 void catch_signals();
 void check_unwritten();                        // at a barrier and at a block's end
-void race_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared);
-void race_flush();                             // compare a doubtful store's value, before others run
-void race_block_begins(Block& block);
-void race_syncwarp(Block& block, int warp, unsigned mask);
 void copy_state(void* dst, const void* src, size_t bytes, uint32_t op, Pc pc);
 void mark_written(void* p, size_t bytes, uint32_t op, Pc pc);
 void check_library(const char* call, const void* p, size_t bytes, Access access, uint32_t op, Pc pc);
+
+// ---- races (races.cpp) -----------------------------------------------------------------------------------
+struct Note {                    // one access to a word
+    uint32_t epoch, clock;       // of the block and of the lane; older than the block's first: none
+    uint32_t pc;                 // as an offset
+    uint32_t who;                // in one piece, which is faster: thread, bytes of the word << 16, atomic << 24
+    unsigned thread() const { return who & 0xffff; }
+    unsigned bytes() const { return who >> 16 & 0xf; }
+    bool atomic() const { return who >> 24; }
+};
+struct alignas(64) Cell {        // what is kept of a word
+    Note write, read, read_other;    // read_other: of another warp than read
+    uintptr_t word;              // global memory: whose notes these are
+};
+const size_t GLOBAL_CELLS = 1 << 15;
+struct Races {
+    Cell shared[ARENA_BYTES / 4];
+    Cell global[GLOBAL_CELLS];   // by hash; a collision forgets, which may miss a race but invents none
+    uint32_t clock[MAX_THREADS][WARP];   // of each thread: a vector clock over the lanes of its warp
+    bool pending;                // two stores to one word, perhaps of one value: see race_flush
+    bool guessing;               // a plain read of what others change by atomics: see race_access
+    uintptr_t p;
+    uint32_t old_value;
+    uint8_t bytes;
+    Note first, second;
+};
+void race_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared);
+void race_flush();                             // compare a doubtful store's value, before others run
+void race_block_begins(Block& block);
+void race_syncwarp(int warp, unsigned mask);
 
 // ---- counters (stats.cpp) --------------------------------------------------------------------------------
 void stats_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared);

@@ -8,68 +8,53 @@
 
 namespace emu {
 
-struct Note {                    // one access
-    uint32_t epoch, clock;       // of the block and of the lane; an epoch before the block's first is no access
-    Pc pc;
-    uint16_t thread;
-    uint8_t bytes, atomic;       // which bytes of the word
-};
-struct Cell {
-    uintptr_t word;              // global memory: whose notes these are
-    Note write, read, read_other;    // read_other: of another warp than read
-};
-const size_t GLOBAL_CELLS = 1 << 16;
-struct Races {
-    Cell shared[ARENA_BYTES / 4];
-    Cell global[GLOBAL_CELLS];   // by hash; a collision forgets, which may miss a race but invents none
-    bool pending;                // two stores to one word, perhaps of one value: see race_flush
-    bool guessing;               // a plain read of what others change by atomics: see race_access
-    uintptr_t p;
-    uint32_t old_value;
-    uint8_t bytes;
-    Note first, second;
-};
 std::atomic<uint64_t> equal_stores;
 
 void race_block_begins(Block& block) {
-    if (!worker.races) worker.races = (Races*)calloc(1, sizeof(Races));
+    if (!worker.races) {
+        worker.races = (Races*)aligned_alloc(64, sizeof(Races));
+        memset((void*)worker.races, 0, sizeof(Races));
+    }
     for (int i = 0; i < block.threads; i++) {
-        memset(block.thread[i].clock, 0, sizeof block.thread[i].clock);
-        block.thread[i].clock[i % WARP] = 1;
+        memset(worker.races->clock[i], 0, sizeof worker.races->clock[i]);
+        worker.races->clock[i][i % WARP] = 1;
     }
 }
 
 // All lanes of mask have met: each now knows what every one of them knew.
-void race_syncwarp(Block& block, int warp, unsigned mask) {
-    uint32_t known[WARP] = {};
-    Thread* lanes = block.thread + warp * WARP;
+void race_syncwarp(int warp, unsigned mask) {
+    uint32_t known[WARP] = {}, (*clock)[WARP] = worker.races->clock + warp * WARP;
     for (int l = 0; l < WARP; l++)
         if (mask >> l & 1)
-            for (int i = 0; i < WARP; i++) known[i] = lanes[l].clock[i] > known[i] ? lanes[l].clock[i] : known[i];
+            for (int i = 0; i < WARP; i++) known[i] = clock[l][i] > known[i] ? clock[l][i] : known[i];
     for (int l = 0; l < WARP; l++) {
         if (!(mask >> l & 1)) continue;
-        memcpy(lanes[l].clock, known, sizeof known);
-        lanes[l].clock[l]++;
+        memcpy(clock[l], known, sizeof known);
+        clock[l][l]++;
     }
 }
 
-static inline bool ordered(const Note& n, const Block& block, const Thread& t) {
-    if (n.epoch < block.barriers || n.thread == t.number) return true;
-    return n.thread / WARP == t.number / WARP && t.clock[n.thread % WARP] >= n.clock;
+static inline bool ordered(const Note& n, const Note& now) {
+    if (n.epoch < now.epoch || n.thread() == now.thread()) return true;
+    return n.thread() / WARP == now.thread() / WARP && worker.races->clock[now.thread()][n.thread() % WARP] >= n.clock;
 }
+
+extern "C" const char __executable_start;
+static uint32_t offset(Pc pc) { return (uint32_t)((const char*)pc - &__executable_start); }
+static Pc full(uint32_t pc) { return &__executable_start + pc; }
 
 [[noreturn]] static void race(uintptr_t p, const Note& first, const Note& second, const char* a, const char* b) {
     char text[600], line[600], name[64];
     describe_address((void*)p, text, sizeof text);
-    worker.thread = &worker.block->thread[second.thread];
+    worker.thread = &worker.block->thread[second.thread()];
     threadIdx = worker.thread->index;
     bool shared = p - (uintptr_t)arena < ARENA_BYTES;
     report_begin("race: two threads of a block use the same %s memory and no barrier orders them: %s",
                  shared ? "shared" : "global", text);
-    where(second.pc, line, sizeof line);
+    where(full(second.pc), line, sizeof line);
     report_line("this thread %s at %s", b, line);
-    where(first.pc, line, sizeof line);
-    thread_name(first.thread, name, sizeof name);
+    where(full(first.pc), line, sizeof line);
+    thread_name(first.thread(), name, sizeof name);
     report_line("%s %s at %s", name, a, line);
     report_end();
 }
@@ -91,67 +76,68 @@ void race_flush() {
     equal_stores++;
 }
 
-static void remember_read(Cell& c, const Note& now, const Block& block) {
-    if (c.read.epoch >= block.barriers && c.read.thread != now.thread) {
-        bool other_warp = c.read.thread / WARP != now.thread / WARP;
-        if (other_warp || c.read_other.epoch < block.barriers) c.read_other = c.read;
+static inline void remember_read(Cell& c, const Note& now) {
+    if (c.read.epoch == now.epoch && c.read.thread() != now.thread()) {
+        bool other_warp = c.read.thread() / WARP != now.thread() / WARP;
+        if (other_warp || c.read_other.epoch < now.epoch) c.read_other = c.read;
     }
     c.read = now;
 }
 
-static void word_access(Cell& c, uintptr_t p, const Note& now, Access access, const Block& block, const Thread& t) {
-    if (!ordered(c.write, block, t) && (c.write.bytes & now.bytes) && !(c.write.atomic && now.atomic)) {
-        bool guess = access == READ && c.write.atomic;
-        if (access != WRITE && !guess)
-            race(p, c.write, now, "wrote", access == READ ? "reads" : "has an atomic operation");
-        if (c.write.atomic && !guess) race(p, c.write, now, "had an atomic operation", "writes");
-        Races* r = worker.races;
-        r->pending = !guess;
-        r->guessing = guess;
-        r->p = p;
-        r->bytes = c.write.bytes & now.bytes;
-        memcpy(&r->old_value, (void*)(p & ~(uintptr_t)3), 4);
-        r->first = c.write;
-        r->second = now;
-    }
+// Two threads use a word, one of them writes, and neither has waited for the other.
+static void conflict(const Cell& c, uintptr_t p, const Note& now, Access access) {
+    bool guess = access == READ && c.write.atomic();
+    if (access != WRITE && !guess)
+        race(p, c.write, now, "wrote", access == READ ? "reads" : "has an atomic operation");
+    if (c.write.atomic() && !guess) race(p, c.write, now, "had an atomic operation", "writes");
+    Races* r = worker.races;
+    r->pending = !guess;
+    r->guessing = guess;
+    r->p = p;
+    r->bytes = c.write.bytes() & now.bytes();
+    memcpy(&r->old_value, (void*)(p & ~(uintptr_t)3), 4);
+    r->first = c.write;
+    r->second = now;
+}
+
+static inline void word_access(Cell& c, uintptr_t p, const Note& now, Access access) {
+    if (c.write.epoch == now.epoch && !ordered(c.write, now) && (c.write.bytes() & now.bytes()) &&
+        !(c.write.atomic() && now.atomic()))
+        conflict(c, p, now, access);
     if (access == READ) {
-        remember_read(c, now, block);
+        remember_read(c, now);
         return;
     }
-    if (access == ATOMIC && c.read.thread == now.thread) c.read.epoch = 0;      // its guess, now checked
+    if (access == ATOMIC && c.read.thread() == now.thread()) c.read.epoch = 0;      // its guess, now checked
     for (const Note* n : {&c.read, &c.read_other})
-        if (!ordered(*n, block, t) && (n->bytes & now.bytes) && !(n->atomic && now.atomic))
+        if (n->epoch == now.epoch && !ordered(*n, now) && (n->bytes() & now.bytes()) && !(n->atomic() && now.atomic()))
             race(p, *n, now, "reads", access == WRITE ? "writes" : "has an atomic operation");
-    bool same = c.write.epoch == now.epoch && c.write.thread == now.thread && c.write.clock == now.clock;
-    uint8_t bytes = same ? c.write.bytes | now.bytes : now.bytes;
+    bool same = c.write.epoch == now.epoch && c.write.thread() == now.thread() && c.write.clock == now.clock;
+    uint32_t bytes = same ? c.write.who & 0xf0000 : 0;
     c.write = now;
-    c.write.bytes = bytes;
+    c.write.who |= bytes;
 }
 
 // The loop around atomicCAS in CUDA's guide begins with a plain read of the word. That read is a guess, which the
 // atomicCAS then checks: it is no race if the thread's next access is an atomic on the same word.
 void race_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared) {
     Races* r = worker.races;
-    const Block& block = *worker.block;
-    const Thread& t = *worker.thread;
     if (r->guessing && access == ATOMIC && r->p / 4 - p / 4 < (bytes + 3) / 4) r->guessing = false;
     if (r->pending || r->guessing) race_flush();
-    Note now = {block.barriers, t.clock[t.number % WARP], pc, (uint16_t)t.number, 0, access == ATOMIC};
-    uintptr_t end = p + bytes;
-    for (uintptr_t q = p; q < end; q = (q | 3) + 1) {
-        uintptr_t word = q / 4, last = end < (word + 1) * 4 ? end : (word + 1) * 4;
-        now.bytes = (uint8_t)(((1 << (last - q)) - 1) << (q & 3));
-        Cell* c;
-        if (in_shared) c = &r->shared[(q - (uintptr_t)arena) / 4];
-        else {
-            c = &r->global[(word ^ word >> 16) % GLOBAL_CELLS];
-            if (c->word != word) {
-                *c = {};
-                c->word = word;
-            }
+    unsigned number = worker.thread->number;
+    uint32_t epoch = worker.block->barriers, clock = r->clock[number][number % WARP], at = offset(pc);
+    for (uintptr_t q = p, end = p + bytes; q < end; q = (q | 3) + 1) {
+        uintptr_t word = q / 4, next = (q | 3) + 1;
+        uint32_t used = next <= end ? 0xfu << (q & 3) & 0xf : ((1u << (end - q)) - 1) << (q & 3);
+        Note now = {epoch, clock, at, number | used << 16 | (uint32_t)(access == ATOMIC) << 24};
+        Cell* c = in_shared ? &r->shared[(q - (uintptr_t)arena) / 4] : &r->global[(word ^ word >> 15) % GLOBAL_CELLS];
+        if (c->word != word) {
+            c->word = word;
+            c->write.epoch = c->read.epoch = c->read_other.epoch = 0;
         }
         if (r->pending) race_flush();      // of this access's last word
-        word_access(*c, q, now, access, block, t);
+        if (access == READ && c->write.epoch != now.epoch) remember_read(*c, now);      // by far the most
+        else word_access(*c, q, now, access);
     }
 }
 

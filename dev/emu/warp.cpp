@@ -83,9 +83,10 @@ static void complete(Block& block, int base, unsigned present) {
     }
     if (op == SYNCWARP && checking) {
         race_flush();
-        race_syncwarp(block, base / WARP, present);
+        race_syncwarp(base / WARP, present);
     }
     block.spins = 0;
+    block.waiting_lanes[base / WARP] -= (uint8_t)__builtin_popcount(present);
     for (int l = first; l < WARP; l++)
         if (present >> l & 1) make_ready(block, base + l);
 }
@@ -93,7 +94,8 @@ static void complete(Block& block, int base, unsigned present) {
 // If every lane named in the mask of thread t has come or has exited, lets them go on.
 static void try_complete(Block& block, const Thread& t) {
     int base = t.number / WARP * WARP, exited = -1;
-    unsigned present = 0;
+    unsigned present = 0, expected = t.mask & block.alive_lanes[base / WARP];
+    if (block.waiting_lanes[base / WARP] < __builtin_popcount(expected)) return;
     for (int l = 0; l < WARP; l++) {
         if (!(t.mask >> l & 1) || base + l >= block.threads) continue;
         const Thread& other = block.thread[base + l];
@@ -111,7 +113,8 @@ static void try_complete(Block& block, const Thread& t) {
 
 void warp_lane_exited(Block& block, Thread& thread) {
     int base = thread.number / WARP * WARP;
-    for (int l = 0; l < WARP && base + l < block.threads; l++) {
+    block.alive_lanes[base / WARP] &= ~(1u << thread.number % WARP);
+    for (int l = 0; block.waiting_lanes[base / WARP] && l < WARP && base + l < block.threads; l++) {
         Thread& t = block.thread[base + l];
         if (t.state == AT_WARP_OP && t.op != ACTIVEMASK && (t.mask >> (thread.number % WARP) & 1)) {
             Thread* running = worker.thread;
@@ -149,6 +152,7 @@ uint64_t warp(WarpOp op, unsigned mask, uint64_t value, int argument, int width)
     t.argument = argument;
     t.width = width;
     t.state = AT_WARP_OP;
+    worker.block->waiting_lanes[t.number / WARP]++;
     t.pc = EMU_CALLER;
     if (op != ACTIVEMASK) {
         if (!(mask >> (t.number % WARP) & 1)) {
