@@ -61,7 +61,7 @@ inline float half_value(uint16_t h) {
     struct H {                                                                                         \
         unsigned short bits;                                                                           \
         H() = default;                                                                                 \
-        explicit H(H##_raw raw) : bits(raw.x) {}                                                       \
+        H(H##_raw raw) : bits(raw.x) {}                                                                \
         template <class T, class = std::enable_if_t<std::is_arithmetic_v<T>>>                          \
         __forceinline__ H(T x) : bits(to_bits((float)x)) {}                                            \
         __forceinline__ operator float() const { return to_value(bits); }                              \
