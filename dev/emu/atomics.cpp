@@ -20,7 +20,8 @@ template <class T> static uint64_t to_bits(T x) {
 
 // What *p becomes. Values narrower than 64 bits come zero-extended; bytes says how wide they are.
 static uint64_t apply(AtomicOp op, int bytes, uint64_t old, uint64_t v, uint64_t expected) {
-    int64_t s_old = bytes == 4 ? (int32_t)old : (int64_t)old, s_v = bytes == 4 ? (int32_t)v : (int64_t)v;
+    int64_t s_old = bytes == 4 ? (int32_t)old : (int64_t)old,
+            s_v = bytes == 4 ? (int32_t)v : (int64_t)v;
     switch (op) {
         case ADD: return old + v;
         case ADD_FLOAT: return to_bits(from_bits<float>(old) + from_bits<float>(v));
@@ -28,7 +29,8 @@ static uint64_t apply(AtomicOp op, int bytes, uint64_t old, uint64_t v, uint64_t
         case ADD_HALF: return to_bits(from_bits<__half>(old) + from_bits<__half>(v));
         case ADD_BF16: return to_bits(from_bits<__nv_bfloat16>(old) + from_bits<__nv_bfloat16>(v));
         case ADD_HALF2: return to_bits(from_bits<__half2>(old) + from_bits<__half2>(v));
-        case ADD_BF162: return to_bits(from_bits<__nv_bfloat162>(old) + from_bits<__nv_bfloat162>(v));
+        case ADD_BF162:
+            return to_bits(from_bits<__nv_bfloat162>(old) + from_bits<__nv_bfloat162>(v));
         case MIN_SIGNED: return s_v < s_old ? v : old;
         case MIN_UNSIGNED: return v < old ? v : old;
         case MAX_SIGNED: return s_v > s_old ? v : old;
@@ -43,7 +45,8 @@ static uint64_t apply(AtomicOp op, int bytes, uint64_t old, uint64_t v, uint64_t
     }
 }
 
-template <class T> static uint64_t swap_until_done(AtomicOp op, T* p, uint64_t v, uint64_t expected) {
+template <class T>
+static uint64_t swap_until_done(AtomicOp op, T* p, uint64_t v, uint64_t expected) {
     T old = __atomic_load_n(p, __ATOMIC_RELAXED);
     while (!__atomic_compare_exchange_n(p, &old, (T)apply(op, sizeof(T), old, v, expected), false,
                                         __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
@@ -55,7 +58,8 @@ uint64_t atomic(AtomicOp op, void* p, int bytes, uint64_t v, uint64_t expected) 
     uint64_t old = bytes == 2 ? swap_until_done(op, (uint16_t*)p, v, expected)
                    : bytes == 4 ? swap_until_done(op, (uint32_t*)p, v, expected)
                                 : swap_until_done(op, (uint64_t*)p, v, expected);
-    // A failed compare-and-swap, or an exchange that found what it brought, may be waiting for another thread.
+    // A failed compare-and-swap, or an exchange that found what it brought, may be waiting for
+    // another thread.
     if ((op == COMPARE_AND_SWAP && old != expected) || (op == EXCHANGE && old == v)) yield();
     return old;
 }

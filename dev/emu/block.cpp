@@ -1,8 +1,10 @@
-// block.cpp - blocks and their threads: fibers, who runs next, barriers, and handing blocks to host threads.
+// block.cpp - blocks and their threads: fibers, who runs next, barriers, and handing blocks to host
+// threads.
 //
-// A GPU runs a block's threads at the same time; here they take turns. A turn ends where a thread has to wait
-// for others: at __syncthreads, in a shuffle, at its end. So a program that forgets to wait gets another order
-// than it hoped for, and EMU_SEED chooses other orders still. A GPU promises no order either.
+// A GPU runs a block's threads at the same time; here they take turns. A turn ends where a thread
+// has to wait for others: at __syncthreads, in a shuffle, at its end. So a program that forgets to
+// wait gets another order than it hoped for, and EMU_SEED chooses other orders still. A GPU
+// promises no order either.
 #include <sys/mman.h>
 #include <unistd.h>
 #include <cstdio>
@@ -23,10 +25,10 @@ namespace emu {
 __thread Worker worker;
 __thread char arena[ARENA_BYTES] __attribute__((aligned(128)));
 
-// ---- switching fibers -----------------------------------------------------------------------------------
-// emu_switch(save, sp) keeps what a function must preserve (the callee-saved registers) on the stack it leaves,
-// stores that stack's pointer in *save, moves to the other stack and restores. No system call: about 60 ns,
-// most of it cache misses.
+// ---- switching fibers ---------------------------------------------------------------------------
+// emu_switch(save, sp) keeps what a function must preserve (the callee-saved registers) on the
+// stack it leaves, stores that stack's pointer in *save, moves to the other stack and restores. No
+// system call: about 60 ns, most of it cache misses.
 extern "C" void emu_switch(void** save, void* sp);
 extern "C" void emu_fiber_entry();
 #if defined(__x86_64__)
@@ -92,8 +94,9 @@ const int RETURN_WORD = 11, FRAME_WORDS = 20;
 #error "the emulator switches stacks by hand, and knows how on x86-64 and 64-bit Arm"
 #endif
 
-// A stack that looks as if emu_fiber_entry had just been about to start. Stacks lie a power of two apart, so
-// their tops would fall into the same few cache sets: each begins a little lower than the one before.
+// A stack that looks as if emu_fiber_entry had just been about to start. Stacks lie a power of two
+// apart, so their tops would fall into the same few cache sets: each begins a little lower than the
+// one before.
 static void prepare(Fiber* fiber) {
     size_t number = (fiber->stack - worker.stacks) / STACK_BYTES;
     char* top = fiber->stack + STACK_BYTES - 64 - number * 192 % 8192;
@@ -103,14 +106,17 @@ static void prepare(Fiber* fiber) {
     fiber->sp = frame;
 }
 
-// Fibers for up to `count` threads; they stay for later launches. Each stack ends in a page that faults.
+// Fibers for up to `count` threads; they stay for later launches. Each stack ends in a page that
+// faults.
 static void need_fibers(int count) {
     if (count <= worker.number_of_fibers) return;
     if (worker.stacks) munmap(worker.stacks, worker.stacks_end - worker.stacks);
     size_t bytes = STACK_BYTES * count;
-    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) {
-        fprintf(stderr, "emu: no address space for %d threads of %zu bytes of stack\n", count, STACK_BYTES);
+        fprintf(stderr, "emu: no address space for %d threads of %zu bytes of stack\n", count,
+                STACK_BYTES);
         _exit(1);
     }
     worker.stacks = (char*)p;
@@ -125,7 +131,7 @@ static void need_fibers(int count) {
     worker.number_of_fibers = worker.free_count = count;
 }
 
-// ---- who runs next --------------------------------------------------------------------------------------
+// ---- who runs next ------------------------------------------------------------------------------
 uint64_t random_next(uint64_t& state) {        // splitmix64
     uint64_t z = state += 0x9e3779b97f4a7c15;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
@@ -158,7 +164,8 @@ static Thread* next_thread(Block& block) {
     while (block.ready_count == 0) {
         if (release_activemask(block)) continue;
         for (int i = 0; i < block.threads; i++)
-            if (block.thread[i].state == AT_BARRIER || block.thread[i].state == AT_WARP_OP) stalled(block);
+            if (block.thread[i].state == AT_BARRIER || block.thread[i].state == AT_WARP_OP)
+                stalled(block);
         return nullptr;
     }
     return &block.thread[take_ready(block)];
@@ -193,8 +200,8 @@ void wait_here(ThreadState state, Pc pc) {
     if (next != thread) switch_from(thread->fiber, next);
 }
 
-// Loops that wait for another thread's store must let it run. When threads do nothing but wait like this,
-// those in __activemask cannot hope for more company either.
+// Loops that wait for another thread's store must let it run. When threads do nothing but wait like
+// this, those in __activemask cannot hope for more company either.
 void yield() {
     if (!worker.thread) return;
     Block& block = *worker.block;
@@ -210,7 +217,8 @@ void yield() {
 
 static void finish_barrier(Block& block);
 
-// A fiber runs one thread after another: a kernel that never waits needs one stack for all of its threads.
+// A fiber runs one thread after another: a kernel that never waits needs one stack for all of its
+// threads.
 extern "C" void emu_fiber_entry() {
     for (;;) {
         Thread* thread = worker.thread;
@@ -234,8 +242,9 @@ extern "C" void emu_fiber_entry() {
     }
 }
 
-// ---- the barrier ----------------------------------------------------------------------------------------
-// It opens when all threads that have not exited have come. CUDA demands that they come to the same one.
+// ---- the barrier --------------------------------------------------------------------------------
+// It opens when all threads that have not exited have come. CUDA demands that they come to the same
+// one.
 static void finish_barrier(Block& block) {
     if (checking) check_unwritten();
     block.barrier_result = block.barrier_trues | (block.barrier_all ? 1 << 30 : 0);
@@ -295,7 +304,8 @@ static int barrier(int predicate, Pc pc) {
     char text[600], name[64];
     where(thread->pc, text, sizeof text);
     if (!at_warp) {
-        report_begin("divergent barrier: some threads wait at __syncthreads(), others for the grid");
+        report_begin(
+            "divergent barrier: some threads wait at __syncthreads(), others for the grid");
         report_line("this thread     %s", text);
         report_end();
     }
@@ -303,12 +313,16 @@ static int barrier(int predicate, Pc pc) {
     int base = thread->number / WARP * WARP;
     for (int l = 0; l < WARP && !missing && base + l < block.threads; l++) {
         Thread& other = block.thread[base + l];
-        bool same = other.state == AT_WARP_OP && other.op == thread->op && other.mask == thread->mask;
+        bool same =
+            other.state == AT_WARP_OP && other.op == thread->op && other.mask == thread->mask;
         if ((thread->mask >> l & 1) && !same) missing = &other;
     }
     bool moves = thread->op >= SHFL_IDX && thread->op <= SHFL_XOR;
     report_begin("a %s waits for lanes that are inactive: its mask is %08x",
-                 moves ? "shuffle" : thread->op == SYNCWARP ? "__syncwarp()" : "warp operation", thread->mask);
+                 moves                    ? "shuffle"
+                 : thread->op == SYNCWARP ? "__syncwarp()"
+                                          : "warp operation",
+                 thread->mask);
     report_line("this thread     %s", text);
     if (missing) {
         thread_name(missing->number, name, sizeof name);
@@ -320,7 +334,8 @@ static int barrier(int predicate, Pc pc) {
 
 void grid_sync() {
     if (!worker.launch->config.cooperative) {
-        report_begin("grid.sync() in a kernel that was not launched by cudaLaunchCooperativeKernel");
+        report_begin(
+            "grid.sync() in a kernel that was not launched by cudaLaunchCooperativeKernel");
         report_at(EMU_CALLER);
         report_end();
     }
@@ -335,7 +350,7 @@ void abandon(cudaError_t error) {
     abort();      // nobody comes back
 }
 
-// ---- blocks ---------------------------------------------------------------------------------------------
+// ---- blocks -------------------------------------------------------------------------------------
 static void begin_block(Block& block, int number) {
     const Config& c = worker.launch->config;
     block.index = {number % c.grid.x, number / c.grid.x % c.grid.y, number / c.grid.x / c.grid.y};
@@ -389,7 +404,8 @@ static void enter(Launch& launch) {
     worker.slots = 0;
     worker.arena_used = (launch.config.shared + 127) / 128 * 128 + 128;
     if (checking)
-        for (size_t w = 0; w < (launch.config.shared + 3) / 4; w++) worker.shared_valid[w] = launch.id;
+        for (size_t w = 0; w < (launch.config.shared + 3) / 4; w++)
+            worker.shared_valid[w] = launch.id;
     catch_signals();
     blockDim = launch.config.block;
     gridDim = launch.config.grid;
@@ -418,8 +434,8 @@ static void run_blocks(Launch& launch) {
     leave();
 }
 
-// A cooperative grid may wait for all of its blocks, so all of them must be under way at once. They share one
-// worker; shared memory is copied out of the arena while another block has its turn.
+// A cooperative grid may wait for all of its blocks, so all of them must be under way at once. They
+// share one worker; shared memory is copied out of the arena while another block has its turn.
 static void run_cooperative(Launch& launch) {
     enter(launch);
     need_fibers(launch.threads * launch.blocks);
@@ -467,9 +483,10 @@ void run_launch(Launch& launch) {
     run_blocks(launch);
 }
 
-// ---- shared memory --------------------------------------------------------------------------------------
-// The arena holds the dynamic part, then each static variable as it is first met, with a gap of 128 bytes or
-// more behind each: a subscript that runs off the end lands in the gap, not in the next variable.
+// ---- shared memory ------------------------------------------------------------------------------
+// The arena holds the dynamic part, then each static variable as it is first met, with a gap of 128
+// bytes or more behind each: a subscript that runs off the end lands in the gap, not in the next
+// variable.
 void* dynamic_shared() { return arena; }
 
 void* shared(Slot& slot, size_t bytes) {
@@ -477,8 +494,10 @@ void* shared(Slot& slot, size_t bytes) {
     int id = __atomic_load_n(&slot.id, __ATOMIC_ACQUIRE);
     if (id == 0) {
         int fresh = ++slots, none = 0;
-        id = __atomic_compare_exchange_n(&slot.id, &none, fresh, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)
-                 ? fresh : none;
+        id = __atomic_compare_exchange_n(&slot.id, &none, fresh, false, __ATOMIC_ACQ_REL,
+                                         __ATOMIC_ACQUIRE)
+                 ? fresh
+                 : none;
     }
     if (id >= 256) {
         fprintf(stderr, "emu: more than 255 __shared__ variables in one program\n");
@@ -487,10 +506,13 @@ void* shared(Slot& slot, size_t bytes) {
     if (worker.slot_launch[id] == worker.launch->id) return arena + worker.slot_offset[id];
     size_t used = 0;
     for (int i = 0; i < worker.slots; i++) used += worker.slot_bytes[worker.slot_order[i]];
-    if (used + bytes > SHARED_DEFAULT || used + bytes + worker.launch->config.shared > SHARED_OPTIN) {
-        report_begin("too much shared memory: %zu bytes of __shared__ variables up to '%s', and %zu dynamic",
-                     used + bytes, slot.name, worker.launch->config.shared);
-        report_line("a block may have %zu bytes of static shared memory, %zu in all", SHARED_DEFAULT, SHARED_OPTIN);
+    if (used + bytes > SHARED_DEFAULT ||
+        used + bytes + worker.launch->config.shared > SHARED_OPTIN) {
+        report_begin(
+            "too much shared memory: %zu bytes of __shared__ variables up to '%s', and %zu dynamic",
+            used + bytes, slot.name, worker.launch->config.shared);
+        report_line("a block may have %zu bytes of static shared memory, %zu in all",
+                    SHARED_DEFAULT, SHARED_OPTIN);
         report_end();
     }
     worker.launch->static_shared = used + bytes;

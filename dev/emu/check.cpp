@@ -1,9 +1,11 @@
-// check.cpp - the checks of memory: is this address yours, is it alive, was it ever written, is it ordered?
+// check.cpp - the checks of memory: is this address yours, is it alive, was it ever written, is it
+// ordered?
 //
-// A program with checks is compiled with -fsanitize=thread, which calls a hook before each access to memory, in
-// kernels and in host code alike. That sanitizer's library is not linked: the hooks are here. Each asks first
-// where the address lies, then what is known of that word. The hooks use no templates of the C++ library: the
-// program may have an instrumented copy of the same ones, and the linker keeps only one.
+// A program with checks is compiled with -fsanitize=thread, which calls a hook before each access
+// to memory, in kernels and in host code alike. That sanitizer's library is not linked: the hooks
+// are here. Each asks first where the address lies, then what is known of that word. The hooks use
+// no templates of the C++ library: the program may have an instrumented copy of the same ones, and
+// the linker keeps only one.
 #include <execinfo.h>
 #include <link.h>
 #include <signal.h>
@@ -13,7 +15,9 @@
 
 namespace emu {
 
-static const char* verb(Access a) { return a == READ ? "read" : a == WRITE ? "write" : "atomic operation"; }
+static const char* verb(Access a) {
+    return a == READ ? "read" : a == WRITE ? "write" : "atomic operation";
+}
 
 void report_at(Pc pc) {
     char line[600];
@@ -21,7 +25,8 @@ void report_at(Pc pc) {
     report_line("at %s", line);
 }
 
-[[noreturn]] static void bad_address(uintptr_t p, size_t bytes, Access access, Pc pc, const char* what) {
+[[noreturn]] static void bad_address(uintptr_t p, size_t bytes, Access access, Pc pc,
+                                     const char* what) {
     char text[600];
     describe_address((void*)p, text, sizeof text);
     report_begin("%s: %s of %zu bytes: %s", what, verb(access), bytes, text);
@@ -29,13 +34,14 @@ void report_at(Pc pc) {
     report_end();
 }
 
-// ---- words of device memory -------------------------------------------------------------------------------------
+// ---- words of device memory ---------------------------------------------------------------------
 struct Work {            // who touches memory: a kernel, or a copy or cuBLAS on its behalf
     const char* call;    // null for a kernel
     uint32_t op, ordered_before;
 };
 
-[[noreturn]] static void unordered(uintptr_t p, Access access, const Work& work, uint32_t other, bool other_wrote, Pc pc) {
+[[noreturn]] static void unordered(uintptr_t p, Access access, const Work& work, uint32_t other,
+                                   bool other_wrote, Pc pc) {
     char text[600], earlier[700];
     describe_address((void*)p, text, sizeof text);
     describe_op(other, earlier, sizeof earlier);
@@ -48,32 +54,41 @@ struct Work {            // who touches memory: a kernel, or a copy or cuBLAS on
     report_end();
 }
 
-[[noreturn]] static void bad_word(uintptr_t p, size_t bytes, Access access, const Work& work, Pc pc, bool never_written) {
+[[noreturn]] static void bad_word(uintptr_t p, size_t bytes, Access access, const Work& work, Pc pc,
+                                  bool never_written) {
     char text[600];
     describe_address((void*)p, text, sizeof text);
     const Range* r = nearest_range((void*)p);
     bool freed = r && r->freed && (char*)p < r->start + r->bytes && (char*)p >= r->start;
-    if (never_written) report_begin("%s%s of device memory that was never written: %s", work.call ? work.call : "",
-                                    work.call ? ": read" : "read", text);
-    else report_begin("%s%s%s of %zu bytes: %s", work.call ? work.call : "", work.call ? ": " : "",
-                      freed ? (access == READ ? "use after cudaFree: read" : "use after cudaFree: write")
-                            : access == READ ? "out-of-bounds read" : access == WRITE ? "out-of-bounds write"
-                                             : "out-of-bounds atomic operation", bytes, text);
+    if (never_written)
+        report_begin("%s%s of device memory that was never written: %s", work.call ? work.call : "",
+                     work.call ? ": read" : "read", text);
+    else
+        report_begin(
+            "%s%s%s of %zu bytes: %s", work.call ? work.call : "", work.call ? ": " : "",
+            freed ? (access == READ ? "use after cudaFree: read" : "use after cudaFree: write")
+            : access == READ  ? "out-of-bounds read"
+            : access == WRITE ? "out-of-bounds write"
+                              : "out-of-bounds atomic operation",
+            bytes, text);
     report_at(pc);
     report_end();
 }
 
-// A word may be touched when its last writer comes before this work, and, to write, its last reader too.
-static inline void touch_word(uintptr_t p, uint32_t* state, uint32_t* reader, size_t bytes, Access access,
-                              const Work& work, bool must_be_written, Pc pc) {
+// A word may be touched when its last writer comes before this work, and, to write, its last reader
+// too.
+static inline void touch_word(uintptr_t p, uint32_t* state, uint32_t* reader, size_t bytes,
+                              Access access, const Work& work, bool must_be_written, Pc pc) {
     uint32_t s = *state;
     if (s == INVALID) bad_word(p, bytes, access, work, pc, false);
     if (s & TAIL) {
         const Range* r = find_range((void*)p);
-        if (!r || (char*)p + bytes > r->start + r->bytes) bad_word(p, bytes, access, work, pc, false);
+        if (!r || (char*)p + bytes > r->start + r->bytes)
+            bad_word(p, bytes, access, work, pc, false);
     }
     uint32_t writer = s & ~TAIL;
-    if (writer == 0 && access != WRITE && must_be_written) bad_word(p, bytes, access, work, pc, true);
+    if (writer == 0 && access != WRITE && must_be_written)
+        bad_word(p, bytes, access, work, pc, true);
     if (writer > work.ordered_before && writer != work.op && !op_ordered(writer, work.op))
         unordered(p, access, work, writer, true, pc);
     if (several_streams) {
@@ -84,25 +99,29 @@ static inline void touch_word(uintptr_t p, uint32_t* state, uint32_t* reader, si
     if (access != READ) *state = (s & TAIL) | work.op;
 }
 
-static inline void touch_words(uintptr_t p, size_t bytes, Access access, const Work& work, bool must_be_written, Pc pc) {
+static inline void touch_words(uintptr_t p, size_t bytes, Access access, const Work& work,
+                               bool must_be_written, Pc pc) {
     uint32_t *state = word_state(heap_writer, p), *reader = word_state(heap_reader, p);
     uintptr_t end = p + bytes;
     for (uintptr_t q = p; q < end; q = (q | 3) + 1) {
         uintptr_t next = (q | 3) + 1;
-        touch_word(q, state++, reader++, (next < end ? next : end) - q, access, work, must_be_written, pc);
+        touch_word(q, state++, reader++, (next < end ? next : end) - q, access, work,
+                   must_be_written, pc);
     }
 }
 
 static bool tracked(const void* p) { return (uintptr_t)p - (uintptr_t)heap < 2 * HEAP_BYTES; }
 
-void check_library(const char* call, const void* p, size_t bytes, Access access, uint32_t op, Pc pc) {
+void check_library(const char* call, const void* p, size_t bytes, Access access, uint32_t op,
+                   Pc pc) {
     Work work = {call, op, ordered_before(op)};
     if (tracked(p)) touch_words((uintptr_t)p, bytes, access, work, true, pc);
     else if (!find_range(p)) bad_address((uintptr_t)p, bytes, access, pc, call);
 }
 
 void mark_written(void* p, size_t bytes, uint32_t op, Pc pc) {
-    if (tracked(p)) touch_words((uintptr_t)p, bytes, WRITE, {"cudaMemset", op, ordered_before(op)}, false, pc);
+    if (tracked(p))
+        touch_words((uintptr_t)p, bytes, WRITE, {"cudaMemset", op, ordered_before(op)}, false, pc);
 }
 
 // After a copy the words of dst are written if those of src were.
@@ -111,20 +130,22 @@ void copy_state(void* dst, const void* src, size_t bytes, uint32_t op, Pc pc) {
     if (tracked(src)) touch_words((uintptr_t)src, bytes, READ, work, false, pc);
     if (!tracked(dst)) return;
     bool carry = tracked(src) && (((uintptr_t)dst ^ (uintptr_t)src) & 3) == 0;
-    uint32_t *to = word_state(heap_writer, (uintptr_t)dst), *from = word_state(heap_writer, (uintptr_t)src);
+    uint32_t *to = word_state(heap_writer, (uintptr_t)dst),
+             *from = word_state(heap_writer, (uintptr_t)src);
     size_t words = (((uintptr_t)dst & 3) + bytes + 3) / 4;
     touch_words((uintptr_t)dst, bytes, WRITE, work, false, pc);
     for (size_t i = 0; carry && i < words; i++)
         if ((from[i] & ~TAIL) == 0) to[i] &= TAIL;
 }
 
-// ---- shared memory ------------------------------------------------------------------------------------------------
+// ---- shared memory ------------------------------------------------------------------------------
 static uint32_t stamp() {      // what marks a word that this block has written
     return worker.launch->config.cooperative ? worker.launch->id : worker.block->first_epoch;
 }
 
-// A read of a word that nobody has written: a fault, but perhaps the writer is only late, for want of a barrier. So it
-// is reported at the next barrier: until then the writer may come, and the race detector names both.
+// A read of a word that nobody has written: a fault, but perhaps the writer is only late, for want
+// of a barrier. So it is reported at the next barrier: until then the writer may come, and the race
+// detector names both.
 static __thread struct { char* p; Pc pc; Thread* thread; } unwritten;
 
 void check_unwritten() {
@@ -143,13 +164,15 @@ static void shared_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool 
     for (size_t w = first; w <= last; w++) {
         if (last >= ARENA_BYTES / 4 || worker.shared_valid[w] != worker.launch->id)
             bad_address(p, bytes, access, pc, "out of bounds of shared memory");
-        if (access != WRITE && must_be_written && worker.shared_written[w] != stamp() && !unwritten.pc)
-            unwritten = {p < (uintptr_t)(arena + 4 * w) ? arena + 4 * w : (char*)p, pc, worker.thread};
+        if (access != WRITE && must_be_written && worker.shared_written[w] != stamp() &&
+            !unwritten.pc)
+            unwritten = {p < (uintptr_t)(arena + 4 * w) ? arena + 4 * w : (char*)p, pc,
+                         worker.thread};
         if (access != READ) worker.shared_written[w] = stamp();
     }
 }
 
-// ---- kernels: where does the address lie? ----------------------------------------------------------------------------
+// ---- kernels: where does the address lie? -------------------------------------------------------
 struct Segment { uintptr_t start, end; };
 static Segment read_only[16];
 static int read_only_count;
@@ -158,7 +181,9 @@ static int add_segments(dl_phdr_info* info, size_t, void*) {
     for (int i = 0; i < info->dlpi_phnum && read_only_count < 16; i++) {
         const auto& h = info->dlpi_phdr[i];
         bool constant = (h.p_type == PT_LOAD && !(h.p_flags & PF_W)) || h.p_type == PT_GNU_RELRO;
-        if (constant) read_only[read_only_count++] = {info->dlpi_addr + h.p_vaddr, info->dlpi_addr + h.p_vaddr + h.p_memsz};
+        if (constant)
+            read_only[read_only_count++] = {info->dlpi_addr + h.p_vaddr,
+                                            info->dlpi_addr + h.p_vaddr + h.p_memsz};
     }
     return 1;      // the program itself comes first
 }
@@ -171,13 +196,16 @@ static bool is_read_only(uintptr_t p) {
 }
 
 static bool is_index(uintptr_t p) {      // threadIdx and its family
-    return p - (uintptr_t)&threadIdx < sizeof threadIdx || p - (uintptr_t)&blockIdx < sizeof blockIdx ||
+    return p - (uintptr_t)&threadIdx < sizeof threadIdx ||
+           p - (uintptr_t)&blockIdx < sizeof blockIdx ||
            p - (uintptr_t)&blockDim < sizeof blockDim || p - (uintptr_t)&gridDim < sizeof gridDim;
 }
 
-// Neither device memory nor shared nor the thread's own: symbols, pinned memory, constants - or a mistake.
+// Neither device memory nor shared nor the thread's own: symbols, pinned memory, constants - or a
+// mistake.
 static void other_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
-    if (is_index(p) || p - (uintptr_t)worker.launch->arguments < worker.launch->kernel.body_bytes) return;
+    if (is_index(p) || p - (uintptr_t)worker.launch->arguments < worker.launch->kernel.body_bytes)
+        return;
     static __thread Range last;          // looking a symbol up is slow, and loops read the same one
     if (p - (uintptr_t)last.start >= last.bytes) {
         const Range* r = find_range((void*)p);
@@ -185,7 +213,8 @@ static void other_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
         if (!r) bad_address(p, bytes, access, pc, "a kernel touches host memory");
         last = *r;
     }
-    if ((char*)p + bytes > last.start + last.bytes) bad_address(p, bytes, access, pc, "out of bounds");
+    if ((char*)p + bytes > last.start + last.bytes)
+        bad_address(p, bytes, access, pc, "out of bounds");
     if (last.space == SYMBOL && last.symbol == CONSTANT && access != READ)
         bad_address(p, bytes, access, pc, "a kernel writes __constant__ memory");
     if (last.space == SYMBOL && last.symbol == CONSTANT) return;
@@ -193,12 +222,15 @@ static void other_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
     if (counting) stats_access(p, bytes, access, pc, false);
 }
 
-static inline void kernel_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool must_be_written) {
+static inline void kernel_access(uintptr_t p, size_t bytes, Access access, Pc pc,
+                                 bool must_be_written) {
     if (p - (uintptr_t)heap < 2 * HEAP_BYTES) {
         const Launch& l = *worker.launch;
         uint32_t* state = word_state(heap_writer, p);
-        bool plain = (p & 3) + bytes <= 4 && *state - 1 < TAIL - 1 && !several_streams;     // nothing to ask
-        if (!plain) touch_words(p, bytes, access, {nullptr, l.op, l.ordered_before}, must_be_written, pc);
+        bool plain =
+            (p & 3) + bytes <= 4 && *state - 1 < TAIL - 1 && !several_streams;  // nothing to ask
+        if (!plain)
+            touch_words(p, bytes, access, {nullptr, l.op, l.ordered_before}, must_be_written, pc);
         else if (access != READ) *state = l.op;
         race_access(p, bytes, access, pc, false);
         if (counting) stats_access(p, bytes, access, pc, false);
@@ -211,37 +243,43 @@ static inline void kernel_access(uintptr_t p, size_t bytes, Access access, Pc pc
     }
 }
 
-// ---- host code ----------------------------------------------------------------------------------------------------------
+// ---- host code ----------------------------------------------------------------------------------
 static void host_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
     if (!heap || heap_is_open()) return;
     if (in_heap(p)) bad_address(p, bytes, access, pc, "host code touches device memory");
     if (in_managed(p)) {
         uint32_t *state = word_state(heap_writer, p), waiting = 0;
         for (uintptr_t q = p; q < p + bytes && !waiting; q = (q | 3) + 1, state++) {
-            if (*state == INVALID) bad_address(q, bytes, access, pc, "out of bounds of managed memory");
+            if (*state == INVALID)
+                bad_address(q, bytes, access, pc, "out of bounds of managed memory");
             if (!host_has_waited(*state & ~TAIL)) waiting = *state & ~TAIL;
             else if (access != READ) *state = (*state & TAIL) | HOST_OP;
         }
         if (!waiting) return;
         char text[700];
         describe_op(waiting, text, sizeof text);
-        report_begin("host code touches managed memory before it has waited for the kernel that writes it");
+        report_begin(
+            "host code touches managed memory before it has waited for the kernel that writes it");
         report_line("written by %s; call cudaDeviceSynchronize() before", text);
         report_at(pc);
         report_end();
     }
     if (!near_symbols(p)) return;
     const Range* r = find_range((void*)p);
-    if (r && r->space == SYMBOL && r->symbol != MANAGED) bad_address(p, bytes, access, pc, "host code touches device memory");
+    if (r && r->space == SYMBOL && r->symbol != MANAGED)
+        bad_address(p, bytes, access, pc, "host code touches device memory");
 }
 
-static inline void hook(uintptr_t p, size_t bytes, Access access, Pc pc, bool must_be_written = true) {
+static inline void hook(uintptr_t p, size_t bytes, Access access, Pc pc,
+                        bool must_be_written = true) {
     if (!checking) return;
     if (worker.thread) kernel_access(p, bytes, access, pc, must_be_written);
     else host_access(p, bytes, access, pc);
 }
 
-void check_access(const void* p, size_t bytes, Access access, Pc pc) { hook((uintptr_t)p, bytes, access, pc); }
+void check_access(const void* p, size_t bytes, Access access, Pc pc) {
+    hook((uintptr_t)p, bytes, access, pc);
+}
 
 // Copies of whole structures: bytes that were never written (padding, say) may travel, and stay so.
 static void copied(void* dst, const void* src, size_t bytes) {
@@ -254,11 +292,12 @@ static void copied(void* dst, const void* src, size_t bytes) {
             written = worker.shared_written[(s + i - (uintptr_t)arena) / 4] == stamp();
         if (written) continue;
         if (tracked((char*)d + i)) *word_state(heap_writer, d + i) &= TAIL;
-        else if (d + i - (uintptr_t)arena < ARENA_BYTES) worker.shared_written[(d + i - (uintptr_t)arena) / 4] = 0;
+        else if (d + i - (uintptr_t)arena < ARENA_BYTES)
+            worker.shared_written[(d + i - (uintptr_t)arena) / 4] = 0;
     }
 }
 
-// ---- faults that the processor finds ------------------------------------------------------------------------------------
+// ---- faults that the processor finds ------------------------------------------------------------
 static void on_signal(int number, siginfo_t* info, void*) {
     signal(number, SIG_DFL);
     uintptr_t p = (uintptr_t)info->si_addr;
@@ -268,20 +307,28 @@ static void on_signal(int number, siginfo_t* info, void*) {
     char line[600];
     for (int i = 2; i < n && !pc; i++) {      // 0 is this function, 1 the signal's trampoline
         where((char*)frames[i] + (i == 2), line, sizeof line);
-        if (!strstr(line, "dev/emu/") && strncmp(line, "address", 7)) pc = (char*)frames[i] + (i == 2);
+        if (!strstr(line, "dev/emu/") && strncmp(line, "address", 7))
+            pc = (char*)frames[i] + (i == 2);
     }
     char text[600];
     bool stack = worker.thread && p - (uintptr_t)worker.thread->fiber->stack < 4096;
     describe_address((void*)p, text, sizeof text);
-    if (stack) report_begin("a thread's local variables need more than the %zu bytes of its stack", STACK_BYTES);
-    else if (worker.thread) report_begin("a kernel touches an address that is not mapped: %s", text);
-    else if (heap && in_heap(p)) report_begin("host code, or a library that it calls, touches device memory: %s", text);
-    else report_begin("%s in host code: %s", number == SIGFPE ? "arithmetic error" : "segmentation fault", text);
+    if (stack)
+        report_begin("a thread's local variables need more than the %zu bytes of its stack",
+                     STACK_BYTES);
+    else if (worker.thread)
+        report_begin("a kernel touches an address that is not mapped: %s", text);
+    else if (heap && in_heap(p))
+        report_begin("host code, or a library that it calls, touches device memory: %s", text);
+    else
+        report_begin("%s in host code: %s",
+                     number == SIGFPE ? "arithmetic error" : "segmentation fault", text);
     report_at(pc);
     report_end();
 }
 
-// Each host thread that runs kernels needs a stack for the handler, since the fiber's own may be what is full.
+// Each host thread that runs kernels needs a stack for the handler, since the fiber's own may be
+// what is full.
 void catch_signals() {
     static __thread bool done;
     if (done) return;
@@ -298,56 +345,60 @@ void catch_signals() {
 
 }  // namespace emu
 
-// ---- the hooks that the compiler calls --------------------------------------------------------------------------------
+// ---- the hooks that the compiler calls ----------------------------------------------------------
 using namespace emu;
-static __thread struct { void* dst; size_t bytes; Pc pc; } last_write;      // of a range: half of a copy, perhaps
+static __thread struct {
+    void* dst;
+    size_t bytes;
+    Pc pc;
+} last_write;  // of a range: half of a copy, perhaps
 
-#define EMU_HOOKS(bytes)                                                                                \
-    void __tsan_read##bytes(void* p) { hook((uintptr_t)p, bytes, READ, EMU_CALLER); }                  \
-    void __tsan_write##bytes(void* p) { hook((uintptr_t)p, bytes, WRITE, EMU_CALLER); }                \
-    void __tsan_unaligned_read##bytes(void* p) { hook((uintptr_t)p, bytes, READ, EMU_CALLER); }        \
-    void __tsan_unaligned_write##bytes(void* p) { hook((uintptr_t)p, bytes, WRITE, EMU_CALLER); }      \
-    void __tsan_volatile_read##bytes(void* p) {                                                        \
-        hook((uintptr_t)p, bytes, READ, EMU_CALLER);                                                   \
-        emu::yield();                                                                                  \
-    }                                                                                                  \
-    void __tsan_volatile_write##bytes(void* p) { hook((uintptr_t)p, bytes, WRITE, EMU_CALLER); }       \
-    void __tsan_unaligned_volatile_read##bytes(void* p) { hook((uintptr_t)p, bytes, READ, EMU_CALLER); } \
-    void __tsan_unaligned_volatile_write##bytes(void* p) { hook((uintptr_t)p, bytes, WRITE, EMU_CALLER); }
+#define EMU_HOOK(name, bytes, access) \
+    void __tsan_##name##bytes(void* p) { hook((uintptr_t)p, bytes, access, EMU_CALLER); }
+#define EMU_HOOKS(bytes) \
+    EMU_HOOK(read, bytes, READ) EMU_HOOK(unaligned_read, bytes, READ) \
+    EMU_HOOK(write, bytes, WRITE) EMU_HOOK(unaligned_write, bytes, WRITE) \
+    EMU_HOOK(volatile_write, bytes, WRITE) EMU_HOOK(unaligned_volatile_write, bytes, WRITE) \
+    EMU_HOOK(unaligned_volatile_read, bytes, READ) \
+    void __tsan_volatile_read##bytes(void* p) { \
+        hook((uintptr_t)p, bytes, READ, EMU_CALLER); \
+        emu::yield(); \
+    }
 
 // std::atomic, and the compiler's __atomic functions: order and strength do not matter here.
-#define EMU_ATOMIC_HOOKS(bits, T)                                                                       \
-    T __tsan_atomic##bits##_load(const volatile T* p, int) {                                           \
-        hook((uintptr_t)p, bits / 8, ATOMIC, EMU_CALLER);                                              \
-        if (worker.thread) emu::yield();                                                               \
-        return __atomic_load_n(p, __ATOMIC_SEQ_CST);                                                   \
-    }                                                                                                  \
-    void __tsan_atomic##bits##_store(volatile T* p, T v, int) {                                        \
-        hook((uintptr_t)p, bits / 8, WRITE, EMU_CALLER);                                               \
-        __atomic_store_n(p, v, __ATOMIC_SEQ_CST);                                                      \
-    }                                                                                                  \
-    EMU_ATOMIC_HOOK(bits, T, exchange, __atomic_exchange_n) EMU_ATOMIC_HOOK(bits, T, fetch_add, __atomic_fetch_add) \
-    EMU_ATOMIC_HOOK(bits, T, fetch_sub, __atomic_fetch_sub) EMU_ATOMIC_HOOK(bits, T, fetch_and, __atomic_fetch_and) \
-    EMU_ATOMIC_HOOK(bits, T, fetch_or, __atomic_fetch_or) EMU_ATOMIC_HOOK(bits, T, fetch_xor, __atomic_fetch_xor) \
-    int __tsan_atomic##bits##_compare_exchange_strong(volatile T* p, T* expected, T v, int, int) {     \
-        hook((uintptr_t)p, bits / 8, ATOMIC, EMU_CALLER);                                              \
-        int done = __atomic_compare_exchange_n(p, expected, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
-        if (!done) emu::yield();                                                                       \
-        return done;                                                                                   \
-    }                                                                                                  \
-    int __tsan_atomic##bits##_compare_exchange_weak(volatile T* p, T* expected, T v, int a, int b) {   \
-        return __tsan_atomic##bits##_compare_exchange_strong(p, expected, v, a, b);                    \
+#define EMU_ATOMIC_HOOK(bits, T, name) \
+    T __tsan_atomic##bits##_##name(volatile T* p, T v, int) { \
+        hook((uintptr_t)p, bits / 8, ATOMIC, EMU_CALLER); \
+        return __atomic_##name(p, v, __ATOMIC_SEQ_CST); \
     }
-#define EMU_ATOMIC_HOOK(bits, T, name, f)                                                               \
-    T __tsan_atomic##bits##_##name(volatile T* p, T v, int) {                                          \
-        hook((uintptr_t)p, bits / 8, ATOMIC, EMU_CALLER);                                              \
-        return f(p, v, __ATOMIC_SEQ_CST);                                                              \
+#define __atomic_exchange(p, v, order) __atomic_exchange_n(p, v, order)
+#define EMU_ATOMIC_HOOKS(bits, T) \
+    T __tsan_atomic##bits##_load(const volatile T* p, int) { \
+        hook((uintptr_t)p, bits / 8, ATOMIC, EMU_CALLER); \
+        if (worker.thread) emu::yield(); \
+        return __atomic_load_n(p, __ATOMIC_SEQ_CST); \
+    } \
+    void __tsan_atomic##bits##_store(volatile T* p, T v, int) { \
+        hook((uintptr_t)p, bits / 8, WRITE, EMU_CALLER); \
+        __atomic_store_n(p, v, __ATOMIC_SEQ_CST); \
+    } \
+    EMU_ATOMIC_HOOK(bits, T, exchange) EMU_ATOMIC_HOOK(bits, T, fetch_add) \
+    EMU_ATOMIC_HOOK(bits, T, fetch_sub) EMU_ATOMIC_HOOK(bits, T, fetch_and) \
+    EMU_ATOMIC_HOOK(bits, T, fetch_or) EMU_ATOMIC_HOOK(bits, T, fetch_xor) \
+    int __tsan_atomic##bits##_compare_exchange_strong(volatile T* p, T* old, T v, int, int) { \
+        hook((uintptr_t)p, bits / 8, ATOMIC, EMU_CALLER); \
+        int done = __atomic_compare_exchange_n(p, old, v, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
+        if (!done) emu::yield(); \
+        return done; \
+    } \
+    int __tsan_atomic##bits##_compare_exchange_weak(volatile T* p, T* old, T v, int a, int b) { \
+        return __tsan_atomic##bits##_compare_exchange_strong(p, old, v, a, b); \
     }
 
 extern "C" {
 EMU_HOOKS(1) EMU_HOOKS(2) EMU_HOOKS(4) EMU_HOOKS(8) EMU_HOOKS(16)
-EMU_ATOMIC_HOOKS(8, uint8_t) EMU_ATOMIC_HOOKS(16, uint16_t) EMU_ATOMIC_HOOKS(32, uint32_t)
-EMU_ATOMIC_HOOKS(64, uint64_t)
+EMU_ATOMIC_HOOKS(8, uint8_t) EMU_ATOMIC_HOOKS(16, uint16_t)
+EMU_ATOMIC_HOOKS(32, uint32_t) EMU_ATOMIC_HOOKS(64, uint64_t)
 void __tsan_init() {}
 void __tsan_vptr_update(void*, void*) {}
 void __tsan_vptr_read(void*) {}
@@ -383,7 +434,8 @@ void* emu_memset(void* p, int value, size_t bytes) {
     return memset(p, value, bytes);
 }
 
-// -fsanitize=bounds: a subscript outside of an array whose size the compiler knows, local arrays among them.
+// -fsanitize=bounds: a subscript outside of an array whose size the compiler knows, local arrays
+// among them.
 struct UbsanType { uint16_t kind, info; char name[1]; };
 struct UbsanBounds { const char* file; uint32_t line, column; const UbsanType *array, *index; };
 void __ubsan_handle_out_of_bounds(UbsanBounds* where, uintptr_t index) {
@@ -391,7 +443,8 @@ void __ubsan_handle_out_of_bounds(UbsanBounds* where, uintptr_t index) {
     bool is_signed = where->index->info & 1;
     int bits = 1 << (where->index->info >> 1);
     long long value = is_signed && bits <= 32 ? (int)index : (long long)index;
-    report_begin("out-of-bounds subscript: [%lld] of an array of type %s", value, where->array->name);
+    report_begin("out-of-bounds subscript: [%lld] of an array of type %s", value,
+                 where->array->name);
     report_line("at %s:%u", where->file, where->line);
     report_end();
 }

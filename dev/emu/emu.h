@@ -1,9 +1,9 @@
 // emu.h - the emulator's own structures, shared by its .cpp files.
 //
-// A grid is a list of blocks. Blocks are handed out to the host's threads; a host thread that runs blocks is
-// a Worker, and has everything that one block needs at a time: fibers for the block's threads, the arena of
-// its shared memory, the notes of the race detector. A block never leaves its worker, so all of this is
-// thread_local and needs no lock.
+// A grid is a list of blocks. Blocks are handed out to the host's threads; a host thread that runs
+// blocks is a Worker, and has everything that one block needs at a time: fibers for the block's
+// threads, the arena of its shared memory, the notes of the race detector. A block never leaves its
+// worker, so all of this is thread_local and needs no lock.
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -15,13 +15,13 @@ namespace emu {
 typedef const void* Pc;      // an address in the program, from which addr2line finds the .cu line
 
 const int MAX_THREADS = 1024, WARP = 32;
-const size_t STACK_BYTES = 256 << 10;          // of a thread: its registers, local variables and calls
+const size_t STACK_BYTES = 256 << 10;  // of a thread: its registers, local variables and calls
 const size_t SHARED_DEFAULT = 48 << 10;        // shared memory of a block without asking
 const size_t SHARED_OPTIN = 227 << 10;         // ... and with cudaFuncSetAttribute
 const size_t ARENA_BYTES = 512 << 10;          // room for both and the gaps between variables
 const int SM_COUNT = 8, THREADS_PER_SM = 2048, BLOCKS_PER_SM = 32;
 
-// ---- threads, warps, blocks (block.cpp, warp.cpp) --------------------------------------------------------
+// ---- threads, warps, blocks (block.cpp, warp.cpp) -----------------------------------------------
 struct Fiber {
     void* sp;                // where its registers lie while it does not run
     char* stack;             // STACK_BYTES
@@ -57,9 +57,9 @@ struct Block {
     bool barrier_all;                    // and whether it is so for all
     int barrier_result;
     Pc barrier_pc;
-    uint32_t barriers;                   // how many so far in this worker: the epoch of the race detector
+    uint32_t barriers;  // how many so far in this worker: the epoch of the race detector
     uint32_t first_epoch;                // its value when the block began
-    char* saved_arena;                   // cooperative launches: shared memory while another block runs
+    char* saved_arena;  // cooperative launches: shared memory while another block runs
 };
 
 extern std::atomic<uint64_t> equal_stores;       // by several threads to one word, and so no race
@@ -70,9 +70,9 @@ struct Launch {
     int blocks, threads;                 // of the grid, and of a block
     void* arguments;                     // the launch's copy of kernel.body
     uint32_t id, op;                     // op: its place in the order of streams (streams.cpp)
-    uint32_t ordered_before;             // every op up to this one is known to come before this launch
+    uint32_t ordered_before;  // every op up to this one is known to come before this launch
     std::atomic<int> next;               // the next block to hand out
-    std::atomic<int> abandoned;          // cudaError of a kernel that stopped itself (assert, __trap)
+    std::atomic<int> abandoned;  // cudaError of a kernel that stopped itself (assert, __trap)
     const int* order;                    // of the blocks, or null for 0, 1, 2, ...
     std::atomic<size_t> static_shared;   // bytes of its static __shared__ variables, seen so far
     struct Stats* stats;
@@ -89,7 +89,7 @@ struct Worker {
     Fiber** free_fibers;
     int number_of_fibers, free_count;
     uint64_t random;
-    size_t arena_used;                   // of this launch: dynamic part, then static variables with gaps
+    size_t arena_used;  // of this launch: dynamic part, then static variables with gaps
     uint32_t slot_launch[256];           // slot i has its place if slot_launch[i] == launch->id
     uint32_t slot_offset[256];
     uint32_t slot_bytes[256];
@@ -105,7 +105,8 @@ extern __thread Worker worker;
 extern __thread char arena[ARENA_BYTES] __attribute__((aligned(128)));
 
 void run_launch(Launch& launch);
-void wait_here(ThreadState state, Pc pc);      // gives the worker to another thread until this one is READY
+void wait_here(ThreadState state,
+               Pc pc);  // gives the worker to another thread until this one is READY
 void make_ready(Block& block, int number);
 void warp_lane_exited(Block& block, Thread& thread);
 bool release_activemask(Block& block);
@@ -114,7 +115,7 @@ bool release_activemask(Block& block);
 void grid_sync();
 uint64_t random_next(uint64_t& state);
 
-// ---- memory (memory.cpp) ---------------------------------------------------------------------------------
+// ---- memory (memory.cpp) ------------------------------------------------------------------------
 enum Space { HOST, DEVICE_MEMORY, MANAGED_MEMORY, PINNED, SYMBOL, READ_ONLY };
 struct Range {
     char* start;
@@ -124,15 +125,17 @@ struct Range {
     const char* name;
     bool freed, address_taken;
 };
-// State of a 4-byte word of device or managed memory: 0 never written, INVALID outside every allocation, else
-// the operation (launch, copy, fill) that wrote it last. TAIL marks a word that an allocation ends inside.
+// State of a 4-byte word of device or managed memory: 0 never written, INVALID outside every
+// allocation, else the operation (launch, copy, fill) that wrote it last. TAIL marks a word that an
+// allocation ends inside.
 const uint32_t INVALID = 0xffffffff, TAIL = 0x80000000;
 const uint32_t HOST_OP = 1;                    // host code, which wrote managed memory
 const size_t HEAP_BYTES = (size_t)64 << 30;    // reserved addresses, most of them never used
 extern char *heap, *managed;                   // HEAP_BYTES each
 extern uint32_t *heap_writer, *heap_reader;    // state of each word of heap, then of managed
-const Range* find_range(const void* p);        // the allocation, symbol or read-only part that holds p, or null
-const Range* nearest_range(const void* p);     // the live or freed allocation next to p, for messages
+const Range* find_range(
+    const void* p);  // the allocation, symbol or read-only part that holds p, or null
+const Range* nearest_range(const void* p);  // the live or freed allocation next to p, for messages
 void protect_heap(bool open);
 bool heap_is_open();
 bool near_symbols(uintptr_t p);                // quickly: could p be in a variable on the device?
@@ -143,47 +146,52 @@ inline uint32_t* word_state(uint32_t* table, uintptr_t p) {
 inline bool in_heap(uintptr_t p) { return p - (uintptr_t)heap < HEAP_BYTES; }
 inline bool in_managed(uintptr_t p) { return p - (uintptr_t)managed < HEAP_BYTES; }
 
-// ---- streams (streams.cpp) -------------------------------------------------------------------------------
+// ---- streams (streams.cpp) ----------------------------------------------------------------------
 extern bool several_streams;
 extern bool op_ordered(uint32_t earlier, uint32_t op);
-uint32_t begin_op(cudaStream_t stream, const char* what, Pc pc);   // a number for a piece of work on a stream
+uint32_t begin_op(cudaStream_t stream, const char* what,
+                  Pc pc);  // a number for a piece of work on a stream
 uint32_t ordered_before(uint32_t op);
-void op_waited(cudaStream_t stream);                               // the host has waited for the stream
+void op_waited(cudaStream_t stream);  // the host has waited for the stream
 bool host_has_waited(uint32_t op);
 void describe_op(uint32_t op, char* text, size_t bytes);
 cudaError_t valid_stream(cudaStream_t stream);
 
-// ---- errors and reports (runtime.cpp, report.cpp) --------------------------------------------------------
+// ---- errors and reports (runtime.cpp, report.cpp) -----------------------------------------------
 cudaError_t set_error(cudaError_t error);
 void set_sticky(cudaError_t error);
 extern bool checking, counting;                // EMU_CHECK (and built with checks), EMU_STATS
 extern uint64_t seed;                          // EMU_SEED, 0 for none
 int opted_in(const void* function);            // bytes of dynamic shared memory allowed to a kernel
 
-// A fault's message: report_begin prints the first line, then where; report_line adds lines; report_end exits.
+// A fault's message: report_begin prints the first line, then where; report_line adds lines;
+// report_end exits.
 void report_begin(const char* format, ...) __attribute__((format(printf, 1, 2)));
 void report_line(const char* format, ...) __attribute__((format(printf, 1, 2)));
 void report_at(Pc pc);
 [[noreturn]] void report_end();
-void where(Pc pc, char* text, size_t bytes);   // "file.cu:12 in function", as seen from the program's source
+void where(Pc pc, char* text,
+           size_t bytes);  // "file.cu:12 in function", as seen from the program's source
 bool same_line(Pc a, Pc b);
 void thread_name(int number, char* text, size_t bytes);            // "thread (5,0,0)"
-void describe_address(const void* p, char* text, size_t bytes);    // "byte 40 of d_x, 400 bytes of ..."
+void describe_address(const void* p, char* text,
+                      size_t bytes);  // "byte 40 of d_x, 400 bytes of ..."
 
-// ---- checks (check.cpp, races.cpp) -----------------------------------------------------------------------
+// ---- checks (check.cpp, races.cpp) --------------------------------------------------------------
 enum Access { READ, WRITE, ATOMIC };
 void check_access(const void* p, size_t bytes, Access access, Pc pc);
 void catch_signals();
 void check_unwritten();                        // at a barrier and at a block's end
 void copy_state(void* dst, const void* src, size_t bytes, uint32_t op, Pc pc);
 void mark_written(void* p, size_t bytes, uint32_t op, Pc pc);
-void check_library(const char* call, const void* p, size_t bytes, Access access, uint32_t op, Pc pc);
+void check_library(const char* call, const void* p, size_t bytes, Access access, uint32_t op,
+                   Pc pc);
 
-// ---- races (races.cpp) -----------------------------------------------------------------------------------
+// ---- races (races.cpp) --------------------------------------------------------------------------
 struct Note {                    // one access to a word
     uint32_t epoch, clock;       // of the block and of the lane; older than the block's first: none
     uint32_t pc;                 // as an offset
-    uint32_t who;                // in one piece, which is faster: thread, bytes of the word << 16, atomic << 24
+    uint32_t who;  // in one piece, which is faster: thread, bytes of the word << 16, atomic << 24
     unsigned thread() const { return who & 0xffff; }
     unsigned bytes() const { return who >> 16 & 0xf; }
     bool atomic() const { return who >> 24; }
@@ -195,8 +203,9 @@ struct alignas(64) Cell {        // what is kept of a word
 const size_t GLOBAL_CELLS = 1 << 15;
 struct Races {
     Cell shared[ARENA_BYTES / 4];
-    Cell global[GLOBAL_CELLS];   // by hash; a collision forgets, which may miss a race but invents none
-    uint32_t clock[MAX_THREADS][WARP];   // of each thread: a vector clock over the lanes of its warp
+    Cell global[GLOBAL_CELLS];  // by hash; a collision forgets, which may miss a race but invents
+                                // none
+    uint32_t clock[MAX_THREADS][WARP];  // of each thread: a vector clock over the lanes of its warp
     bool pending;                // two stores to one word, perhaps of one value: see race_flush
     bool guessing;               // a plain read of what others change by atomics: see race_access
     uintptr_t p;
@@ -205,13 +214,13 @@ struct Races {
     Note first, second;
 };
 void race_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared);
-void race_flush();                             // compare a doubtful store's value, before others run
+void race_flush();  // compare a doubtful store's value, before others run
 void race_block_begins(Block& block);
 void race_syncwarp(int warp, unsigned mask);
 
-// ---- counters (stats.cpp) --------------------------------------------------------------------------------
+// ---- counters (stats.cpp) -----------------------------------------------------------------------
 void stats_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared);
-void stats_flush(int warp);                    // a warp's requests since the last barrier are complete
+void stats_flush(int warp);  // a warp's requests since the last barrier are complete
 void stats_barrier();
 void stats_begin(Launch& launch);
 

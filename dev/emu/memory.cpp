@@ -1,8 +1,9 @@
 // memory.cpp - device, managed and pinned memory, variables on the device, copies and fills.
 //
-// Device memory is a reserved range of the host's addresses (the heap). With checks on, it is open only while a
-// kernel or the runtime works on it: host code that touches it faults, in libc too. Freed memory is not handed
-// out again before the range is used up, so a late access is told from a lucky one.
+// Device memory is a reserved range of the host's addresses (the heap). With checks on, it is open
+// only while a kernel or the runtime works on it: host code that touches it faults, in libc too.
+// Freed memory is not handed out again before the range is used up, so a late access is told from a
+// lucky one.
 #include <sys/mman.h>
 #include <unistd.h>
 #include <algorithm>
@@ -17,7 +18,8 @@ char *heap, *managed;
 uint32_t *heap_writer, *heap_reader;
 
 struct Memory {
-    std::map<char*, Range> ranges;       // by start: heap, managed, pinned and registered memory, live or freed
+    std::map<char*, Range>
+        ranges;  // by start: heap, managed, pinned and registered memory, live or freed
     std::map<char*, Range> symbols;
     char* cursor[2];                     // where the next allocation of heap and managed begins
     char* top[2];                        // no allocation has reached further
@@ -69,7 +71,7 @@ void protect_heap(bool open) {
 
 bool heap_is_open() { return memory().opened > 0; }
 
-// ---- who owns an address ----------------------------------------------------------------------------------
+// ---- who owns an address ------------------------------------------------------------------------
 static const Range* lookup(const std::map<char*, Range>& ranges, const void* p) {
     auto after = ranges.upper_bound((char*)p);
     if (after == ranges.begin()) return nullptr;
@@ -103,7 +105,7 @@ Symbol::Symbol(const char* name, const void* address, size_t bytes, SymbolKind k
     memory().symbols[(char*)address] = {(char*)address, bytes, SYMBOL, kind, name, false, false};
 }
 
-// ---- allocation ---------------------------------------------------------------------------------------------
+// ---- allocation ---------------------------------------------------------------------------------
 // The words of an allocation: 0 (never written), or INVALID once it is freed.
 static void set_state(char* p, size_t bytes, uint32_t state) {
     uint32_t* words = word_state(heap_writer, (uintptr_t)p);
@@ -112,8 +114,8 @@ static void set_state(char* p, size_t bytes, uint32_t state) {
     if (several_streams) std::fill_n(word_state(heap_reader, (uintptr_t)p), (bytes + 3) / 4, 0);
 }
 
-// A place for bytes: behind the last one, or, when the range is used up, in the first gap that freed
-// allocations have left.
+// A place for bytes: behind the last one, or, when the range is used up, in the first gap that
+// freed allocations have left.
 static char* find_place(int which, size_t bytes) {
     Memory& m = memory();
     char* base = which ? managed : heap;
@@ -166,7 +168,8 @@ static cudaError_t release(void* p, bool pinned, Pc pc) {
         if (checking) {
             char text[600];
             describe_address(p, text, sizeof text);
-            report_begin("%s of a pointer that it cannot free: %s", pinned ? "cudaFreeHost" : "cudaFree", text);
+            report_begin("%s of a pointer that it cannot free: %s",
+                         pinned ? "cudaFreeHost" : "cudaFree", text);
             if (i != m.ranges.end() && i->second.freed) report_line("it has been freed before");
             report_at(pc);
             report_end();
@@ -196,19 +199,21 @@ static cudaError_t allocate_pinned(void** p, size_t bytes) {
     return set_error(cudaSuccess);
 }
 
-// ---- copies -------------------------------------------------------------------------------------------------
+// ---- copies -------------------------------------------------------------------------------------
 static bool on_device(Space space) { return space == DEVICE_MEMORY || space == SYMBOL; }
 
-// One side of a copy or fill: its space, and a fault (or an error) unless all its bytes are one allocation's.
-static cudaError_t check_side(const char* call, const char* side, const void* p, size_t bytes, Space* space,
-                              Pc pc) {
+// One side of a copy or fill: its space, and a fault (or an error) unless all its bytes are one
+// allocation's.
+static cudaError_t check_side(const char* call, const char* side, const void* p, size_t bytes,
+                              Space* space, Pc pc) {
     const Range* r = find_range(p);
     *space = r ? r->space : HOST;
     if (in_heap((uintptr_t)p) && !r) *space = DEVICE_MEMORY;
     bool fits = r ? (size_t)(r->start + r->bytes - (char*)p) >= bytes : !in_heap((uintptr_t)p);
     if (fits && p) {
         if (!checking || !r || r->space != SYMBOL || r->address_taken) return cudaSuccess;
-        report_begin("%s: the %s is '%s', which names a variable on the device, not an address", call, side, r->name);
+        report_begin("%s: the %s is '%s', which names a variable on the device, not an address",
+                     call, side, r->name);
         report_line("use cudaMemcpyToSymbol or cudaMemcpyFromSymbol, or ask cudaGetSymbolAddress");
         report_at(pc);
         report_end();
@@ -221,31 +226,36 @@ static cudaError_t check_side(const char* call, const char* side, const void* p,
     report_end();
 }
 
-static cudaError_t check_direction(const char* call, Space dst, Space src, cudaMemcpyKind kind, Pc pc) {
+static cudaError_t check_direction(const char* call, Space dst, Space src, cudaMemcpyKind kind,
+                                   Pc pc) {
     bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
     bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
-    if (kind < cudaMemcpyHostToHost || kind > cudaMemcpyDefault) return cudaErrorInvalidMemcpyDirection;
+    if (kind < cudaMemcpyHostToHost || kind > cudaMemcpyDefault)
+        return cudaErrorInvalidMemcpyDirection;
     if (kind == cudaMemcpyDefault) return cudaSuccess;
     bool dst_wrong = to_device ? dst == HOST : on_device(dst);
     bool src_wrong = from_device ? src == HOST : on_device(src);
     if (!dst_wrong && !src_wrong) return cudaSuccess;
     if (!checking) return cudaErrorInvalidValue;
-    static const char* names[] = {"cudaMemcpyHostToHost", "cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost",
-                                  "cudaMemcpyDeviceToDevice"};
+    static const char* names[] = {"cudaMemcpyHostToHost", "cudaMemcpyHostToDevice",
+                                  "cudaMemcpyDeviceToHost", "cudaMemcpyDeviceToDevice"};
     report_begin("%s: wrong copy direction: %s, but the %s is %s memory", call, names[kind],
-                 dst_wrong ? "destination" : "source", (dst_wrong ? dst : src) == HOST ? "host" : "device");
+                 dst_wrong ? "destination" : "source",
+                 (dst_wrong ? dst : src) == HOST ? "host" : "device");
     report_at(pc);
     report_end();
 }
 
-// Rows of width bytes; a plain copy is one row. State travels with the words, so that copying memory that was
-// never written is no fault, and reading the copy is one.
-static cudaError_t copy(const char* call, void* dst, size_t dpitch, const void* src, size_t spitch, size_t width,
-                        size_t height, cudaMemcpyKind kind, cudaStream_t stream, bool wait, Pc pc) {
+// Rows of width bytes; a plain copy is one row. State travels with the words, so that copying
+// memory that was never written is no fault, and reading the copy is one.
+static cudaError_t copy(const char* call, void* dst, size_t dpitch, const void* src, size_t spitch,
+                        size_t width, size_t height, cudaMemcpyKind kind, cudaStream_t stream,
+                        bool wait, Pc pc) {
     memory_init();
     if (cudaError_t error = valid_stream(stream)) return set_error(error);
     if (width == 0 || height == 0) return set_error(cudaSuccess);
-    if (height > 1 && (dpitch < width || spitch < width)) return set_error(cudaErrorInvalidPitchValue);
+    if (height > 1 && (dpitch < width || spitch < width))
+        return set_error(cudaErrorInvalidPitchValue);
     Space d, s;
     cudaError_t error = check_side(call, "destination", dst, dpitch * (height - 1) + width, &d, pc);
     if (!error) error = check_side(call, "source", src, spitch * (height - 1) + width, &s, pc);
@@ -264,8 +274,8 @@ static cudaError_t copy(const char* call, void* dst, size_t dpitch, const void* 
     return set_error(cudaSuccess);
 }
 
-static cudaError_t fill(const char* call, void* p, size_t pitch, int value, size_t width, size_t height,
-                        cudaStream_t stream, Pc pc) {
+static cudaError_t fill(const char* call, void* p, size_t pitch, int value, size_t width,
+                        size_t height, cudaStream_t stream, Pc pc) {
     memory_init();
     if (cudaError_t error = valid_stream(stream)) return set_error(error);
     if (width == 0 || height == 0) return set_error(cudaSuccess);
@@ -297,16 +307,16 @@ cudaError_t copy_symbol(const void* symbol, void* p, size_t bytes, size_t offset
     const char* call = to_symbol ? "cudaMemcpyToSymbol" : "cudaMemcpyFromSymbol";
     if (offset > r.bytes || bytes > r.bytes - offset) {
         if (!checking) return set_error(cudaErrorInvalidValue);
-        report_begin("%s: out of bounds: %zu bytes at offset %zu of '%s', which has %zu", call, bytes, offset,
-                     r.name, r.bytes);
+        report_begin("%s: out of bounds: %zu bytes at offset %zu of '%s', which has %zu", call,
+                     bytes, offset, r.name, r.bytes);
         report_at(pc);
         report_end();
     }
     bool taken = r.address_taken;
     r.address_taken = true;
     char* inside = r.start + offset;
-    cudaError_t error = copy(call, to_symbol ? inside : p, 0, to_symbol ? p : inside, 0, bytes, 1, kind, stream,
-                             wait, pc);
+    cudaError_t error = copy(call, to_symbol ? inside : p, 0, to_symbol ? p : inside, 0, bytes, 1,
+                             kind, stream, wait, pc);
     r.address_taken = taken;
     return error;
 }
@@ -324,8 +334,12 @@ cudaError_t symbol_address(void** p, size_t* bytes, const void* symbol) {
 using namespace emu;
 
 cudaError_t cudaMalloc(void** p, size_t bytes) { return allocate(p, bytes, DEVICE_MEMORY); }
-cudaError_t cudaMallocAsync(void** p, size_t bytes, cudaStream_t) { return allocate(p, bytes, DEVICE_MEMORY); }
-cudaError_t cudaMallocManaged(void** p, size_t bytes, unsigned) { return allocate(p, bytes, MANAGED_MEMORY); }
+cudaError_t cudaMallocAsync(void** p, size_t bytes, cudaStream_t) {
+    return allocate(p, bytes, DEVICE_MEMORY);
+}
+cudaError_t cudaMallocManaged(void** p, size_t bytes, unsigned) {
+    return allocate(p, bytes, MANAGED_MEMORY);
+}
 cudaError_t cudaMallocHost(void** p, size_t bytes, unsigned) { return allocate_pinned(p, bytes); }
 cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) { return allocate_pinned(p, bytes); }
 cudaError_t cudaMallocPitch(void** p, size_t* pitch, size_t width, size_t height) {
@@ -345,7 +359,8 @@ cudaError_t cudaHostRegister(void* p, size_t bytes, unsigned) {
     return set_error(cudaSuccess);
 }
 cudaError_t cudaHostUnregister(void* p) {
-    return set_error(memory().ranges.erase((char*)p) ? cudaSuccess : cudaErrorHostMemoryNotRegistered);
+    return set_error(memory().ranges.erase((char*)p) ? cudaSuccess
+                                                     : cudaErrorHostMemoryNotRegistered);
 }
 cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned) {
     const Range* r = find_range(host);
@@ -373,19 +388,22 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 cudaError_t cudaMemcpy(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind) {
     return copy("cudaMemcpy", dst, 0, src, 0, bytes, 1, kind, 0, true, EMU_CALLER);
 }
-cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind, cudaStream_t s) {
+cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t s) {
     return copy("cudaMemcpyAsync", dst, 0, src, 0, bytes, 1, kind, s, false, EMU_CALLER);
 }
 cudaError_t cudaMemcpyPeer(void* dst, int, const void* src, int, size_t bytes) {
-    return copy("cudaMemcpyPeer", dst, 0, src, 0, bytes, 1, cudaMemcpyDeviceToDevice, 0, true, EMU_CALLER);
+    return copy("cudaMemcpyPeer", dst, 0, src, 0, bytes, 1, cudaMemcpyDeviceToDevice, 0, true,
+                EMU_CALLER);
 }
-cudaError_t cudaMemcpy2D(void* dst, size_t dpitch, const void* src, size_t spitch, size_t width, size_t height,
-                         cudaMemcpyKind kind) {
+cudaError_t cudaMemcpy2D(void* dst, size_t dpitch, const void* src, size_t spitch, size_t width,
+                         size_t height, cudaMemcpyKind kind) {
     return copy("cudaMemcpy2D", dst, dpitch, src, spitch, width, height, kind, 0, true, EMU_CALLER);
 }
-cudaError_t cudaMemcpy2DAsync(void* dst, size_t dpitch, const void* src, size_t spitch, size_t width,
-                              size_t height, cudaMemcpyKind kind, cudaStream_t s) {
-    return copy("cudaMemcpy2DAsync", dst, dpitch, src, spitch, width, height, kind, s, false, EMU_CALLER);
+cudaError_t cudaMemcpy2DAsync(void* dst, size_t dpitch, const void* src, size_t spitch,
+                              size_t width, size_t height, cudaMemcpyKind kind, cudaStream_t s) {
+    return copy("cudaMemcpy2DAsync", dst, dpitch, src, spitch, width, height, kind, s, false,
+                EMU_CALLER);
 }
 cudaError_t cudaMemset(void* p, int value, size_t bytes) {
     return fill("cudaMemset", p, 0, value, bytes, 1, 0, EMU_CALLER);
@@ -396,11 +414,14 @@ cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t s) {
 cudaError_t cudaMemset2D(void* p, size_t pitch, int value, size_t width, size_t height) {
     return fill("cudaMemset2D", p, pitch, value, width, height, 0, EMU_CALLER);
 }
-cudaError_t cudaMemset2DAsync(void* p, size_t pitch, int value, size_t width, size_t height, cudaStream_t s) {
+cudaError_t cudaMemset2DAsync(void* p, size_t pitch, int value, size_t width, size_t height,
+                              cudaStream_t s) {
     return fill("cudaMemset2DAsync", p, pitch, value, width, height, s, EMU_CALLER);
 }
 cudaError_t cudaMemPrefetchAsync(const void* p, size_t, int, cudaStream_t) {
     const Range* r = find_range(p);
     return set_error(r && r->space == MANAGED_MEMORY ? cudaSuccess : cudaErrorInvalidValue);
 }
-cudaError_t cudaMemAdvise(const void* p, size_t, cudaMemoryAdvise, int) { return cudaMemPrefetchAsync(p, 0, 0, 0); }
+cudaError_t cudaMemAdvise(const void* p, size_t, cudaMemoryAdvise, int) {
+    return cudaMemPrefetchAsync(p, 0, 0, 0);
+}

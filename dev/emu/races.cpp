@@ -1,9 +1,11 @@
-// races.cpp - the race detector: two threads of a block, one of them writing, and nothing that orders them.
+// races.cpp - the race detector: two threads of a block, one of them writing, and nothing that
+// orders them.
 //
-// For each word the last write and two reads are kept, with the writer's clock. Two accesses are ordered if a
-// __syncthreads lies between them (the block's epoch has moved on), or a __syncwarp in which both took part
-// (vector clocks over the 32 lanes, after Lamport 1978 and FastTrack, Flanagan and Freund 2009). Conflicts between
-// blocks, which no barrier can order, are outside of this detector.
+// For each word the last write and two reads are kept, with the writer's clock. Two accesses are
+// ordered if a
+// __syncthreads lies between them (the block's epoch has moved on), or a __syncwarp in which both
+// took part (vector clocks over the 32 lanes, after Lamport 1978 and FastTrack, Flanagan and Freund
+// 2009). Conflicts between blocks, which no barrier can order, are outside of this detector.
 #include "emu.h"
 
 namespace emu {
@@ -26,7 +28,8 @@ void race_syncwarp(int warp, unsigned mask) {
     uint32_t known[WARP] = {}, (*clock)[WARP] = worker.races->clock + warp * WARP;
     for (int l = 0; l < WARP; l++)
         if (mask >> l & 1)
-            for (int i = 0; i < WARP; i++) known[i] = clock[l][i] > known[i] ? clock[l][i] : known[i];
+            for (int i = 0; i < WARP; i++)
+                known[i] = clock[l][i] > known[i] ? clock[l][i] : known[i];
     for (int l = 0; l < WARP; l++) {
         if (!(mask >> l & 1)) continue;
         memcpy(clock[l], known, sizeof known);
@@ -36,21 +39,24 @@ void race_syncwarp(int warp, unsigned mask) {
 
 static inline bool ordered(const Note& n, const Note& now) {
     if (n.epoch < now.epoch || n.thread() == now.thread()) return true;
-    return n.thread() / WARP == now.thread() / WARP && worker.races->clock[now.thread()][n.thread() % WARP] >= n.clock;
+    return n.thread() / WARP == now.thread() / WARP &&
+           worker.races->clock[now.thread()][n.thread() % WARP] >= n.clock;
 }
 
 extern "C" const char __executable_start;
 static uint32_t offset(Pc pc) { return (uint32_t)((const char*)pc - &__executable_start); }
 static Pc full(uint32_t pc) { return &__executable_start + pc; }
 
-[[noreturn]] static void race(uintptr_t p, const Note& first, const Note& second, const char* a, const char* b) {
+[[noreturn]] static void race(uintptr_t p, const Note& first, const Note& second, const char* a,
+                              const char* b) {
     char text[600], line[600], name[64];
     describe_address((void*)p, text, sizeof text);
     worker.thread = &worker.block->thread[second.thread()];
     threadIdx = worker.thread->index;
     bool shared = p - (uintptr_t)arena < ARENA_BYTES;
-    report_begin("race: two threads of a block use the same %s memory and no barrier orders them: %s",
-                 shared ? "shared" : "global", text);
+    report_begin(
+        "race: two threads of a block use the same %s memory and no barrier orders them: %s",
+        shared ? "shared" : "global", text);
     where(full(second.pc), line, sizeof line);
     report_line("this thread %s at %s", b, line);
     where(full(first.pc), line, sizeof line);
@@ -59,8 +65,8 @@ static Pc full(uint32_t pc) { return &__executable_start + pc; }
     report_end();
 }
 
-// Two threads store to one word. If both store the same value the result does not depend on who is last, and real
-// programs do it; so wait for the second store to happen, and compare.
+// Two threads store to one word. If both store the same value the result does not depend on who is
+// last, and real programs do it; so wait for the second store to happen, and compare.
 void race_flush() {
     Races* r = worker.races;
     if (!r) return;
@@ -72,7 +78,8 @@ void race_flush() {
     uint32_t mask = 0;
     for (int i = 0; i < 4; i++)
         if (r->bytes >> i & 1) mask |= 0xffu << 8 * i;
-    if ((value & mask) != (r->old_value & mask)) race(r->p, r->first, r->second, "wrote another value", "writes");
+    if ((value & mask) != (r->old_value & mask))
+        race(r->p, r->first, r->second, "wrote another value", "writes");
     equal_stores++;
 }
 
@@ -108,35 +115,42 @@ static inline void word_access(Cell& c, uintptr_t p, const Note& now, Access acc
         remember_read(c, now);
         return;
     }
-    if (access == ATOMIC && c.read.thread() == now.thread()) c.read.epoch = 0;      // its guess, now checked
+    if (access == ATOMIC && c.read.thread() == now.thread())
+        c.read.epoch = 0;  // its guess, now checked
     for (const Note* n : {&c.read, &c.read_other})
-        if (n->epoch == now.epoch && !ordered(*n, now) && (n->bytes() & now.bytes()) && !(n->atomic() && now.atomic()))
+        if (n->epoch == now.epoch && !ordered(*n, now) && (n->bytes() & now.bytes()) &&
+            !(n->atomic() && now.atomic()))
             race(p, *n, now, "reads", access == WRITE ? "writes" : "has an atomic operation");
-    bool same = c.write.epoch == now.epoch && c.write.thread() == now.thread() && c.write.clock == now.clock;
+    bool same = c.write.epoch == now.epoch && c.write.thread() == now.thread() &&
+                c.write.clock == now.clock;
     uint32_t bytes = same ? c.write.who & 0xf0000 : 0;
     c.write = now;
     c.write.who |= bytes;
 }
 
-// The loop around atomicCAS in CUDA's guide begins with a plain read of the word. That read is a guess, which the
-// atomicCAS then checks: it is no race if the thread's next access is an atomic on the same word.
+// The loop around atomicCAS in CUDA's guide begins with a plain read of the word. That read is a
+// guess, which the atomicCAS then checks: it is no race if the thread's next access is an atomic on
+// the same word.
 void race_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared) {
     Races* r = worker.races;
     if (r->guessing && access == ATOMIC && r->p / 4 - p / 4 < (bytes + 3) / 4) r->guessing = false;
     if (r->pending || r->guessing) race_flush();
     unsigned number = worker.thread->number;
-    uint32_t epoch = worker.block->barriers, clock = r->clock[number][number % WARP], at = offset(pc);
+    uint32_t epoch = worker.block->barriers, clock = r->clock[number][number % WARP],
+             at = offset(pc);
     for (uintptr_t q = p, end = p + bytes; q < end; q = (q | 3) + 1) {
         uintptr_t word = q / 4, next = (q | 3) + 1;
         uint32_t used = next <= end ? 0xfu << (q & 3) & 0xf : ((1u << (end - q)) - 1) << (q & 3);
         Note now = {epoch, clock, at, number | used << 16 | (uint32_t)(access == ATOMIC) << 24};
-        Cell* c = in_shared ? &r->shared[(q - (uintptr_t)arena) / 4] : &r->global[(word ^ word >> 15) % GLOBAL_CELLS];
+        Cell* c = in_shared ? &r->shared[(q - (uintptr_t)arena) / 4]
+                            : &r->global[(word ^ word >> 15) % GLOBAL_CELLS];
         if (c->word != word) {
             c->word = word;
             c->write.epoch = c->read.epoch = c->read_other.epoch = 0;
         }
         if (r->pending) race_flush();      // of this access's last word
-        if (access == READ && c->write.epoch != now.epoch) remember_read(*c, now);      // by far the most
+        if (access == READ && c->write.epoch != now.epoch)
+            remember_read(*c, now);  // by far the most
         else word_access(*c, q, now, access);
     }
 }

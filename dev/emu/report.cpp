@@ -1,4 +1,5 @@
-// report.cpp - a fault's message: what happened, in which kernel, at which line, in which block and thread.
+// report.cpp - a fault's message: what happened, in which kernel, at which line, in which block and
+// thread.
 #include <link.h>
 #include <stdarg.h>
 #include <unistd.h>
@@ -7,7 +8,7 @@
 
 namespace emu {
 
-static std::recursive_mutex reporting;     // the first fault prints and exits; others wait for the end
+static std::recursive_mutex reporting;  // the first fault prints and exits; others wait for the end
 
 static void thread_text(const char* what, uint3 i, char* text, size_t bytes) {
     snprintf(text, bytes, "%s (%u,%u,%u)", what, i.x, i.y, i.z);
@@ -50,14 +51,15 @@ void report_end() {
     _exit(1);
 }
 
-// ---- lines ------------------------------------------------------------------------------------------------------
+// ---- lines --------------------------------------------------------------------------------------
 static int find_base(dl_phdr_info* info, size_t, void* base) {
     *(uintptr_t*)base = info->dlpi_addr;      // the first entry is the program itself
     return 1;
 }
 
-// Asks addr2line. Functions that were compiled into their caller give several lines, the innermost first: the
-// first outside of the emulator's own headers is the one that the program's author wrote.
+// Asks addr2line. Functions that were compiled into their caller give several lines, the innermost
+// first: the first outside of the emulator's own headers is the one that the program's author
+// wrote.
 static bool lookup(Pc pc, char* text, size_t bytes) {
     uintptr_t base = 0;
     dl_iterate_phdr(find_base, &base);
@@ -89,9 +91,10 @@ void where(Pc pc, char* text, size_t bytes) {
         return;
     }
     if (!lookup(pc, text, bytes))
-        snprintf(text, bytes, "address %p (is addr2line installed, and the program built with -g?)", pc);
+        snprintf(text, bytes, "address %p (is addr2line installed, and the program built with -g?)",
+                 pc);
     char here[400];
-    if (getcwd(here, sizeof here - 1)) {      // names relative to the current folder are easier to read
+    if (getcwd(here, sizeof here - 1)) {  // names relative to the current folder are easier to read
         strcat(here, "/");
         size_t n = strlen(here);
         if (!strncmp(text, here, n)) memmove(text, text + n, strlen(text + n) + 1);
@@ -109,10 +112,12 @@ bool same_line(Pc a, Pc b) {
     return true;
 }
 
-// ---- addresses --------------------------------------------------------------------------------------------------
+// ---- addresses ----------------------------------------------------------------------------------
 static const char* space_name(const Range& r) {
     if (r.space == SYMBOL) return r.symbol == CONSTANT ? "__constant__" : "__device__";
-    return r.space == MANAGED_MEMORY ? "managed memory" : r.space == PINNED ? "pinned host memory" : "device memory";
+    return r.space == MANAGED_MEMORY ? "managed memory"
+           : r.space == PINNED       ? "pinned host memory"
+                                     : "device memory";
 }
 
 static void describe_shared(size_t offset, char* text, size_t bytes) {
@@ -125,7 +130,8 @@ static void describe_shared(size_t offset, char* text, size_t bytes) {
     for (int i = 0; i < worker.slots; i++)
         if (worker.slot_offset[worker.slot_order[i]] <= offset) best = worker.slot_order[i];
     snprintf(text, bytes, "shared memory, byte %zd of '%s', which has %u",
-             (ssize_t)(offset - worker.slot_offset[best]), worker.slot_name[best], worker.slot_bytes[best]);
+             (ssize_t)(offset - worker.slot_offset[best]), worker.slot_name[best],
+             worker.slot_bytes[best]);
 }
 
 void describe_address(const void* p, char* text, size_t bytes) {
@@ -151,12 +157,15 @@ void describe_address(const void* p, char* text, size_t bytes) {
     }
     ssize_t at = (char*)p - r->start;
     const char* name = r->name ? r->name : "an allocation";
-    if (at < 0) snprintf(text, bytes, "%zd bytes before %s of %zu bytes (%s)", -at, name, r->bytes, space_name(*r));
+    if (at < 0)
+        snprintf(text, bytes, "%zd bytes before %s of %zu bytes (%s)", -at, name, r->bytes,
+                 space_name(*r));
     else if ((size_t)at >= r->bytes)
-        snprintf(text, bytes, "%zd bytes past the end of %s of %zu bytes (%s)", at - (ssize_t)r->bytes, name,
-                 r->bytes, space_name(*r));
-    else snprintf(text, bytes, "byte %zd of %s of %zu bytes (%s%s)", at, name, r->bytes, space_name(*r),
-                  r->freed ? ", freed" : "");
+        snprintf(text, bytes, "%zd bytes past the end of %s of %zu bytes (%s)",
+                 at - (ssize_t)r->bytes, name, r->bytes, space_name(*r));
+    else
+        snprintf(text, bytes, "byte %zd of %s of %zu bytes (%s%s)", at, name, r->bytes,
+                 space_name(*r), r->freed ? ", freed" : "");
 }
 
 }  // namespace emu

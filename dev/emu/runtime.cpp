@@ -34,9 +34,9 @@ static void start() {
         fprintf(stderr, "emu: EMU_STATS needs a program that was built and runs with checks\n");
 }
 
-// ---- errors -------------------------------------------------------------------------------------------------
-// The last error is what cudaGetLastError returns and clears. An error inside a kernel is sticky: on a GPU the
-// context is lost, and every later call returns it.
+// ---- errors -------------------------------------------------------------------------------------
+// The last error is what cudaGetLastError returns and clears. An error inside a kernel is sticky:
+// on a GPU the context is lost, and every later call returns it.
 cudaError_t set_error(cudaError_t error) {
     if (sticky_error) return sticky_error;
     if (error) last_error = error;
@@ -44,16 +44,20 @@ cudaError_t set_error(cudaError_t error) {
 }
 void set_sticky(cudaError_t error) { sticky_error = last_error = error; }
 
-// ---- launches -----------------------------------------------------------------------------------------------
+// ---- launches -----------------------------------------------------------------------------------
 static cudaError_t check_launch(const Kernel& kernel, const Config& c) {
     if (!c.grid.x || !c.grid.y || !c.grid.z || !c.block.x || !c.block.y || !c.block.z)
         return cudaErrorInvalidConfiguration;
-    if (c.block.x > 1024 || c.block.y > 1024 || c.block.z > 64) return cudaErrorInvalidConfiguration;
-    if ((uint64_t)c.block.x * c.block.y * c.block.z > (uint64_t)MAX_THREADS) return cudaErrorInvalidConfiguration;
-    if (c.grid.x > 0x7fffffff || c.grid.y > 65535 || c.grid.z > 65535) return cudaErrorInvalidConfiguration;
+    if (c.block.x > 1024 || c.block.y > 1024 || c.block.z > 64)
+        return cudaErrorInvalidConfiguration;
+    if ((uint64_t)c.block.x * c.block.y * c.block.z > (uint64_t)MAX_THREADS)
+        return cudaErrorInvalidConfiguration;
+    if (c.grid.x > 0x7fffffff || c.grid.y > 65535 || c.grid.z > 65535)
+        return cudaErrorInvalidConfiguration;
     auto known = static_shared.find(kernel.address);
     size_t shared = c.shared + (known == static_shared.end() ? 0 : known->second);
-    if (shared > SHARED_DEFAULT && (int64_t)c.shared > opted_in(kernel.address)) return cudaErrorInvalidValue;
+    if (shared > SHARED_DEFAULT && (int64_t)c.shared > opted_in(kernel.address))
+        return cudaErrorInvalidValue;
     if (shared > SHARED_OPTIN) return cudaErrorInvalidValue;
     if (c.cooperative) {
         int blocks = 0;
@@ -78,8 +82,8 @@ void launch_kernel(const Kernel& kernel, const Config& config) {
     }
     uint64_t blocks = (uint64_t)config.grid.x * config.grid.y * config.grid.z;
     if (blocks > 0x7fffffff) {
-        fprintf(stderr, "emu: %s: a grid of %llu blocks is more than the emulator runs\n", kernel.name,
-                (unsigned long long)blocks);
+        fprintf(stderr, "emu: %s: a grid of %llu blocks is more than the emulator runs\n",
+                kernel.name, (unsigned long long)blocks);
         _exit(1);
     }
 
@@ -104,7 +108,8 @@ void launch_kernel(const Kernel& kernel, const Config& config) {
     protect_heap(true);
     run_launch(launch);
     protect_heap(false);
-    if (launch.static_shared && kernel.address) static_shared[kernel.address] = launch.static_shared;
+    if (launch.static_shared && kernel.address)
+        static_shared[kernel.address] = launch.static_shared;
     if (launch.abandoned) set_sticky((cudaError_t)launch.abandoned.load());
 }
 
@@ -146,16 +151,20 @@ cudaError_t occupancy(int* blocks, int block_size, size_t shared) {
 
 using namespace emu;
 
-#define EMU_NAME(name, value, text) case name: return #name;
-#define EMU_TEXT(name, value, text) case name: return text;
-const char* cudaGetErrorName(cudaError_t error) {
-    switch (error) { EMU_CUDA_ERRORS(EMU_NAME) }
-    return "unrecognized error code";
+struct ErrorText {
+    int value;
+    const char *name, *text;
+};
+#define EMU_ROW(name, value, text) {value, #name, text},
+static const ErrorText error_texts[] = {EMU_CUDA_ERRORS(EMU_ROW)};
+static const ErrorText& error_text(cudaError_t error) {
+    static const ErrorText unknown = {0, "unrecognized error code", "unrecognized error code"};
+    for (const ErrorText& e : error_texts)
+        if (e.value == error) return e;
+    return unknown;
 }
-const char* cudaGetErrorString(cudaError_t error) {
-    switch (error) { EMU_CUDA_ERRORS(EMU_TEXT) }
-    return "unrecognized error code";
-}
+const char* cudaGetErrorName(cudaError_t error) { return error_text(error).name; }
+const char* cudaGetErrorString(cudaError_t error) { return error_text(error).text; }
 cudaError_t cudaPeekAtLastError() { return last_error; }
 cudaError_t cudaGetLastError() {
     cudaError_t error = last_error;
@@ -163,7 +172,7 @@ cudaError_t cudaGetLastError() {
     return error;
 }
 
-// ---- the device -----------------------------------------------------------------------------------------------
+// ---- the device ---------------------------------------------------------------------------------
 cudaError_t cudaGetDeviceCount(int* count) {
     *count = 1;
     return set_error(cudaSuccess);
@@ -172,7 +181,9 @@ cudaError_t cudaGetDevice(int* device) {
     *device = 0;
     return set_error(cudaSuccess);
 }
-cudaError_t cudaSetDevice(int device) { return set_error(device ? cudaErrorInvalidDevice : cudaSuccess); }
+cudaError_t cudaSetDevice(int device) {
+    return set_error(device ? cudaErrorInvalidDevice : cudaSuccess);
+}
 cudaError_t cudaSetDeviceFlags(unsigned) { return set_error(cudaSuccess); }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
@@ -220,7 +231,9 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
         case cudaDevAttrMaxGridDimZ: *value = p.maxGridSize[2]; break;
         case cudaDevAttrMaxSharedMemoryPerBlock: *value = (int)p.sharedMemPerBlock; break;
         case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = (int)p.sharedMemPerBlockOptin; break;
-        case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = (int)p.sharedMemPerMultiprocessor; break;
+        case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+            *value = (int)p.sharedMemPerMultiprocessor;
+            break;
         case cudaDevAttrTotalConstantMemory: *value = (int)p.totalConstMem; break;
         case cudaDevAttrWarpSize: *value = p.warpSize; break;
         case cudaDevAttrMaxRegistersPerBlock: *value = p.regsPerBlock; break;
@@ -233,7 +246,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
         case cudaDevAttrMaxBlocksPerMultiprocessor: *value = p.maxBlocksPerMultiProcessor; break;
         case cudaDevAttrComputeCapabilityMajor: *value = p.major; break;
         case cudaDevAttrComputeCapabilityMinor: *value = p.minor; break;
-        default: *value = attribute != cudaDevAttrMemoryPoolsSupported;      // the yes-or-no attributes
+        default: *value = attribute != cudaDevAttrMemoryPoolsSupported;  // the yes-or-no attributes
     }
     return set_error(cudaSuccess);
 }
@@ -245,7 +258,9 @@ cudaError_t cudaDeviceReset() {
 }
 cudaError_t cudaDeviceSetLimit(cudaLimit, size_t) { return set_error(cudaSuccess); }
 cudaError_t cudaDeviceGetLimit(size_t* value, cudaLimit limit) {
-    *value = limit == cudaLimitStackSize ? STACK_BYTES : limit == cudaLimitPrintfFifoSize ? 1 << 20 : 8 << 20;
+    *value = limit == cudaLimitStackSize        ? STACK_BYTES
+             : limit == cudaLimitPrintfFifoSize ? 1 << 20
+                                                : 8 << 20;
     return set_error(cudaSuccess);
 }
 cudaError_t cudaDeviceSetCacheConfig(cudaFuncCache) { return set_error(cudaSuccess); }
@@ -263,7 +278,7 @@ cudaError_t cudaDriverGetVersion(int* version) { return cudaRuntimeGetVersion(ve
 cudaError_t cudaProfilerStart() { return set_error(cudaSuccess); }
 cudaError_t cudaProfilerStop() { return set_error(cudaSuccess); }
 
-// ---- what a kernel calls --------------------------------------------------------------------------------------
+// ---- what a kernel calls ------------------------------------------------------------------------
 long long clock64() {
     timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -273,13 +288,14 @@ unsigned long long __globaltimer() { return clock64(); }
 void __nanosleep(unsigned) { emu::yield(); }
 
 // assert() in a kernel stops the launch, and the program learns of it from cudaErrorAssert.
-extern "C" void __assert_fail(const char* expression, const char* file, unsigned line, const char* function) noexcept {
+extern "C" void __assert_fail(const char* expression, const char* file, unsigned line,
+                              const char* function) noexcept {
     fprintf(stderr, "%s:%u: %s: ", file, line, function);
     if (!worker.thread) {
         fprintf(stderr, "Assertion `%s' failed.\n", expression);
         abort();
     }
-    fprintf(stderr, "block: [%u,%u,%u], thread: [%u,%u,%u] Assertion `%s` failed.\n", blockIdx.x, blockIdx.y,
-            blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, expression);
+    fprintf(stderr, "block: [%u,%u,%u], thread: [%u,%u,%u] Assertion `%s` failed.\n", blockIdx.x,
+            blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, expression);
     abandon(cudaErrorAssert);
 }

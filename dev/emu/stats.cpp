@@ -1,9 +1,10 @@
 // stats.cpp - EMU_STATS=1: what each kernel asks of memory, as a GPU would count it.
 //
-// A warp's lanes run one instruction together, and memory sees one request: the 32-byte sectors that the lanes'
-// addresses fall into. Here lanes run one after another, so requests are put together afterwards: the k-th time
-// that each lane executes one instruction since the last barrier belongs together. Shared memory has 32 banks of
-// 4-byte words: lanes that want different words of one bank wait for each other.
+// A warp's lanes run one instruction together, and memory sees one request: the 32-byte sectors
+// that the lanes' addresses fall into. Here lanes run one after another, so requests are put
+// together afterwards: the k-th time that each lane executes one instruction since the last barrier
+// belongs together. Shared memory has 32 banks of 4-byte words: lanes that want different words of
+// one bank wait for each other.
 #include <algorithm>
 #include <map>
 #include <mutex>
@@ -37,22 +38,29 @@ static std::map<std::string, Stats>& all() {
 
 static void print_all() {
     for (auto& [name, s] : all()) {
-        fprintf(stderr, "emu: stats of %s: %llu launches, %llu blocks, %llu threads\n", name.c_str(),
-                (unsigned long long)s.launches, (unsigned long long)s.blocks, (unsigned long long)s.threads);
+        fprintf(stderr, "emu: stats of %s: %llu launches, %llu blocks, %llu threads\n",
+                name.c_str(), (unsigned long long)s.launches, (unsigned long long)s.blocks,
+                (unsigned long long)s.threads);
         const char* names[] = {"loads", "stores", "atomics"};
         for (int a = 0; a < 3; a++)
             if (s.bytes[a])
-                fprintf(stderr, "     global %-8s %12llu bytes in %llu sectors (%.0f%% of their bytes used)\n", names[a],
-                        (unsigned long long)s.bytes[a], (unsigned long long)s.sectors[a],
-                        100.0 * s.bytes[a] / (32.0 * s.sectors[a]));
+                fprintf(
+                    stderr,
+                    "     global %-8s %12llu bytes in %llu sectors (%.0f%% of their bytes used)\n",
+                    names[a], (unsigned long long)s.bytes[a], (unsigned long long)s.sectors[a],
+                    100.0 * s.bytes[a] / (32.0 * s.sectors[a]));
         if (s.requests[READ] + s.requests[WRITE] + s.requests[ATOMIC])
-            fprintf(stderr, "     shared requests of warps: %llu loads, %llu stores, %llu atomics; %llu bank conflicts\n",
-                    (unsigned long long)s.requests[READ], (unsigned long long)s.requests[WRITE],
-                    (unsigned long long)s.requests[ATOMIC], (unsigned long long)s.conflicts);
+            fprintf(
+                stderr,
+                "     shared requests of warps: %llu loads, %llu stores, %llu atomics; "
+                    "%llu bank conflicts\n",
+                (unsigned long long)s.requests[READ], (unsigned long long)s.requests[WRITE],
+                (unsigned long long)s.requests[ATOMIC], (unsigned long long)s.conflicts);
         fprintf(stderr, "     barriers %llu\n", (unsigned long long)s.barriers);
     }
     if (equal_stores)
-        fprintf(stderr, "emu: %llu stores of a value that another thread of the block stored there too\n",
+        fprintf(stderr,
+                "emu: %llu stores of a value that another thread of the block stored there too\n",
                 (unsigned long long)equal_stores.load());
 }
 
@@ -75,7 +83,13 @@ void stats_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_share
         t.records = (Record*)realloc(t.records, t.room * sizeof(Record));
     }
     uint8_t size = (uint8_t)(bytes < 255 ? bytes : 255);
-    t.records[t.count] = {pc, p, (uint32_t)t.count, (uint8_t)(worker.thread->number % WARP), size, (uint8_t)access, in_shared};
+    t.records[t.count] = {pc,
+                          p,
+                          (uint32_t)t.count,
+                          (uint8_t)(worker.thread->number % WARP),
+                          size,
+                          (uint8_t)access,
+                          in_shared};
     t.count++;
 }
 
@@ -89,7 +103,8 @@ static uint64_t count_sectors(const Record* r, size_t n) {
     return std::unique(seen, seen + count) - seen;
 }
 
-// How many extra turns a request takes: 128 bytes go at a time, each bank serves one word in a turn.
+// How many extra turns a request takes: 128 bytes go at a time, each bank serves one word in a
+// turn.
 static uint64_t count_conflicts(const Record* r, size_t n) {
     uint64_t extra = 0;
     size_t together = r->bytes > 4 ? (r->bytes > 8 ? 8 : 16) : 32;
@@ -97,7 +112,8 @@ static uint64_t count_conflicts(const Record* r, size_t n) {
         uintptr_t words[32 * 64];
         int count = 0, most = 1, per_bank[32] = {};
         for (size_t i = first; i < n && i < first + together; i++)
-            for (uintptr_t w = r[i].p / 4; w <= (r[i].p + r[i].bytes - 1) / 4; w++) words[count++] = w;
+            for (uintptr_t w = r[i].p / 4; w <= (r[i].p + r[i].bytes - 1) / 4; w++)
+                words[count++] = w;
         std::sort(words, words + count);
         count = (int)(std::unique(words, words + count) - words);
         for (int i = 0; i < count; i++) most = std::max(most, ++per_bank[words[i] % 32]);
@@ -113,7 +129,8 @@ void stats_flush(int warp) {
     std::sort(r, end, [](const Record& a, const Record& b) {
         return a.pc != b.pc ? a.pc < b.pc : a.lane != b.lane ? a.lane < b.lane : a.turn < b.turn;
     });
-    for (Record* x = r; x < end; x++) x->turn = x > r && x->pc == x[-1].pc && x->lane == x[-1].lane ? x[-1].turn + 1 : 0;
+    for (Record* x = r; x < end; x++)
+        x->turn = x > r && x->pc == x[-1].pc && x->lane == x[-1].lane ? x[-1].turn + 1 : 0;
     std::sort(r, end, [](const Record& a, const Record& b) {
         return a.pc != b.pc ? a.pc < b.pc : a.turn != b.turn ? a.turn < b.turn : a.lane < b.lane;
     });

@@ -1,9 +1,10 @@
 // streams.cpp - streams and events: which pieces of work are ordered, and which only seem to be.
 //
-// Work is done the moment it is issued, so a program that forgets to wait gets the right answer here and a wrong
-// one on a GPU. Order is therefore kept by logical clocks: each piece of work (op) has a number, each stream
-// knows for every stream the last op that surely comes before its next one, and so does the host. Words of
-// memory remember the op that wrote them; check.cpp asks op_ordered() when another op touches them.
+// Work is done the moment it is issued, so a program that forgets to wait gets the right answer
+// here and a wrong one on a GPU. Order is therefore kept by logical clocks: each piece of work (op)
+// has a number, each stream knows for every stream the last op that surely comes before its next
+// one, and so does the host. Words of memory remember the op that wrote them; check.cpp asks
+// op_ordered() when another op touches them.
 #include <time.h>
 #include <mutex>
 #include <vector>
@@ -53,7 +54,8 @@ static void join(Clock& into, const Clock& from) {
 }
 
 static emu_stream* resolve(cudaStream_t stream) {
-    return !stream || stream == cudaStreamLegacy || stream == cudaStreamPerThread ? &all().legacy : stream;
+    return !stream || stream == cudaStreamLegacy || stream == cudaStreamPerThread ? &all().legacy
+                                                                                  : stream;
 }
 
 cudaError_t valid_stream(cudaStream_t stream) {
@@ -74,7 +76,8 @@ uint32_t begin_op(cudaStream_t stream, const char* what, Pc pc) {
     for (emu_stream* other : s.streams) {
         if (other->non_blocking || other == stream) continue;
         if (stream->number == 0) join(clock, s.clocks[other->number]);
-        if (stream->number != 0 && other->number == 0 && !stream->non_blocking) join(clock, s.clocks[0]);
+        if (stream->number != 0 && other->number == 0 && !stream->non_blocking)
+            join(clock, s.clocks[0]);
     }
     if (clock.size() <= (size_t)stream->number) clock.resize(stream->number + 1, 0);
     clock[stream->number] = op;
@@ -86,7 +89,9 @@ static bool reached(const Clock& clock, uint32_t op) {
     return stream < clock.size() && clock[stream] >= op;
 }
 
-bool op_ordered(uint32_t earlier, uint32_t op) { return reached(all().clocks[all().ops[op].stream], earlier); }
+bool op_ordered(uint32_t earlier, uint32_t op) {
+    return reached(all().clocks[all().ops[op].stream], earlier);
+}
 bool host_has_waited(uint32_t op) { return reached(all().host, op); }
 
 // Every op up to the result surely comes before op. With one stream there is nothing to ask.
@@ -102,8 +107,8 @@ void describe_op(uint32_t op, char* text, size_t bytes) {
     char line[600];
     const Op& o = all().ops[op];
     where(o.pc, line, sizeof line);
-    snprintf(text, bytes, "%s on %s %d%s%s", o.what, o.stream ? "stream" : "the default stream,", o.stream,
-             o.pc ? ", at " : "", o.pc ? line : "");
+    snprintf(text, bytes, "%s on %s %d%s%s", o.what, o.stream ? "stream" : "the default stream,",
+             o.stream, o.pc ? ", at " : "", o.pc ? line : "");
 }
 
 static double now_ms() {
@@ -156,7 +161,8 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     join(all().clocks[resolve(stream)->number], event->clock);
     return set_error(cudaSuccess);
 }
-cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t f, void* data, unsigned) {
+cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t f, void* data,
+                                  unsigned) {
     if (cudaError_t error = valid_stream(stream)) return set_error(error);
     f(stream, cudaSuccess, data);
     return set_error(cudaSuccess);

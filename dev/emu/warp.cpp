@@ -1,8 +1,9 @@
 // warp.cpp - shuffles, votes, matches: what the 32 lanes of a warp do together.
 //
-// On a GPU since Volta every lane has its own program counter, and the _sync functions name the lanes that
-// must take part. So does the emulator: a lane waits until all lanes in its mask have come to the same
-// operation with the same mask. Nothing but that mask brings lanes together; there is no lockstep to lean on.
+// On a GPU since Volta every lane has its own program counter, and the _sync functions name the
+// lanes that must take part. So does the emulator: a lane waits until all lanes in its mask have
+// come to the same operation with the same mask. Nothing but that mask brings lanes together; there
+// is no lockstep to lean on.
 #include "emu.h"
 
 namespace emu {
@@ -47,7 +48,8 @@ static uint64_t reduce(WarpOp op, uint64_t a, uint64_t b) {
     }
 }
 
-// All lanes in `present` have come: each gets its result and may go on. `named` is the mask they gave.
+// All lanes in `present` have come: each gets its result and may go on. `named` is the mask they
+// gave.
 static void complete(Block& block, int base, unsigned present) {
     Thread* lanes = block.thread + base;
     int first = __builtin_ctz(present);
@@ -68,17 +70,23 @@ static void complete(Block& block, int base, unsigned present) {
             int from = source_lane(t);
             bool there = present >> from & 1;
             if (!there && checking)
-                inactive_lane(t, from, "reads", !(t.mask >> from & 1) ? "it is not in the mask"
-                              : base + from >= block.threads ? "the block has no such thread" : "it has exited");
+                inactive_lane(t, from, "reads",
+                              !(t.mask >> from & 1)          ? "it is not in the mask"
+                              : base + from >= block.threads ? "the block has no such thread"
+                                                             : "it has exited");
             t.result = there ? lanes[from].value : t.value;
         } else if (op == MATCH_ANY) {
             t.result = 0;
             for (int k = 0; k < WARP; k++)
                 if ((present >> k & 1) && lanes[k].value == t.value) t.result |= 1u << k;
         } else {
-            t.result = op == BALLOT ? ballot : op == ALL ? ballot == present : op == ANY ? ballot != 0
-                       : op == UNI ? equal : op == MATCH_ALL ? (equal ? present : 0)
-                       : op == ACTIVEMASK ? present : total;
+            t.result = op == BALLOT       ? ballot
+                       : op == ALL        ? ballot == present
+                       : op == ANY        ? ballot != 0
+                       : op == UNI        ? equal
+                       : op == MATCH_ALL  ? (equal ? present : 0)
+                       : op == ACTIVEMASK ? present
+                                          : total;
         }
     }
     if (op == SYNCWARP && checking) {
@@ -124,8 +132,9 @@ void warp_lane_exited(Block& block, Thread& thread) {
     }
 }
 
-// __activemask has no mask to wait for. A GPU would answer with the lanes that happen to run together. Here
-// a lane waits until no other thread can run: the lanes that then stand at the same call are its company.
+// __activemask has no mask to wait for. A GPU would answer with the lanes that happen to run
+// together. Here a lane waits until no other thread can run: the lanes that then stand at the same
+// call are its company.
 bool release_activemask(Block& block) {
     bool released = false;
     for (int base = 0; base < block.threads; base += WARP) {
@@ -172,7 +181,8 @@ uint64_t warp(WarpOp op, unsigned mask, uint64_t value, int argument, int width)
 void warp_collect(const void* mine, size_t bytes, void* all) {
     const Thread* lanes = worker.block->thread + worker.thread->number / WARP * WARP;
     warp(BALLOT, 0xffffffff, (uint64_t)mine);
-    for (int l = 0; l < WARP; l++) memcpy((char*)all + l * bytes, (const void*)lanes[l].value, bytes);
+    for (int l = 0; l < WARP; l++)
+        memcpy((char*)all + l * bytes, (const void*)lanes[l].value, bytes);
     warp(BALLOT, 0xffffffff, (uint64_t)mine);      // nobody's `mine` ends before all have read it
 }
 

@@ -1,6 +1,8 @@
-// cooperative_groups.h - groups of threads as objects: the block, tiles of a warp, whoever is here, the grid.
+// cooperative_groups.h - groups of threads as objects: the block, tiles of a warp, whoever is here,
+// the grid.
 //
-// Each is a thin dress over the functions of device_functions.h: a tile's sync is __syncwarp with the tile's mask.
+// Each is a thin dress over the functions of device_functions.h: a tile's sync is __syncwarp with
+// the tile's mask.
 #pragma once
 #include "cuda_runtime.h"
 
@@ -12,7 +14,9 @@ namespace cooperative_groups {
 
 class thread_block {
 public:
-    static constexpr unsigned thread_rank_of(uint3 i, dim3 n) { return (i.z * n.y + i.y) * n.x + i.x; }
+    static constexpr unsigned thread_rank_of(uint3 i, dim3 n) {
+        return (i.z * n.y + i.y) * n.x + i.x;
+    }
     __forceinline__ static void sync() { __syncthreads(); }
     static unsigned thread_rank() { return thread_rank_of(threadIdx, blockDim); }
     static unsigned size() { return blockDim.x * blockDim.y * blockDim.z; }
@@ -30,9 +34,15 @@ public:
     bool is_valid() const { return true; }
     static unsigned long long size() { return num_blocks() * thread_block::size(); }
     static unsigned long long num_threads() { return size(); }
-    static unsigned long long num_blocks() { return (unsigned long long)gridDim.x * gridDim.y * gridDim.z; }
-    static unsigned long long block_rank() { return thread_block::thread_rank_of(blockIdx, gridDim); }
-    static unsigned long long thread_rank() { return block_rank() * thread_block::size() + thread_block::thread_rank(); }
+    static unsigned long long num_blocks() {
+        return (unsigned long long)gridDim.x * gridDim.y * gridDim.z;
+    }
+    static unsigned long long block_rank() {
+        return thread_block::thread_rank_of(blockIdx, gridDim);
+    }
+    static unsigned long long thread_rank() {
+        return block_rank() * thread_block::size() + thread_block::thread_rank();
+    }
     static dim3 group_dim() { return gridDim; }
     static dim3 dim_blocks() { return gridDim; }
     static dim3 block_index() { return blockIdx; }
@@ -67,14 +77,19 @@ protected:
         }
     }
 public:
-    emu_lanes(unsigned mask) : mask(mask), count(__popc(mask)), rank(__popc(mask & ((1u << emu::lane()) - 1))) {}
+    emu_lanes(unsigned mask)
+        : mask(mask), count(__popc(mask)), rank(__popc(mask & ((1u << emu::lane()) - 1))) {}
     unsigned emu_mask() const { return mask; }
     unsigned thread_rank() const { return rank; }
     unsigned size() const { return count; }
     unsigned num_threads() const { return count; }
     __forceinline__ void sync() const { __syncwarp(mask); }
-    template <class T> __forceinline__ T shfl(T v, int from) const { return read(v, (unsigned)from % count); }
-    template <class T> __forceinline__ T shfl_up(T v, unsigned d) const { return read(v, rank < d ? rank : rank - d); }
+    template <class T> __forceinline__ T shfl(T v, int from) const {
+        return read(v, (unsigned)from % count);
+    }
+    template <class T> __forceinline__ T shfl_up(T v, unsigned d) const {
+        return read(v, rank < d ? rank : rank - d);
+    }
     template <class T> __forceinline__ T shfl_down(T v, unsigned d) const {
         return read(v, rank + d >= count ? rank : rank + d);
     }
@@ -84,16 +99,20 @@ public:
     __forceinline__ int any(int p) const { return __any_sync(mask, p); }
     __forceinline__ int all(int p) const { return __all_sync(mask, p); }
     __forceinline__ unsigned ballot(int p) const { return packed(__ballot_sync(mask, p)); }
-    template <class T> __forceinline__ unsigned match_any(T v) const { return packed(__match_any_sync(mask, v)); }
+    template <class T> __forceinline__ unsigned match_any(T v) const {
+        return packed(__match_any_sync(mask, v));
+    }
     template <class T> __forceinline__ unsigned match_all(T v, int& all) const {
         return packed(__match_all_sync(mask, v, &all));
     }
 };
 
 template <unsigned N, class Parent = void> class thread_block_tile : public emu_lanes {
-    static_assert(N <= 32 && (N & (N - 1)) == 0, "the emulator has tiles of 1, 2, 4, 8, 16 and 32 threads");
+    static_assert(N <= 32 && (N & (N - 1)) == 0,
+                  "the emulator has tiles of 1, 2, 4, 8, 16 and 32 threads");
     static unsigned tile_mask() {      // without the lanes that a small block does not have
-        unsigned first = emu::lane() / N * N, left = thread_block::size() - thread_block::thread_rank() / 32 * 32;
+        unsigned first = emu::lane() / N * N,
+                 left = thread_block::size() - thread_block::thread_rank() / 32 * 32;
         unsigned lanes = N == 32 ? 0xffffffffu : ((1u << (N & 31)) - 1) << first;
         return left >= 32 ? lanes : lanes & ((1u << left) - 1);
     }
@@ -114,7 +133,9 @@ public:
 };
 typedef coalesced_group thread_group;      // a tile whose size is known only when it runs
 
-template <unsigned N, class Parent> thread_block_tile<N, Parent> tiled_partition(const Parent&) { return {}; }
+template <unsigned N, class Parent> thread_block_tile<N, Parent> tiled_partition(const Parent&) {
+    return {};
+}
 inline thread_group tiled_partition(const thread_block&, unsigned n) {
     unsigned first = emu::lane() / n * n;
     return (n >= 32 ? 0xffffffffu : ((1u << n) - 1)) << (n >= 32 ? 0 : first);
@@ -124,14 +145,15 @@ template <class Group> __forceinline__ coalesced_group binary_partition(const Gr
     unsigned ballot = __ballot_sync(g.emu_mask(), p);
     return coalesced_group(p ? ballot : g.emu_mask() & ~ballot);
 }
-template <class Group, class T> __forceinline__ coalesced_group labeled_partition(const Group& g, T label) {
+template <class Group, class T>
+__forceinline__ coalesced_group labeled_partition(const Group& g, T label) {
     return coalesced_group(__match_any_sync(g.emu_mask(), label));
 }
 template <class Group> __forceinline__ void sync(const Group& g) { g.sync(); }
 template <class Group> unsigned thread_rank(const Group& g) { return g.thread_rank(); }
 template <class Group> unsigned group_size(const Group& g) { return g.size(); }
 
-// ---- reduce and scan ------------------------------------------------------------------------------------------
+// ---- reduce and scan ----------------------------------------------------------------------------
 template <class T> struct plus { T operator()(T a, T b) const { return a + b; } };
 template <class T> struct less { T operator()(T a, T b) const { return b < a ? b : a; } };
 template <class T> struct greater { T operator()(T a, T b) const { return a < b ? b : a; } };
@@ -139,7 +161,8 @@ template <class T> struct bit_and { T operator()(T a, T b) const { return a & b;
 template <class T> struct bit_or { T operator()(T a, T b) const { return a | b; } };
 template <class T> struct bit_xor { T operator()(T a, T b) const { return a ^ b; } };
 
-// Halves the number of sums in each round, as a GPU does, so that a float's rounding is of that kind too.
+// Halves the number of sums in each round, as a GPU does, so that a float's rounding is of that
+// kind too.
 template <class Group, class T, class Op> __forceinline__ T reduce(const Group& g, T v, Op op) {
     if (unsigned n = __popc(g.emu_mask()); (n & (n - 1)) == 0) {
         for (unsigned d = n / 2; d > 0; d /= 2) v = op(v, g.shfl_xor(v, d));
@@ -149,7 +172,8 @@ template <class Group, class T, class Op> __forceinline__ T reduce(const Group& 
     for (unsigned i = 1; i < g.size(); i++) sum = op(sum, g.shfl(v, i));
     return sum;
 }
-template <class Group, class T, class Op> __forceinline__ T inclusive_scan(const Group& g, T v, Op op) {
+template <class Group, class T, class Op>
+__forceinline__ T inclusive_scan(const Group& g, T v, Op op) {
     for (unsigned d = 1; d < g.size(); d *= 2) {
         T other = g.shfl_up(v, d);
         if (g.thread_rank() >= d) v = op(other, v);
@@ -159,7 +183,8 @@ template <class Group, class T, class Op> __forceinline__ T inclusive_scan(const
 template <class Group, class T> __forceinline__ T inclusive_scan(const Group& g, T v) {
     return inclusive_scan(g, v, plus<T>());
 }
-template <class Group, class T, class Op> __forceinline__ T exclusive_scan(const Group& g, T v, Op op) {
+template <class Group, class T, class Op>
+__forceinline__ T exclusive_scan(const Group& g, T v, Op op) {
     T before = g.shfl_up(inclusive_scan(g, v, op), 1);
     return g.thread_rank() == 0 ? T() : before;
 }
@@ -167,9 +192,11 @@ template <class Group, class T> __forceinline__ T exclusive_scan(const Group& g,
     return exclusive_scan(g, v, plus<T>());
 }
 
-// ---- memcpy_async -----------------------------------------------------------------------------------------------
-// Done at once, by the group's threads in turn. wait() is the barrier that the copy needs to be seen by others.
-template <class Group, class T> __forceinline__ void memcpy_async(const Group& g, T* dst, const T* src, size_t bytes) {
+// ---- memcpy_async -------------------------------------------------------------------------------
+// Done at once, by the group's threads in turn. wait() is the barrier that the copy needs to be
+// seen by others.
+template <class Group, class T>
+__forceinline__ void memcpy_async(const Group& g, T* dst, const T* src, size_t bytes) {
     for (size_t i = g.thread_rank(); i < bytes / sizeof(T); i += g.size()) dst[i] = src[i];
 }
 template <class Group> __forceinline__ void wait(const Group& g) { g.sync(); }

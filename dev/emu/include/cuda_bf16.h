@@ -7,7 +7,9 @@ typedef __nv_bfloat162 nv_bfloat162;
 __forceinline__ __nv_bfloat16 __ushort_as_bfloat16(unsigned short x) {
     return __nv_bfloat16(__nv_bfloat16_raw{x});
 }
-__forceinline__ unsigned short __bfloat16_as_ushort(__nv_bfloat16 h) { return __nv_bfloat16_raw(h).x; }
+__forceinline__ unsigned short __bfloat16_as_ushort(__nv_bfloat16 h) {
+    return __nv_bfloat16_raw(h).x;
+}
 #define CUDART_INF_BF16 __ushort_as_bfloat16(0x7f80)
 #define CUDART_ONE_BF16 __ushort_as_bfloat16(0x3f80)
 #define CUDART_ZERO_BF16 __ushort_as_bfloat16(0)

@@ -6,7 +6,9 @@ typedef __half half;
 typedef __half2 half2;
 typedef __half nv_half;
 typedef __half2 nv_half2;
-__forceinline__ __half __float2half_rz(float x) { return __half(__half_raw{emu::half_bits_towards_zero(x)}); }
+__forceinline__ __half __float2half_rz(float x) {
+    return __half(__half_raw{emu::half_bits_towards_zero(x)});
+}
 __forceinline__ __half __ushort_as_half(unsigned short x) { return __half(__half_raw{x}); }
 __forceinline__ unsigned short __half_as_ushort(__half h) { return __half_raw(h).x; }
 __forceinline__ __half __short_as_half(short x) { return __half(__half_raw{(unsigned short)x}); }

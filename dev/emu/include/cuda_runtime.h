@@ -1,8 +1,8 @@
 // cuda_runtime.h - the emulator's own: what a .cu file sees of CUDA, for an ordinary C++ compiler.
 //
-// Two halves. The first is the language: qualifiers, threadIdx and its family, and what emucc's rewriting
-// of launches and of __shared__ needs. The second is the runtime's API, with CUDA's names and numbers.
-// Device functions (shuffles, atomics, intrinsics) are in device_functions.h.
+// Two halves. The first is the language: qualifiers, threadIdx and its family, and what emucc's
+// rewriting of launches and of __shared__ needs. The second is the runtime's API, with CUDA's names
+// and numbers. Device functions (shuffles, atomics, intrinsics) are in device_functions.h.
 #pragma once
 #include <assert.h>
 #include <limits.h>
@@ -19,7 +19,7 @@
 #include <utility>
 #include "vector_types.h"
 
-// ---- the language ---------------------------------------------------------------------------------------
+// ---- the language -------------------------------------------------------------------------------
 #define __global__
 #define __device__
 #define __host__
@@ -42,9 +42,9 @@
 #define CUDART_PI_F 3.141592654f
 #define CUDART_PI 3.1415926535897931
 
-// A thread of a block is a fiber, and a block stays on one thread of the operating system: these can be
-// thread_local variables (not macros), set at every switch. A debugger sees them as it sees any variable,
-// and a program may have variables of the same names.
+// A thread of a block is a fiber, and a block stays on one thread of the operating system: these
+// can be thread_local variables (not macros), set at every switch. A debugger sees them as it sees
+// any variable, and a program may have variables of the same names.
 extern __thread uint3 threadIdx;
 extern __thread uint3 blockIdx;
 extern __thread dim3 blockDim;
@@ -56,8 +56,8 @@ typedef struct emu_event* cudaEvent_t;
 
 namespace emu {
 
-// One static __shared__ variable. emucc turns `__shared__ float tile[32][33];` into a Slot and a reference
-// to the place which this block's memory has for it.
+// One static __shared__ variable. emucc turns `__shared__ float tile[32][33];` into a Slot and a
+// reference to the place which this block's memory has for it.
 struct Slot {
     const char* name;
     int id = 0;
@@ -66,7 +66,8 @@ struct Slot {
 void* shared(Slot& slot, size_t bytes);
 void* dynamic_shared();      // extern __shared__
 
-// A __device__, __constant__ or __managed__ variable, known to the checks and to cudaMemcpyToSymbol.
+// A __device__, __constant__ or __managed__ variable, known to the checks and to
+// cudaMemcpyToSymbol.
 enum SymbolKind { DEVICE, CONSTANT, MANAGED };
 struct Symbol { Symbol(const char* name, const void* address, size_t bytes, SymbolKind kind); };
 
@@ -94,40 +95,45 @@ void launch_kernel(const Kernel& kernel, const Config& config);
 template <class Body>
 inline void launch(const char* name, const char* file, int line, const void* address, Config config,
                    Body body) {
-    launch_kernel({name, file, line, address, [](void* p) { (*(Body*)p)(); }, &body, sizeof body}, config);
+    launch_kernel({name, file, line, address, [](void* p) { (*(Body*)p)(); }, &body, sizeof body},
+                  config);
 }
 template <class... P> inline const void* address_of(void (*f)(P...)) { return (const void*)f; }
 
 }  // namespace emu
 
-// ---- errors ---------------------------------------------------------------------------------------------
-#define EMU_CUDA_ERRORS(X)                                                                              \
-    X(cudaSuccess, 0, "no error")                                                                      \
-    X(cudaErrorInvalidValue, 1, "invalid argument")                                                    \
-    X(cudaErrorMemoryAllocation, 2, "out of memory")                                                   \
-    X(cudaErrorInitializationError, 3, "initialization error")                                         \
-    X(cudaErrorInvalidConfiguration, 9, "invalid configuration argument")                              \
-    X(cudaErrorInvalidPitchValue, 12, "invalid pitch argument")                                        \
-    X(cudaErrorInvalidSymbol, 13, "invalid device symbol")                                             \
-    X(cudaErrorInvalidDevicePointer, 17, "invalid device pointer")                                     \
-    X(cudaErrorInvalidMemcpyDirection, 21, "invalid copy direction for memcpy")                        \
-    X(cudaErrorInsufficientDriver, 35, "CUDA driver version is insufficient for CUDA runtime version")  \
-    X(cudaErrorInvalidDeviceFunction, 98, "invalid device function")                                   \
-    X(cudaErrorNoDevice, 100, "no CUDA-capable device is detected")                                    \
-    X(cudaErrorInvalidDevice, 101, "invalid device ordinal")                                           \
-    X(cudaErrorNoKernelImageForDevice, 209, "no kernel image is available for execution on the device") \
-    X(cudaErrorInvalidResourceHandle, 400, "invalid resource handle")                                  \
-    X(cudaErrorNotReady, 600, "device not ready")                                                      \
-    X(cudaErrorIllegalAddress, 700, "an illegal memory access was encountered")                        \
-    X(cudaErrorLaunchOutOfResources, 701, "too many resources requested for launch")                   \
-    X(cudaErrorPeerAccessAlreadyEnabled, 704, "peer access is already enabled")                        \
-    X(cudaErrorPeerAccessNotEnabled, 705, "peer access has not been enabled")                          \
-    X(cudaErrorAssert, 710, "device-side assert triggered")                                            \
-    X(cudaErrorHostMemoryAlreadyRegistered, 712, "part or all of the requested memory range is already mapped") \
-    X(cudaErrorHostMemoryNotRegistered, 713, "pointer does not correspond to a registered memory region") \
-    X(cudaErrorLaunchFailure, 719, "unspecified launch failure")                                       \
-    X(cudaErrorCooperativeLaunchTooLarge, 720, "too many blocks in cooperative launch")                \
-    X(cudaErrorNotSupported, 801, "operation not supported")                                           \
+// ---- errors -------------------------------------------------------------------------------------
+#define EMU_CUDA_ERRORS(X) \
+    X(cudaSuccess, 0, "no error") \
+    X(cudaErrorInvalidValue, 1, "invalid argument") \
+    X(cudaErrorMemoryAllocation, 2, "out of memory") \
+    X(cudaErrorInitializationError, 3, "initialization error") \
+    X(cudaErrorInvalidConfiguration, 9, "invalid configuration argument") \
+    X(cudaErrorInvalidPitchValue, 12, "invalid pitch argument") \
+    X(cudaErrorInvalidSymbol, 13, "invalid device symbol") \
+    X(cudaErrorInvalidDevicePointer, 17, "invalid device pointer") \
+    X(cudaErrorInvalidMemcpyDirection, 21, "invalid copy direction for memcpy") \
+    X(cudaErrorInsufficientDriver, 35, \
+      "CUDA driver version is insufficient for CUDA runtime version") \
+    X(cudaErrorInvalidDeviceFunction, 98, "invalid device function") \
+    X(cudaErrorNoDevice, 100, "no CUDA-capable device is detected") \
+    X(cudaErrorInvalidDevice, 101, "invalid device ordinal") \
+    X(cudaErrorNoKernelImageForDevice, 209, \
+      "no kernel image is available for execution on the device") \
+    X(cudaErrorInvalidResourceHandle, 400, "invalid resource handle") \
+    X(cudaErrorNotReady, 600, "device not ready") \
+    X(cudaErrorIllegalAddress, 700, "an illegal memory access was encountered") \
+    X(cudaErrorLaunchOutOfResources, 701, "too many resources requested for launch") \
+    X(cudaErrorPeerAccessAlreadyEnabled, 704, "peer access is already enabled") \
+    X(cudaErrorPeerAccessNotEnabled, 705, "peer access has not been enabled") \
+    X(cudaErrorAssert, 710, "device-side assert triggered") \
+    X(cudaErrorHostMemoryAlreadyRegistered, 712, \
+      "part or all of the requested memory range is already mapped") \
+    X(cudaErrorHostMemoryNotRegistered, 713, \
+      "pointer does not correspond to a registered memory region") \
+    X(cudaErrorLaunchFailure, 719, "unspecified launch failure") \
+    X(cudaErrorCooperativeLaunchTooLarge, 720, "too many blocks in cooperative launch") \
+    X(cudaErrorNotSupported, 801, "operation not supported") \
     X(cudaErrorUnknown, 999, "unknown error")
 enum cudaError {
 #define EMU_ENUM(name, value, text) name = value,
@@ -140,20 +146,23 @@ const char* cudaGetErrorString(cudaError_t error);
 cudaError_t cudaGetLastError();
 cudaError_t cudaPeekAtLastError();
 
-// ---- the device -----------------------------------------------------------------------------------------
+// ---- the device ---------------------------------------------------------------------------------
 struct cudaUUID_t { char bytes[16]; };
 struct cudaDeviceProp {
     char name[256];
     cudaUUID_t uuid;
     size_t totalGlobalMem, sharedMemPerBlock, sharedMemPerBlockOptin, sharedMemPerMultiprocessor;
     size_t reservedSharedMemPerBlock, totalConstMem, memPitch, textureAlignment, surfaceAlignment;
-    int regsPerBlock, regsPerMultiprocessor, warpSize, maxThreadsPerBlock, maxThreadsDim[3], maxGridSize[3];
+    int regsPerBlock, regsPerMultiprocessor, warpSize, maxThreadsPerBlock, maxThreadsDim[3],
+        maxGridSize[3];
     int clockRate, memoryClockRate, memoryBusWidth, l2CacheSize, persistingL2CacheMaxSize;
     int major, minor, multiProcessorCount, maxThreadsPerMultiProcessor, maxBlocksPerMultiProcessor;
     int integrated, canMapHostMemory, computeMode, concurrentKernels, ECCEnabled, tccDriver;
     int pciBusID, pciDeviceID, pciDomainID, asyncEngineCount, unifiedAddressing, deviceOverlap;
-    int managedMemory, concurrentManagedAccess, pageableMemoryAccess, cooperativeLaunch, isMultiGpuBoard;
-    int hostNativeAtomicSupported, globalL1CacheSupported, localL1CacheSupported, streamPrioritiesSupported;
+    int managedMemory, concurrentManagedAccess, pageableMemoryAccess, cooperativeLaunch,
+        isMultiGpuBoard;
+    int hostNativeAtomicSupported, globalL1CacheSupported, localL1CacheSupported,
+        streamPrioritiesSupported;
     int kernelExecTimeoutEnabled, singleToDoublePrecisionPerfRatio, cooperativeMultiDeviceLaunch;
 };
 enum cudaDeviceAttr {
@@ -161,20 +170,21 @@ enum cudaDeviceAttr {
     cudaDevAttrMaxBlockDimZ, cudaDevAttrMaxGridDimX, cudaDevAttrMaxGridDimY, cudaDevAttrMaxGridDimZ,
     cudaDevAttrMaxSharedMemoryPerBlock, cudaDevAttrTotalConstantMemory, cudaDevAttrWarpSize,
     cudaDevAttrMaxRegistersPerBlock = 12, cudaDevAttrClockRate, cudaDevAttrMultiProcessorCount = 16,
-    cudaDevAttrConcurrentKernels = 31, cudaDevAttrMemoryClockRate = 36, cudaDevAttrGlobalMemoryBusWidth,
-    cudaDevAttrL2CacheSize, cudaDevAttrMaxThreadsPerMultiProcessor, cudaDevAttrUnifiedAddressing = 41,
-    cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor,
-    cudaDevAttrMaxSharedMemoryPerMultiprocessor = 81, cudaDevAttrManagedMemory = 83,
-    cudaDevAttrConcurrentManagedAccess = 89, cudaDevAttrCooperativeLaunch = 95,
-    cudaDevAttrMaxSharedMemoryPerBlockOptin = 97, cudaDevAttrMaxBlocksPerMultiprocessor = 106,
-    cudaDevAttrMemoryPoolsSupported = 115
+    cudaDevAttrConcurrentKernels = 31, cudaDevAttrMemoryClockRate = 36,
+    cudaDevAttrGlobalMemoryBusWidth, cudaDevAttrL2CacheSize, cudaDevAttrMaxThreadsPerMultiProcessor,
+    cudaDevAttrUnifiedAddressing = 41, cudaDevAttrComputeCapabilityMajor = 75,
+    cudaDevAttrComputeCapabilityMinor, cudaDevAttrMaxSharedMemoryPerMultiprocessor = 81,
+    cudaDevAttrManagedMemory = 83, cudaDevAttrConcurrentManagedAccess = 89,
+    cudaDevAttrCooperativeLaunch = 95, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
+    cudaDevAttrMaxBlocksPerMultiprocessor = 106, cudaDevAttrMemoryPoolsSupported = 115
 };
 enum cudaLimit {
     cudaLimitStackSize, cudaLimitPrintfFifoSize, cudaLimitMallocHeapSize,
     cudaLimitPersistingL2CacheSize = 6
 };
 enum cudaFuncCache {
-    cudaFuncCachePreferNone, cudaFuncCachePreferShared, cudaFuncCachePreferL1, cudaFuncCachePreferEqual
+    cudaFuncCachePreferNone, cudaFuncCachePreferShared, cudaFuncCachePreferL1,
+    cudaFuncCachePreferEqual
 };
 enum cudaSharedMemConfig {
     cudaSharedMemBankSizeDefault, cudaSharedMemBankSizeFourByte, cudaSharedMemBankSizeEightByte
@@ -202,7 +212,7 @@ cudaError_t cudaProfilerStart();
 cudaError_t cudaProfilerStop();
 inline cudaError_t cudaThreadSynchronize() { return cudaDeviceSynchronize(); }
 
-// ---- memory ---------------------------------------------------------------------------------------------
+// ---- memory -------------------------------------------------------------------------------------
 enum cudaMemcpyKind {
     cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice,
     cudaMemcpyDefault
@@ -233,7 +243,8 @@ cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned int flags);
 cudaError_t cudaMallocPitch(void** p, size_t* pitch, size_t width, size_t height);
 cudaError_t cudaMallocAsync(void** p, size_t bytes, cudaStream_t stream);
 template <class T> cudaError_t cudaMalloc(T** p, size_t n) { return cudaMalloc((void**)p, n); }
-template <class T> cudaError_t cudaMallocManaged(T** p, size_t n, unsigned int flags = cudaMemAttachGlobal) {
+template <class T>
+cudaError_t cudaMallocManaged(T** p, size_t n, unsigned int flags = cudaMemAttachGlobal) {
     return cudaMallocManaged((void**)p, n, flags);
 }
 template <class T> cudaError_t cudaMallocHost(T** p, size_t n, unsigned int flags = 0) {
@@ -254,18 +265,21 @@ cudaError_t cudaFreeHost(void* p);
 cudaError_t cudaHostRegister(void* p, size_t bytes, unsigned int flags);
 cudaError_t cudaHostUnregister(void* p);
 cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned int flags);
-template <class T> cudaError_t cudaHostGetDevicePointer(T** device, void* host, unsigned int flags) {
+template <class T>
+cudaError_t cudaHostGetDevicePointer(T** device, void* host, unsigned int flags) {
     return cudaHostGetDevicePointer((void**)device, host, flags);
 }
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* p);
 cudaError_t cudaMemcpy(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind);
 cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream = 0);
-cudaError_t cudaMemcpyPeer(void* dst, int dst_device, const void* src, int src_device, size_t bytes);
+cudaError_t cudaMemcpyPeer(void* dst, int dst_device, const void* src, int src_device,
+                           size_t bytes);
 cudaError_t cudaMemcpy2D(void* dst, size_t dpitch, const void* src, size_t spitch, size_t width,
                          size_t height, cudaMemcpyKind kind);
-cudaError_t cudaMemcpy2DAsync(void* dst, size_t dpitch, const void* src, size_t spitch, size_t width,
-                              size_t height, cudaMemcpyKind kind, cudaStream_t stream = 0);
+cudaError_t cudaMemcpy2DAsync(void* dst, size_t dpitch, const void* src, size_t spitch,
+                              size_t width, size_t height, cudaMemcpyKind kind,
+                              cudaStream_t stream = 0);
 cudaError_t cudaMemset(void* p, int value, size_t bytes);
 cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream = 0);
 cudaError_t cudaMemset2D(void* p, size_t pitch, int value, size_t width, size_t height);
@@ -275,8 +289,8 @@ cudaError_t cudaMemPrefetchAsync(const void* p, size_t bytes, int device, cudaSt
 cudaError_t cudaMemAdvise(const void* p, size_t bytes, cudaMemoryAdvise advice, int device);
 
 namespace emu {
-cudaError_t copy_symbol(const void* symbol, void* memory, size_t bytes, size_t offset, bool to_symbol,
-                        cudaMemcpyKind kind, cudaStream_t stream, bool wait);
+cudaError_t copy_symbol(const void* symbol, void* memory, size_t bytes, size_t offset,
+                        bool to_symbol, cudaMemcpyKind kind, cudaStream_t stream, bool wait);
 cudaError_t symbol_address(void** p, size_t* bytes, const void* symbol);
 }
 template <class T>
@@ -306,11 +320,13 @@ template <class T> cudaError_t cudaGetSymbolSize(size_t* bytes, T& symbol) {
     return emu::symbol_address(nullptr, bytes, &symbol);
 }
 
-// ---- streams and events ---------------------------------------------------------------------------------
+// ---- streams and events -------------------------------------------------------------------------
 #define cudaStreamLegacy ((cudaStream_t)0x1)
 #define cudaStreamPerThread ((cudaStream_t)0x2)
-enum { cudaStreamDefault = 0, cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaEventBlockingSync = 1,
-       cudaEventDisableTiming = 2, cudaEventInterprocess = 4 };
+enum {
+    cudaStreamDefault = 0, cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaEventBlockingSync =
+    1, cudaEventDisableTiming = 2, cudaEventInterprocess = 4
+};
 typedef void (*cudaStreamCallback_t)(cudaStream_t stream, cudaError_t status, void* data);
 typedef void (*cudaHostFn_t)(void* data);
 cudaError_t cudaStreamCreate(cudaStream_t* stream);
@@ -321,7 +337,8 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaStreamQuery(cudaStream_t stream);
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned int flags = 0);
-cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t f, void* data, unsigned int flags);
+cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t f, void* data,
+                                  unsigned int flags);
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t f, void* data);
 cudaError_t cudaEventCreate(cudaEvent_t* event);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned int flags);
@@ -334,13 +351,14 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventQuery(cudaEvent_t event);
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cudaEvent_t stop);
 
-// ---- kernels as values: attributes, occupancy, launches without <<<>>> -----------------------------------
+// ---- kernels as values: attributes, occupancy, launches without <<<>>> --------------------------
 enum cudaFuncAttribute {
-    cudaFuncAttributeMaxDynamicSharedMemorySize = 8, cudaFuncAttributePreferredSharedMemoryCarveout = 9,
-    cudaFuncAttributeNonPortableClusterSizeAllowed = 13
+    cudaFuncAttributeMaxDynamicSharedMemorySize = 8, cudaFuncAttributePreferredSharedMemoryCarveout
+    = 9, cudaFuncAttributeNonPortableClusterSizeAllowed = 13
 };
 enum cudaSharedCarveout {
-    cudaSharedmemCarveoutDefault = -1, cudaSharedmemCarveoutMaxL1 = 0, cudaSharedmemCarveoutMaxShared = 100
+    cudaSharedmemCarveoutDefault = -1, cudaSharedmemCarveoutMaxL1 = 0,
+    cudaSharedmemCarveoutMaxShared = 100
 };
 struct cudaFuncAttributes {
     size_t sharedSizeBytes, constSizeBytes, localSizeBytes;
@@ -351,9 +369,12 @@ namespace emu {
 cudaError_t function_attribute(const void* f, cudaFuncAttribute attribute, int value);
 cudaError_t function_attributes(cudaFuncAttributes* attributes, const void* f);
 cudaError_t occupancy(int* blocks, int block_size, size_t shared);
-template <class... P, size_t... I>
-inline void launch_by_pointers(void (*f)(P...), Config config, void** p, std::index_sequence<I...>) {
-    auto body = [f, arguments = std::make_tuple(*(std::decay_t<P>*)p[I]...)] { std::apply(f, arguments); };
+template <class... P, size_t... I> inline void launch_by_pointers(void (*f)(P...), Config config,
+                                                                  void** p,
+                                                                  std::index_sequence<I...>) {
+    auto body = [f, arguments = std::make_tuple(*(std::decay_t<P>*)p[I]...)] {
+        std::apply(f, arguments);
+    };
     launch("(a kernel given by its address)", "", 0, (const void*)f, config, body);
 }
 }
@@ -364,14 +385,17 @@ template <class F> cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attribu
     return emu::function_attributes(attributes, (const void*)f);
 }
 template <class F> cudaError_t cudaFuncSetCacheConfig(F*, cudaFuncCache) { return cudaSuccess; }
-template <class F> cudaError_t cudaFuncSetSharedMemConfig(F*, cudaSharedMemConfig) { return cudaSuccess; }
-template <class F>
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, F*, int block_size, size_t shared) {
+template <class F> cudaError_t cudaFuncSetSharedMemConfig(F*, cudaSharedMemConfig) {
+    return cudaSuccess;
+}
+template <class F> cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, F*,
+                                                                             int block_size,
+                                                                             size_t shared) {
     return emu::occupancy(blocks, block_size, shared);
 }
-template <class F>
-cudaError_t cudaOccupancyMaxPotentialBlockSize(int* min_grid, int* block_size, F*, size_t shared = 0,
-                                               int limit = 0) {
+template <class F> cudaError_t cudaOccupancyMaxPotentialBlockSize(int* min_grid, int* block_size,
+                                                                  F*, size_t shared = 0,
+                                                                  int limit = 0) {
     *block_size = limit > 0 && limit < 1024 ? limit : 1024;
     cudaDeviceProp properties;
     cudaGetDeviceProperties(&properties, 0);
@@ -384,13 +408,15 @@ cudaError_t cudaOccupancyMaxPotentialBlockSize(int* min_grid, int* block_size, F
 template <class... P>
 cudaError_t cudaLaunchKernel(void (*f)(P...), dim3 grid, dim3 block, void** p, size_t shared = 0,
                              cudaStream_t stream = 0) {
-    emu::launch_by_pointers(f, {grid, block, shared, stream, false}, p, std::index_sequence_for<P...>());
+    emu::launch_by_pointers(f, {grid, block, shared, stream, false}, p,
+                            std::index_sequence_for<P...>());
     return cudaPeekAtLastError();
 }
 template <class... P>
-cudaError_t cudaLaunchCooperativeKernel(void (*f)(P...), dim3 grid, dim3 block, void** p, size_t shared = 0,
-                                        cudaStream_t stream = 0) {
-    emu::launch_by_pointers(f, {grid, block, shared, stream, true}, p, std::index_sequence_for<P...>());
+cudaError_t cudaLaunchCooperativeKernel(void (*f)(P...), dim3 grid, dim3 block, void** p,
+                                        size_t shared = 0, cudaStream_t stream = 0) {
+    emu::launch_by_pointers(f, {grid, block, shared, stream, true}, p,
+                            std::index_sequence_for<P...>());
     return cudaPeekAtLastError();
 }
 

@@ -3,16 +3,16 @@
 #include "cuda_runtime.h"
 
 struct curandStateXORWOW { unsigned long long state, stream; };
-typedef curandStateXORWOW curandState, curandState_t, curandStateXORWOW_t, curandStatePhilox4_32_10_t,
-    curandStateMRG32k3a_t;
+typedef curandStateXORWOW curandState, curandState_t, curandStateXORWOW_t,
+    curandStatePhilox4_32_10_t, curandStateMRG32k3a_t;
 inline unsigned curand(curandState* s) {      // PCG (O'Neill 2014)
     unsigned long long old = s->state;
     s->state = old * 6364136223846793005ull + s->stream;
     unsigned x = (unsigned)((old >> 18 ^ old) >> 27), turn = (unsigned)(old >> 59);
     return x >> turn | x << (-turn & 31);
 }
-inline void curand_init(unsigned long long seed, unsigned long long sequence, unsigned long long offset,
-                        curandState* s) {
+inline void curand_init(unsigned long long seed, unsigned long long sequence,
+                        unsigned long long offset, curandState* s) {
     *s = {seed * 0x9e3779b97f4a7c15ull + sequence, sequence << 1 | 1};
     for (unsigned long long i = 0; i < offset + 2; i++) curand(s);
 }

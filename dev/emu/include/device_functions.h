@@ -1,22 +1,23 @@
 // device_functions.h - what a kernel may call: barriers, warps, atomics, arithmetic, memory hints.
 //
-// The short ones are written here. Those that wait for other threads or touch memory are in ../block.cpp,
-// ../warp.cpp and ../atomics.cpp; wrappers around them are forced inline, so that the call comes from the
-// line of the .cu file that a message should name.
+// The short ones are written here. Those that wait for other threads or touch memory are in
+// ../block.cpp,
+// ../warp.cpp and ../atomics.cpp; wrappers around them are forced inline, so that the call comes
+// from the line of the .cu file that a message should name.
 #pragma once
 
-// ---- the block's barrier --------------------------------------------------------------------------------
+// ---- the block's barrier ------------------------------------------------------------------------
 void __syncthreads();
 int __syncthreads_count(int predicate);
 int __syncthreads_and(int predicate);
 int __syncthreads_or(int predicate);
-// Fences order one thread's own accesses. Threads of a block run in turns here and blocks share the host's
-// memory, so the host's fence is enough. A fence is not a barrier: it waits for nobody.
+// Fences order one thread's own accesses. Threads of a block run in turns here and blocks share the
+// host's memory, so the host's fence is enough. A fence is not a barrier: it waits for nobody.
 __forceinline__ void __threadfence_block() { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
 __forceinline__ void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 __forceinline__ void __threadfence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
-// ---- warps ----------------------------------------------------------------------------------------------
+// ---- warps --------------------------------------------------------------------------------------
 namespace emu {
 enum WarpOp {
     SYNCWARP, SHFL_IDX, SHFL_UP, SHFL_DOWN, SHFL_XOR, BALLOT, ALL, ANY, UNI, MATCH_ANY, MATCH_ALL,
@@ -31,7 +32,8 @@ unsigned warp_number();
 // Copies the bytes at `mine` of all 32 lanes to `all`, lane by lane: for what tensor cores do.
 void warp_collect(const void* mine, size_t bytes, void* all);
 
-template <class T> __forceinline__ T shuffle(WarpOp op, unsigned mask, T value, int argument, int width) {
+template <class T>
+__forceinline__ T shuffle(WarpOp op, unsigned mask, T value, int argument, int width) {
     static_assert(sizeof(T) <= 8, "a shuffle moves at most 8 bytes");
     uint64_t bits = 0;
     __builtin_memcpy(&bits, &value, sizeof(T));
@@ -45,16 +47,21 @@ __forceinline__ void __syncwarp(unsigned mask = 0xffffffff) { emu::warp(emu::SYN
 template <class T> __forceinline__ T __shfl_sync(unsigned mask, T v, int lane, int width = 32) {
     return emu::shuffle(emu::SHFL_IDX, mask, v, lane, width);
 }
-template <class T> __forceinline__ T __shfl_up_sync(unsigned mask, T v, unsigned delta, int width = 32) {
+template <class T>
+__forceinline__ T __shfl_up_sync(unsigned mask, T v, unsigned delta, int width = 32) {
     return emu::shuffle(emu::SHFL_UP, mask, v, delta, width);
 }
-template <class T> __forceinline__ T __shfl_down_sync(unsigned mask, T v, unsigned delta, int width = 32) {
+template <class T>
+__forceinline__ T __shfl_down_sync(unsigned mask, T v, unsigned delta, int width = 32) {
     return emu::shuffle(emu::SHFL_DOWN, mask, v, delta, width);
 }
-template <class T> __forceinline__ T __shfl_xor_sync(unsigned mask, T v, int lanes, int width = 32) {
+template <class T>
+__forceinline__ T __shfl_xor_sync(unsigned mask, T v, int lanes, int width = 32) {
     return emu::shuffle(emu::SHFL_XOR, mask, v, lanes, width);
 }
-__forceinline__ unsigned __ballot_sync(unsigned mask, int p) { return emu::warp(emu::BALLOT, mask, p != 0); }
+__forceinline__ unsigned __ballot_sync(unsigned mask, int p) {
+    return emu::warp(emu::BALLOT, mask, p != 0);
+}
 __forceinline__ int __all_sync(unsigned mask, int p) { return emu::warp(emu::ALL, mask, p != 0); }
 __forceinline__ int __any_sync(unsigned mask, int p) { return emu::warp(emu::ANY, mask, p != 0); }
 __forceinline__ int __uni_sync(unsigned mask, int p) { return emu::warp(emu::UNI, mask, p != 0); }
@@ -71,23 +78,42 @@ template <class T> __forceinline__ unsigned __match_all_sync(unsigned mask, T v,
     *all = same != 0;
     return same;
 }
-__forceinline__ unsigned __reduce_add_sync(unsigned m, unsigned v) { return emu::warp(emu::REDUCE_ADD, m, v); }
-__forceinline__ int __reduce_add_sync(unsigned m, int v) { return emu::warp(emu::REDUCE_ADD, m, v); }
-__forceinline__ unsigned __reduce_min_sync(unsigned m, unsigned v) { return emu::warp(emu::REDUCE_UMIN, m, v); }
-__forceinline__ int __reduce_min_sync(unsigned m, int v) { return emu::warp(emu::REDUCE_MIN, m, v); }
-__forceinline__ unsigned __reduce_max_sync(unsigned m, unsigned v) { return emu::warp(emu::REDUCE_UMAX, m, v); }
-__forceinline__ int __reduce_max_sync(unsigned m, int v) { return emu::warp(emu::REDUCE_MAX, m, v); }
-__forceinline__ unsigned __reduce_and_sync(unsigned m, unsigned v) { return emu::warp(emu::REDUCE_AND, m, v); }
-__forceinline__ unsigned __reduce_or_sync(unsigned m, unsigned v) { return emu::warp(emu::REDUCE_OR, m, v); }
-__forceinline__ unsigned __reduce_xor_sync(unsigned m, unsigned v) { return emu::warp(emu::REDUCE_XOR, m, v); }
+__forceinline__ unsigned __reduce_add_sync(unsigned m, unsigned v) {
+    return emu::warp(emu::REDUCE_ADD, m, v);
+}
+__forceinline__ int __reduce_add_sync(unsigned m, int v) {
+    return emu::warp(emu::REDUCE_ADD, m, v);
+}
+__forceinline__ unsigned __reduce_min_sync(unsigned m, unsigned v) {
+    return emu::warp(emu::REDUCE_UMIN, m, v);
+}
+__forceinline__ int __reduce_min_sync(unsigned m, int v) {
+    return emu::warp(emu::REDUCE_MIN, m, v);
+}
+__forceinline__ unsigned __reduce_max_sync(unsigned m, unsigned v) {
+    return emu::warp(emu::REDUCE_UMAX, m, v);
+}
+__forceinline__ int __reduce_max_sync(unsigned m, int v) {
+    return emu::warp(emu::REDUCE_MAX, m, v);
+}
+__forceinline__ unsigned __reduce_and_sync(unsigned m, unsigned v) {
+    return emu::warp(emu::REDUCE_AND, m, v);
+}
+__forceinline__ unsigned __reduce_or_sync(unsigned m, unsigned v) {
+    return emu::warp(emu::REDUCE_OR, m, v);
+}
+__forceinline__ unsigned __reduce_xor_sync(unsigned m, unsigned v) {
+    return emu::warp(emu::REDUCE_XOR, m, v);
+}
 
-// ---- atomics --------------------------------------------------------------------------------------------
+// ---- atomics ------------------------------------------------------------------------------------
 namespace emu {
 enum AtomicOp {
-    ADD, ADD_FLOAT, ADD_DOUBLE, ADD_HALF, ADD_BF16, ADD_HALF2, ADD_BF162, MIN_SIGNED, MIN_UNSIGNED, MAX_SIGNED,
-    MAX_UNSIGNED, AND, OR, XOR, INC, DEC, EXCHANGE, COMPARE_AND_SWAP
+    ADD, ADD_FLOAT, ADD_DOUBLE, ADD_HALF, ADD_BF16, ADD_HALF2, ADD_BF162, MIN_SIGNED, MIN_UNSIGNED,
+    MAX_SIGNED, MAX_UNSIGNED, AND, OR, XOR, INC, DEC, EXCHANGE, COMPARE_AND_SWAP
 };
-// *p = op(*p, v) in one step that no thread can come between; returns what was there. bytes is 2, 4 or 8.
+// *p = op(*p, v) in one step that no thread can come between; returns what was there. bytes is 2, 4
+// or 8.
 uint64_t atomic(AtomicOp op, void* p, int bytes, uint64_t v, uint64_t expected = 0);
 template <class T> __forceinline__ T atomic_as(AtomicOp op, T* p, T v, T expected = T()) {
     uint64_t bits = 0, old_bits = 0;
@@ -100,16 +126,16 @@ template <class T> __forceinline__ T atomic_as(AtomicOp op, T* p, T v, T expecte
 }  // namespace emu
 
 // Each exists in CUDA for these types. (_block and _system say how far the atomicity must reach.)
-#define EMU_ATOMIC(name, T, op)                                                                        \
-    __forceinline__ T name(T* p, T v) { return emu::atomic_as(emu::op, p, v); }                        \
-    __forceinline__ T name##_block(T* p, T v) { return emu::atomic_as(emu::op, p, v); }                \
+#define EMU_ATOMIC(name, T, op) \
+    __forceinline__ T name(T* p, T v) { return emu::atomic_as(emu::op, p, v); } \
+    __forceinline__ T name##_block(T* p, T v) { return emu::atomic_as(emu::op, p, v); } \
     __forceinline__ T name##_system(T* p, T v) { return emu::atomic_as(emu::op, p, v); }
-#define EMU_ATOMICS(T, min_op, max_op)                                                                 \
-    EMU_ATOMIC(atomicMin, T, min_op) EMU_ATOMIC(atomicMax, T, max_op)                                  \
+#define EMU_ATOMICS(T, min_op, max_op) \
+    EMU_ATOMIC(atomicMin, T, min_op) EMU_ATOMIC(atomicMax, T, max_op) \
     EMU_ATOMIC(atomicAnd, T, AND) EMU_ATOMIC(atomicOr, T, OR) EMU_ATOMIC(atomicXor, T, XOR)
-#define EMU_CAS(T, name)                                                                               \
-    __forceinline__ T name(T* p, T expected, T v) {                                                    \
-        return emu::atomic_as(emu::COMPARE_AND_SWAP, p, v, expected);                                  \
+#define EMU_CAS(T, name) \
+    __forceinline__ T name(T* p, T expected, T v) { \
+        return emu::atomic_as(emu::COMPARE_AND_SWAP, p, v, expected); \
     }
 EMU_ATOMIC(atomicAdd, int, ADD) EMU_ATOMIC(atomicAdd, unsigned, ADD)
 EMU_ATOMIC(atomicAdd, unsigned long long, ADD)
@@ -124,11 +150,13 @@ EMU_CAS(int, atomicCAS) EMU_CAS(unsigned, atomicCAS) EMU_CAS(unsigned long long,
 EMU_CAS(unsigned short, atomicCAS) EMU_CAS(int, atomicCAS_block) EMU_CAS(unsigned, atomicCAS_block)
 EMU_CAS(int, atomicCAS_system) EMU_CAS(unsigned, atomicCAS_system)
 __forceinline__ int atomicSub(int* p, int v) { return emu::atomic_as(emu::ADD, p, -v); }
-__forceinline__ unsigned atomicSub(unsigned* p, unsigned v) { return emu::atomic_as(emu::ADD, p, -v); }
+__forceinline__ unsigned atomicSub(unsigned* p, unsigned v) {
+    return emu::atomic_as(emu::ADD, p, -v);
+}
 #undef EMU_CAS
 #undef EMU_ATOMICS
 
-// ---- memory ---------------------------------------------------------------------------------------------
+// ---- memory -------------------------------------------------------------------------------------
 // Caching hints do not change a value, and the emulator has no caches to direct.
 template <class T> __forceinline__ T __ldg(const T* p) { return *p; }
 template <class T> __forceinline__ T __ldca(const T* p) { return *p; }
@@ -141,7 +169,7 @@ template <class T> __forceinline__ void __stcg(T* p, T v) { *p = v; }
 template <class T> __forceinline__ void __stcs(T* p, T v) { *p = v; }
 template <class T> __forceinline__ void __stwt(T* p, T v) { *p = v; }
 
-// ---- control --------------------------------------------------------------------------------------------
+// ---- control ------------------------------------------------------------------------------------
 void __trap();
 void __brkpt();
 void __nanosleep(unsigned ns);
@@ -150,7 +178,7 @@ inline long long clock_device() { return clock64(); }
 unsigned long long __globaltimer();
 inline void __prof_trigger(int) {}
 
-// ---- integers -------------------------------------------------------------------------------------------
+// ---- integers -----------------------------------------------------------------------------------
 __forceinline__ int __popc(unsigned x) { return __builtin_popcount(x); }
 __forceinline__ int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 __forceinline__ int __ffs(int x) { return __builtin_ffs(x); }
@@ -166,10 +194,16 @@ inline unsigned long long __brevll(unsigned long long x) {
     return (unsigned long long)__brev((unsigned)x) << 32 | __brev((unsigned)(x >> 32));
 }
 __forceinline__ int __mul24(int a, int b) { return (a << 8 >> 8) * (b << 8 >> 8); }
-__forceinline__ unsigned __umul24(unsigned a, unsigned b) { return (a & 0xffffff) * (b & 0xffffff); }
+__forceinline__ unsigned __umul24(unsigned a, unsigned b) {
+    return (a & 0xffffff) * (b & 0xffffff);
+}
 __forceinline__ int __mulhi(int a, int b) { return (int)((long long)a * b >> 32); }
-__forceinline__ unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((uint64_t)a * b >> 32); }
-__forceinline__ long long __mul64hi(long long a, long long b) { return (long long)((__int128)a * b >> 64); }
+__forceinline__ unsigned __umulhi(unsigned a, unsigned b) {
+    return (unsigned)((uint64_t)a * b >> 32);
+}
+__forceinline__ long long __mul64hi(long long a, long long b) {
+    return (long long)((__int128)a * b >> 64);
+}
 __forceinline__ unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
     return (unsigned long long)((unsigned __int128)a * b >> 64);
 }
@@ -184,7 +218,8 @@ __forceinline__ unsigned __funnelshift_r(unsigned lo, unsigned hi, unsigned n) {
 inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
     uint64_t bytes = (uint64_t)b << 32 | a;
     unsigned result = 0;
-    for (int i = 0; i < 4; i++) result |= (unsigned)(bytes >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
+    for (int i = 0; i < 4; i++)
+        result |= (unsigned)(bytes >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
     return result;
 }
 inline int __dp4a(int a, int b, int c) {
@@ -192,9 +227,9 @@ inline int __dp4a(int a, int b, int c) {
     return c;
 }
 
-// ---- floating point -------------------------------------------------------------------------------------
-// The fast forms (__expf ...) are rounded better here than on a GPU: a program that needs their errors to be
-// as large as CUDA's guide allows has a bug that an emulator will not show.
+// ---- floating point -----------------------------------------------------------------------------
+// The fast forms (__expf ...) are rounded better here than on a GPU: a program that needs their
+// errors to be as large as CUDA's guide allows has a bug that an emulator will not show.
 template <class To, class From> __forceinline__ To emu_bits(From x) {
     static_assert(sizeof(To) == sizeof(From), "same size");
     To y;
@@ -241,7 +276,9 @@ __forceinline__ float rsqrtf(float x) { return 1 / __builtin_sqrtf(x); }
 __forceinline__ double rsqrt(double x) { return 1 / __builtin_sqrt(x); }
 __forceinline__ float rsqrt(float x) { return rsqrtf(x); }
 __forceinline__ float rcbrtf(float x) { return 1 / cbrtf(x); }
-__forceinline__ void sincospif(float x, float* s, float* c) { *s = sin(CUDART_PI * x), *c = cos(CUDART_PI * x); }
+__forceinline__ void sincospif(float x, float* s, float* c) {
+    *s = sin(CUDART_PI * x), *c = cos(CUDART_PI * x);
+}
 __forceinline__ float sinpif(float x) { return sin(CUDART_PI * x); }
 __forceinline__ float cospif(float x) { return cos(CUDART_PI * x); }
 __forceinline__ float normcdff(float x) { return 0.5f * erfcf(-x * 0.70710678f); }
@@ -260,8 +297,8 @@ __forceinline__ float __double2float_rn(double x) { return (float)x; }
 __forceinline__ int __double2int_rn(double x) { return (int)rint(x); }
 
 // CUDA has min and max without std::, for mixed types of one kind too.
-#define EMU_MIN_MAX(T)                                                                                 \
-    __forceinline__ constexpr T min(T a, T b) { return b < a ? b : a; }                                \
+#define EMU_MIN_MAX(T) \
+    __forceinline__ constexpr T min(T a, T b) { return b < a ? b : a; } \
     __forceinline__ constexpr T max(T a, T b) { return a < b ? b : a; }
 EMU_MIN_MAX(int) EMU_MIN_MAX(unsigned) EMU_MIN_MAX(long) EMU_MIN_MAX(unsigned long)
 EMU_MIN_MAX(long long) EMU_MIN_MAX(unsigned long long)
@@ -271,10 +308,12 @@ __forceinline__ float max(float a, float b) { return fmaxf(a, b); }
 __forceinline__ double min(double a, double b) { return fmin(a, b); }
 __forceinline__ double max(double a, double b) { return fmax(a, b); }
 template <class A, class B, class C = decltype(A() + B())>
-__forceinline__ std::enable_if_t<std::is_arithmetic_v<A> && std::is_arithmetic_v<B>, C> min(A a, B b) {
+__forceinline__ std::enable_if_t<std::is_arithmetic_v<A> && std::is_arithmetic_v<B>, C> min(A a,
+                                                                                            B b) {
     return min((C)a, (C)b);
 }
 template <class A, class B, class C = decltype(A() + B())>
-__forceinline__ std::enable_if_t<std::is_arithmetic_v<A> && std::is_arithmetic_v<B>, C> max(A a, B b) {
+__forceinline__ std::enable_if_t<std::is_arithmetic_v<A> && std::is_arithmetic_v<B>, C> max(A a,
+                                                                                            B b) {
     return max((C)a, (C)b);
 }

@@ -1,8 +1,9 @@
-// mma.h - nvcuda::wmma: a warp multiplies small matrices together, which a GPU does in its tensor cores.
+// mma.h - nvcuda::wmma: a warp multiplies small matrices together, which a GPU does in its tensor
+// cores.
 //
-// A fragment is a warp's common matrix, each lane holding its share of the elements. Which lane holds which is not
-// promised, so that programs may only load, multiply, store, fill, and treat all elements alike. Here lane l holds
-// the elements l, l + 32, l + 64, ...
+// A fragment is a warp's common matrix, each lane holding its share of the elements. Which lane
+// holds which is not promised, so that programs may only load, multiply, store, fill, and treat all
+// elements alike. Here lane l holds the elements l, l + 32, l + 64, ...
 #pragma once
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
@@ -35,7 +36,8 @@ template <class Use, int M, int N, int K, class T, class Layout = void> struct f
     element_type x[num_elements];
 };
 
-template <class F> __forceinline__ void emu_load(F& f, const typename F::element_type* p, unsigned ld, bool by_rows) {
+template <class F>
+__forceinline__ void emu_load(F& f, const typename F::element_type* p, unsigned ld, bool by_rows) {
     for (int e = 0; e < F::num_elements; e++) {
         unsigned i = (e * 32 + emu::lane()) / F::cols, j = (e * 32 + emu::lane()) % F::cols;
         f.x[e] = by_rows ? p[i * ld + j] : p[j * ld + i];
@@ -43,15 +45,18 @@ template <class F> __forceinline__ void emu_load(F& f, const typename F::element
     __syncwarp();
 }
 template <class Use, int M, int N, int K, class T, class Layout, class P>
-__forceinline__ void load_matrix_sync(fragment<Use, M, N, K, T, Layout>& f, const P* p, unsigned ld) {
+__forceinline__ void load_matrix_sync(fragment<Use, M, N, K, T, Layout>& f, const P* p,
+                                      unsigned ld) {
     emu_load(f, p, ld, std::is_same_v<Layout, row_major>);
 }
 template <int M, int N, int K, class T>
-__forceinline__ void load_matrix_sync(fragment<accumulator, M, N, K, T>& f, const T* p, unsigned ld, layout_t layout) {
+__forceinline__ void load_matrix_sync(fragment<accumulator, M, N, K, T>& f, const T* p, unsigned ld,
+                                      layout_t layout) {
     emu_load(f, p, ld, layout == mem_row_major);
 }
 template <int M, int N, int K, class T>
-__forceinline__ void store_matrix_sync(T* p, const fragment<accumulator, M, N, K, T>& f, unsigned ld, layout_t layout) {
+__forceinline__ void store_matrix_sync(T* p, const fragment<accumulator, M, N, K, T>& f,
+                                       unsigned ld, layout_t layout) {
     for (int e = 0; e < f.num_elements; e++) {
         unsigned i = (e * 32 + emu::lane()) / N, j = (e * 32 + emu::lane()) % N;
         p[layout == mem_row_major ? i * ld + j : j * ld + i] = f.x[e];
@@ -63,17 +68,20 @@ template <class F, class V> __forceinline__ void fill_fragment(F& f, V value) {
 }
 // d = a b + c, products exact, sums in float.
 template <int M, int N, int K, class T, class U, class V, class LA, class LB>
-__forceinline__ void mma_sync(fragment<accumulator, M, N, K, U>& d, const fragment<matrix_a, M, N, K, T, LA>& a,
+__forceinline__ void mma_sync(fragment<accumulator, M, N, K, U>& d,
+                              const fragment<matrix_a, M, N, K, T, LA>& a,
                               const fragment<matrix_b, M, N, K, T, LB>& b,
                               const fragment<accumulator, M, N, K, V>& c) {
-    typename fragment<matrix_a, M, N, K, T, LA>::element_type whole_a[32][M * K / 32], whole_b[32][K * N / 32];
+    typename fragment<matrix_a, M, N, K, T, LA>::element_type whole_a[32][M * K / 32],
+        whole_b[32][K * N / 32];
     emu::warp_collect(a.x, sizeof a.x, whole_a);
     emu::warp_collect(b.x, sizeof b.x, whole_b);
     auto element = [](const auto& whole, unsigned e) { return (float)whole[e % 32][e / 32]; };
     for (int e = 0; e < d.num_elements; e++) {
         unsigned i = (e * 32 + emu::lane()) / N, j = (e * 32 + emu::lane()) % N;
         float sum = c.x[e];
-        for (int k = 0; k < K; k++) sum = __fmaf_rn(element(whole_a, i * K + k), element(whole_b, k * N + j), sum);
+        for (int k = 0; k < K; k++)
+            sum = __fmaf_rn(element(whole_a, i * K + k), element(whole_b, k * N + j), sum);
         d.x[e] = sum;
     }
 }

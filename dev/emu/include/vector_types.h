@@ -1,17 +1,17 @@
 // vector_types.h - CUDA's small vectors (float4, int2, ...), dim3, and the make_ functions.
 //
-// A GPU reads a float4 in one instruction, but only from an address that is a multiple of 16: hence the
-// alignments, which are CUDA's own. The emulator checks them.
+// A GPU reads a float4 in one instruction, but only from an address that is a multiple of 16: hence
+// the alignments, which are CUDA's own. The emulator checks them.
 #pragma once
 
-#define EMU_VECTOR(T, name, align1, align2, align4)                                                     \
-    struct name##1 { T x; };                                                                           \
-    struct alignas(align2) name##2 { T x, y; };                                                        \
-    struct name##3 { T x, y, z; };                                                                     \
-    struct alignas(align4) name##4 { T x, y, z, w; };                                                  \
-    inline constexpr name##1 make_##name##1(T x) { return {x}; }                                       \
-    inline constexpr name##2 make_##name##2(T x, T y) { return {x, y}; }                               \
-    inline constexpr name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; }                       \
+#define EMU_VECTOR(T, name, align1, align2, align4) \
+    struct name##1 { T x; }; \
+    struct alignas(align2) name##2 { T x, y; }; \
+    struct name##3 { T x, y, z; }; \
+    struct alignas(align4) name##4 { T x, y, z, w; }; \
+    inline constexpr name##1 make_##name##1(T x) { return {x}; } \
+    inline constexpr name##2 make_##name##2(T x, T y) { return {x, y}; } \
+    inline constexpr name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; } \
     inline constexpr name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 
 EMU_VECTOR(signed char, char, 1, 2, 4)
