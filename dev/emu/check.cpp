@@ -437,7 +437,8 @@ void* emu_memset(void* p, int value, size_t bytes) {
 // -fsanitize=bounds: a subscript outside of an array whose size the compiler knows, local arrays
 // among them.
 struct UbsanType { uint16_t kind, info; char name[1]; };
-struct UbsanBounds { const char* file; uint32_t line, column; const UbsanType *array, *index; };
+struct UbsanPlace { const char* file; uint32_t line, column; };
+struct UbsanBounds { UbsanPlace at; const UbsanType *array, *index; };
 void __ubsan_handle_out_of_bounds(UbsanBounds* where, uintptr_t index) {
     if (!checking) return;
     bool is_signed = where->index->info & 1;
@@ -445,7 +446,19 @@ void __ubsan_handle_out_of_bounds(UbsanBounds* where, uintptr_t index) {
     long long value = is_signed && bits <= 32 ? (int)index : (long long)index;
     report_begin("out-of-bounds subscript: [%lld] of an array of type %s", value,
                  where->array->name);
-    report_line("at %s:%u", where->file, where->line);
+    report_line("at %s:%u", where->at.file, where->at.line);
+    report_end();
+}
+
+// -fsanitize=alignment: a GPU refuses an address that is no multiple of its type's alignment.
+struct UbsanMismatch { UbsanPlace at; const UbsanType* type; uint8_t log_alignment, kind; };
+void __ubsan_handle_type_mismatch_v1(UbsanMismatch* where, const void* p) {
+    if (!checking || !worker.thread) return;
+    char text[600];
+    describe_address(p, text, sizeof text);
+    report_begin("misaligned address: %s, not a multiple of the %d of type %s", text,
+                 1 << where->log_alignment, where->type->name);
+    report_line("at %s:%u", where->at.file, where->at.line);
     report_end();
 }
 }

@@ -162,7 +162,6 @@ cudaError_t set_error(cudaError_t error);
 void set_sticky(cudaError_t error);
 extern bool checking, counting;                // EMU_CHECK (and built with checks), EMU_STATS
 extern uint64_t seed;                          // EMU_SEED, 0 for none
-int opted_in(const void* function);            // bytes of dynamic shared memory allowed to a kernel
 
 // A fault's message: report_begin prints the first line, then where; report_line adds lines;
 // report_end exits.

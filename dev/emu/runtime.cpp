@@ -3,12 +3,15 @@
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
+#include <algorithm>
 #include <map>
 #include <numeric>
+#include <string>
 #include <vector>
 #include "emu.h"
 
-// Defined by cuda_runtime.h in a program that was compiled with checks.
+// Defined by cuda_runtime.h in the program: __CUDA_ARCH__, and, if it was compiled with checks, 1.
+extern "C" int emu_compiled_for;
 extern "C" __attribute__((weak)) int emu_built_with_checks;
 
 namespace emu {
@@ -16,8 +19,12 @@ namespace emu {
 bool checking, counting;
 uint64_t seed;
 static cudaError_t last_error, sticky_error;
-static std::map<const void*, int>& opt_ins() {
-    static std::map<const void*, int> m;
+struct Allowed {
+    int bytes = SHARED_DEFAULT;
+    std::string name;            // the kernel's, without what its template was given
+};
+static std::map<const void*, Allowed>& opt_ins() {
+    static std::map<const void*, Allowed> m;
     return m;
 }
 static std::map<const void*, size_t> static_shared;     // of kernels that have run, by address
@@ -45,6 +52,28 @@ cudaError_t set_error(cudaError_t error) {
 void set_sticky(cudaError_t error) { sticky_error = last_error = error; }
 
 // ---- launches -----------------------------------------------------------------------------------
+// "void ns::scale<4>" and "scale<N>": scale.
+static std::string base_name(const char* text) {
+    std::string name(text, strcspn(text, "<"));
+    return name.substr(name.find_last_of(" :&*") + 1);
+}
+
+// Bytes of dynamic shared memory allowed to a kernel. The address of a template's instance is not
+// known at its launch: then a permission for any instance of that template counts.
+static int opted_in(const Kernel& kernel) {
+    int most = 0;
+    for (auto& [f, allowed] : opt_ins()) {
+        char line[600];
+        if (!kernel.address && allowed.name.empty()) {
+            where((Pc)((char*)f + 1), line, sizeof line);
+            allowed.name = base_name(line);
+        }
+        bool same = kernel.address ? f == kernel.address : allowed.name == base_name(kernel.name);
+        if (same) most = std::max(most, allowed.bytes);
+    }
+    return most;
+}
+
 static cudaError_t check_launch(const Kernel& kernel, const Config& c) {
     if (!c.grid.x || !c.grid.y || !c.grid.z || !c.block.x || !c.block.y || !c.block.z)
         return cudaErrorInvalidConfiguration;
@@ -56,7 +85,7 @@ static cudaError_t check_launch(const Kernel& kernel, const Config& c) {
         return cudaErrorInvalidConfiguration;
     auto known = static_shared.find(kernel.address);
     size_t shared = c.shared + (known == static_shared.end() ? 0 : known->second);
-    if (shared > SHARED_DEFAULT && (int64_t)c.shared > opted_in(kernel.address))
+    if (shared > SHARED_DEFAULT && (int64_t)c.shared > opted_in(kernel))
         return cudaErrorInvalidValue;
     if (shared > SHARED_OPTIN) return cudaErrorInvalidValue;
     if (c.cooperative) {
@@ -113,18 +142,10 @@ void launch_kernel(const Kernel& kernel, const Config& config) {
     if (launch.abandoned) set_sticky((cudaError_t)launch.abandoned.load());
 }
 
-int opted_in(const void* function) {
-    // The address of a template's instance is not known at its launch: then any permission counts.
-    int most = 0;
-    for (auto& [f, bytes] : opt_ins())
-        if ((!function || f == function) && bytes > most) most = bytes;
-    return most;
-}
-
 cudaError_t function_attribute(const void* f, cudaFuncAttribute attribute, int value) {
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return set_error(cudaSuccess);
     if (value < 0 || (size_t)value > SHARED_OPTIN) return set_error(cudaErrorInvalidValue);
-    opt_ins()[f] = value;
+    opt_ins()[f].bytes = value;
     return set_error(cudaSuccess);
 }
 
@@ -134,7 +155,7 @@ cudaError_t function_attributes(cudaFuncAttributes* a, const void* f) {
     a->maxThreadsPerBlock = MAX_THREADS;
     a->numRegs = 32;
     a->ptxVersion = a->binaryVersion = 80;
-    a->maxDynamicSharedSizeBytes = opt_ins().count(f) ? opt_ins()[f] : (int)SHARED_DEFAULT;
+    a->maxDynamicSharedSizeBytes = opt_ins()[f].bytes;
     return set_error(cudaSuccess);
 }
 
@@ -208,7 +229,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
     p->clockRate = p->memoryClockRate = 1000000;
     p->memoryBusWidth = 64;
     p->l2CacheSize = 1 << 20;
-    p->major = 8;
+    p->major = emu_compiled_for / 100;
+    p->minor = emu_compiled_for / 10 % 10;
     p->multiProcessorCount = SM_COUNT;
     p->maxThreadsPerMultiProcessor = THREADS_PER_SM;
     p->maxBlocksPerMultiProcessor = BLOCKS_PER_SM;

@@ -16,6 +16,8 @@ __global__ void apply(int* out, Pair p, int n) {
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x)
         out[i] = weights[i % 8] * p.a + (int)p.b;
 }
+template <int N> __global__ void store_n(int* out) { out[threadIdx.x] = threadIdx.x * N; }
+template <int N> __global__ void store_n_too(int* out) { out[threadIdx.x] = threadIdx.x * N; }
 __global__ void big_shared(int* out) {
     extern __shared__ __align__(16) char bytes[];
     int* p = reinterpret_cast<int*>(bytes);
@@ -70,6 +72,11 @@ int main() {
     big_shared<<<1, 32, 60000>>>(d);
     EXPECT(cudaGetLastError() == cudaSuccess && cudaDeviceSynchronize() == cudaSuccess && shared_with_host == 8);
     EXPECT(!cudaMemcpy(back, d, 32 * sizeof(int), cudaMemcpyDefault) && back[0] == 31 && back[31] == 0);
+    EXPECT(!cudaFuncSetAttribute(store_n<1>, cudaFuncAttributeMaxDynamicSharedMemorySize, 50000));
+    store_n<1><<<1, 32, 50000>>>(d);
+    EXPECT(cudaGetLastError() == cudaSuccess);
+    store_n_too<1><<<1, 32, 50000>>>(d);      // the permission was for another template
+    EXPECT(cudaGetLastError() == cudaErrorInvalidValue);
     void* huge = d;
     EXPECT(cudaMalloc(&huge, (size_t)1 << 50) == cudaErrorMemoryAllocation && cudaGetLastError() == cudaErrorMemoryAllocation);
     EXPECT(strcmp(cudaGetErrorString(cudaErrorMemoryAllocation), "out of memory") == 0 && cudaFree(0) == cudaSuccess);

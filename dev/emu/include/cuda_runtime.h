@@ -422,8 +422,11 @@ cudaError_t cudaLaunchCooperativeKernel(void (*f)(P...), dim3 grid, dim3 block, 
 
 #include "device_functions.h"
 
-#ifdef EMU_CHECKED
+#ifdef __CUDACC__   // what the program tells the emulator of how it was compiled
 extern "C" {
+__attribute__((weak)) int emu_compiled_for = __CUDA_ARCH__;
+#ifdef EMU_CHECKED
 __attribute__((weak)) int emu_built_with_checks = 1;
+#endif
 }
 #endif
