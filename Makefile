@@ -26,12 +26,16 @@ COMPILE = $(NEED_CXX)$(CXX) $(CXXFLAGS) -MMD -MP -I.
 BUILD ?= build
 BIN ?= .
 TESTS = test_numerics test_gguf test_tokenizer test_dataloader test_layers test_model
-TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%) $(EMU_TESTS:%=$(BUILD)/%)
+TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%)
 TEST_SCRIPTS = test_data test_infer test_trainer test_hf test_llama
-# The layers' and the model's tests once more, on train_gpt2.cu under the emulator, and the emulator's own. It is tried on
-# Linux only; `make test EMU_TESTS=` leaves them out.
-EMU_TESTS ?= $(if $(filter Linux,$(shell uname -s)),test_layers_emu test_layers_emu_bf16 test_model_emu test_model_emu_bf16)
-EMU_SCRIPTS = $(if $(EMU_TESTS),test_emu)
+# The emulator is tried on Linux only; `make test EMU=` leaves out its own tests, and those of train_gpt2.cu under it: the
+# layers' with threads and blocks in five orders.
+EMU ?= $(filter Linux,$(shell uname -s))
+ifneq ($(EMU),)
+TEST_PROGRAMS += $(foreach f,$(EMU_FORMS),$(BUILD)/test_layers_$f $(BUILD)/test_model_$f $(BUILD)/train_$f)
+TEST_SCRIPTS += test_emu test_backends
+EMU_ORDERS = 1 2 3 4 5
+endif
 
 # ---- programs ---------------------------------------------------------------------------------------------
 .PHONY: all help demo test test-torch compare test-mutants sanitize clean
@@ -77,26 +81,35 @@ $(BIN)/train_gpt2cu: train_gpt2.cu $(wildcard *.h) Makefile
 	$(call need,$(firstword $(NVCC)),https://developer.nvidia.com/cuda-downloads (or: make emu, which needs no CUDA))
 	$(NVCC) $(NVFLAGS) $< -o $@ -lcublasLt
 
-# The same file on the CPU: dev/emu/emucc compiles CUDA C++ with $(CXX).
+# The same file on the CPU: dev/emu/emucc compiles CUDA C++ with $(CXX). Training uses the fast form, without checks.
 .PHONY: emu
 emu: $(BIN)/train_gpt2emu
-EMUCC = EMU_CHECK=0 EMU_BUILD=$(abspath $(BUILD))/emu CXX=$(CXX) $(PYTHON) dev/emu/emucc -std=c++17 -O2 -I.
+EMUCC = $(NEED_PYTHON)$(NEED_CXX)EMU_BUILD=$(abspath $(BUILD))/emu CXX=$(CXX) $(PYTHON) dev/emu/emucc -std=c++17 -O2 -I.
 EMU_FILES = $(wildcard dev/emu/* dev/emu/include/*) $(wildcard *.h) Makefile
 
 $(BIN)/train_gpt2emu: train_gpt2.cu $(EMU_FILES) | $(BUILD)
-	$(NEED_PYTHON)$(NEED_CXX)$(EMUCC) $< -o $@
+	EMU_CHECK=0 $(EMUCC) $< -o $@
 
-$(BUILD)/train_gpt2_emu.o: train_gpt2.cu $(EMU_FILES) | $(BUILD)
-	$(NEED_PYTHON)$(NEED_CXX)$(EMUCC) -Dmain=train_main -c $< -o $@
+# The tests use the checked form, of three programs: cuBLASLt's GELU epilogues are used from sm_90 on, and in bfloat16.
+EMU_FORMS = fp32 bf16 sm90
+EMU_FLAGS_fp32 = -arch=sm_75
+EMU_FLAGS_bf16 = -arch=sm_80 -DLEGIBLE_BF16
+EMU_FLAGS_sm90 = -arch=sm_90 -DLEGIBLE_BF16
 
-$(BUILD)/train_gpt2_emu_bf16.o: train_gpt2.cu $(EMU_FILES) | $(BUILD)
-	$(NEED_PYTHON)$(NEED_CXX)$(EMUCC) -DLEGIBLE_BF16 -Dmain=train_main -c $< -o $@
+$(EMU_FORMS:%=$(BUILD)/emu_%.o): $(BUILD)/emu_%.o: train_gpt2.cu $(EMU_FILES) | $(BUILD)
+	$(EMUCC) $(EMU_FLAGS_$*) -Dmain=train_main -c $< -o $@
 
-$(BUILD)/test_%_emu: tests/test_%.cpp $(BUILD)/train_gpt2_emu.o tests/check.h
-	$(EMUCC) $(BUILD)/train_gpt2_emu.o $< -o $@
+define EMU_TEST
+$(BUILD)/test_$(1)_$(2).o: tests/test_$(1).cpp tests/check.h $(EMU_FILES) | $(BUILD)
+	$(EMUCC) $(EMU_FLAGS_$(2)) -c $$< -o $$@
+$(BUILD)/test_$(1)_$(2): $(BUILD)/test_$(1)_$(2).o $(BUILD)/emu_$(2).o
+	$(EMUCC) $$^ -o $$@
+endef
+$(foreach t,layers model,$(foreach f,$(EMU_FORMS),$(eval $(call EMU_TEST,$t,$f))))
 
-$(BUILD)/test_%_emu_bf16: tests/test_%.cpp $(BUILD)/train_gpt2_emu_bf16.o tests/check.h
-	$(EMUCC) -DLEGIBLE_BF16 $(BUILD)/train_gpt2_emu_bf16.o $< -o $@
+# A trainer from the same object, whose main() goes by another name.
+$(EMU_FORMS:%=$(BUILD)/train_%): $(BUILD)/train_%: $(BUILD)/emu_%.o
+	$(EMUCC) $< -Xlinker --defsym=main=_Z10train_mainiPPc -o $@
 
 # ---- the demo ---------------------------------------------------------------------------------------------
 demo: all
@@ -115,15 +128,18 @@ $(BUILD)/test_%: $(BUILD)/test_%.o $(BUILD)/train_gpt2_test.o
 
 # CTest reads one file; a test that returns 77 was skipped, and says why.
 $(BUILD)/CTestTestfile.cmake: Makefile | $(BUILD)
-	@{ for t in $(TESTS) $(EMU_TESTS); do echo "add_test($$t \"$(abspath $(BUILD))/$$t\")"; done; \
-	   for t in $(TEST_SCRIPTS) $(EMU_SCRIPTS); do echo "add_test($$t $(PYTHON) tests/$$t.py)"; done; \
-	   for t in $(TESTS) $(EMU_TESTS) $(TEST_SCRIPTS) $(EMU_SCRIPTS); do \
-	       echo "set_tests_properties($$t PROPERTIES WORKING_DIRECTORY \"$(CURDIR)\" SKIP_RETURN_CODE 77 TIMEOUT 600)"; \
-	   done; } > $@
+	@{ add() { echo "add_test($$1 $$2)"; \
+	       echo "set_tests_properties($$1 PROPERTIES WORKING_DIRECTORY \"$(CURDIR)\" SKIP_RETURN_CODE 77 TIMEOUT 600 $$3)"; }; \
+	   for t in $(TESTS); do add $$t "\"$(abspath $(BUILD))/$$t\""; done; \
+	   for f in $(if $(EMU_ORDERS),$(EMU_FORMS)); do \
+	       for o in $(EMU_ORDERS); do \
+	           add test_layers_$${f}_order$$o "\"$(abspath $(BUILD))/test_layers_$$f\"" "ENVIRONMENT EMU_SEED=$$o"; done; \
+	       add test_model_$$f "\"$(abspath $(BUILD))/test_model_$$f\""; done; \
+	   for t in $(TEST_SCRIPTS); do add $$t "$(PYTHON) tests/$$t.py"; done; } > $@
 
 test: $(BIN)/train_gpt2 $(BIN)/infer $(TEST_PROGRAMS) $(BUILD)/CTestTestfile.cmake
 	$(NEED_PYTHON)$(NEED_CTEST)cd $(BUILD) && INFER=$(abspath $(BIN)/infer) TRAIN=$(abspath $(BIN)/train_gpt2) \
-	    ctest --output-on-failure
+	    TRAIN_CUDA=$(abspath $(BUILD))/train ctest --output-on-failure
 
 test-torch:
 	$(NEED_PYTHON)$(PYTHON) tests/reference.py --check
@@ -139,7 +155,7 @@ test-mutants:
 	$(NEED_PYTHON)CXX=$(CXX) $(PYTHON) tests/mutants.py
 
 sanitize:
-	$(MAKE) test EMU_TESTS= BUILD=build/sanitize BIN=build/sanitize OPTIMIZE=-O1 \
+	$(MAKE) test EMU= BUILD=build/sanitize BIN=build/sanitize OPTIMIZE=-O1 \
 	    EXTRA="-g -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 clean:

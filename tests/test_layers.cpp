@@ -67,6 +67,12 @@ static void differences(const std::string& name, Floats x, const Floats& gradien
     }
 }
 
+// As the backend will hold them.
+static Floats rounded(Floats x) {
+    for (float& value : x) value = (float)(floatX)value;
+    return x;
+}
+
 // sum(a * b), the loss whose gradient with respect to a is b.
 static double inner(const Floats& a, const Floats& b) {
     double sum = 0;
@@ -307,6 +313,39 @@ static void matmul_differences() {
     report("matmul, differences");
 }
 
+// Rows longer than what a block of threads takes at once, with a tail: plain sums in double.
+static void test_wide_rows() {
+    const int N = 2, NARROW = 3, WIDE = 1100;
+    Floats w = rounded(random_floats(40, WIDE * NARROW, 1));
+    Floats b = rounded(random_floats(41, WIDE, 1)), x = rounded(random_floats(42, N * NARROW, 1));
+    Floats dy = rounded(random_floats(43, N * NARROW, 1));
+    Floats pre = rounded(random_floats(44, N * WIDE, 1));
+    Floats v = rounded(random_floats(45, NARROW * WIDE, 1));
+    floatX *out = room(N * WIDE), *pre_out = room(N * WIDE), *dpre = room(N * WIDE);
+    float* dv = put_floats(Floats(NARROW * WIDE));
+    matmul_forward(out, pre_out, put(x), put(w), put(b), 1, N, NARROW, WIDE);
+    matmul_backward(dpre, dv, nullptr, put(dy), put(pre), put(v), put(pre), 1, N, WIDE, NARROW);
+    Floats got = get(out, N * WIDE), got_pre = get(pre_out, N * WIDE);
+    Floats got_dpre = get(dpre, N * WIDE);
+    const double rounding = 4 * ROUND_X + 4 * ROUND_FLOAT;
+    for (int i = 0; i < N * WIDE; i++) {
+        int n = i / WIDE, o = i % WIDE;
+        double sum = b[o], size = fabs(sum), d = 0, d_size = 0;
+        for (int c = 0; c < NARROW; c++) {
+            sum += (double)x[n * NARROW + c] * w[o * NARROW + c];
+            size += fabs((double)x[n * NARROW + c] * w[o * NARROW + c]);
+            d += (double)dy[n * NARROW + c] * v[c * WIDE + o];
+            d_size += fabs((double)dy[n * NARROW + c] * v[c * WIDE + o]);
+        }
+        check_error(text("wide out[%d]", i), fabs(got_pre[i] - sum), rounding * size);
+        check_error(text("wide gelu[%d]", i), fabs(got[i] - gelu((float)sum)), 2 * rounding * size);
+        check_error(text("wide dpre[%d]", i), fabs(got_dpre[i] - d * gelu_derivative(pre[i])),
+                    2 * rounding * d_size);
+    }
+    free_buffers("wide rows");
+    report("matmul, wide rows");
+}
+
 // ---- attention ----------------------------------------------------------------------------------
 
 static void test_attention() {
@@ -472,11 +511,27 @@ static void test_adamw() {
         compare(golden, p + "after", get_floats(master, n), steps);
         compare(golden, p + "m", get_floats(m, n), steps);
         compare(golden, p + "v", get_floats(v, n), steps);
-        Floats rounded = get_floats(master, n);
-        for (float& x : rounded) x = (float)(floatX)x;
-        check_same(p + "params are the rounded master", get(params, n), rounded);
+        check_same(p + "params are the rounded master", get(params, n),
+                   rounded(get_floats(master, n)));
         free_buffers(p);
     }
+    // Each element goes its own way: a long buffer, with a tail, holds the short one many times.
+    const int SHORT = 37, LONG = 3001;
+    Floats short_w = random_floats(46, SHORT, 1), short_g = random_floats(47, SHORT, 1);
+    Floats w(LONG), g(LONG);
+    for (int i = 0; i < LONG; i++) w[i] = short_w[i % SHORT], g[i] = short_g[i % SHORT];
+    auto step = [](const Floats& weights, const Floats& grads) {
+        size_t n = weights.size();
+        float* master = put_floats(weights);
+        adamw_update(sizeof(floatX) == sizeof(float) ? (floatX*)master : room(n), master,
+                     put_floats(grads), put_floats(Floats(n)), put_floats(Floats(n)), n,
+                     {1e-2, 0.9, 0.95, 1e-8, 0.1, 1, 1});
+        return get_floats(master, n);
+    };
+    Floats short_after = step(short_w, short_g), want(LONG);
+    for (int i = 0; i < LONG; i++) want[i] = short_after[i % SHORT];
+    check_same("adamw of a long buffer", step(w, g), want);
+    free_buffers("adamw, long");
     report("adamw");
 }
 
@@ -562,6 +617,7 @@ int main(int argc, char** argv) {
     layernorm_differences();
     test_matmul();
     matmul_differences();
+    test_wide_rows();
     test_attention();
     attention_differences();
     attention_is_causal();
