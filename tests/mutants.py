@@ -26,7 +26,8 @@ JOBS = 2
 LIMIT = 300   # seconds; a test that a mutant keeps running for ever counts as failed
 
 # What a mutant is caught by: how the test is built, and how it is run.
-PROGRAMS = ["numerics", "layers", "model", "gguf", "tokenizer", "dataloader"]   # build/test_X
+PROGRAMS = ["numerics", "layers", "model", "gguf", "tokenizer", "dataloader",   # build/test_X
+            "layers_fp32", "layers_bf16", "layers_sm90"]   # on train_gpt2.cu, by the emulator with its checks
 SCRIPTS = {"infer": "infer", "trainer": "train_gpt2"}   # tests/test_X.py, and the program that it runs
 
 # (file, what is wrong, the text, the text instead, the test that must fail)
@@ -114,6 +115,72 @@ MUTANTS = [
      "float g = a.grad_scale * grads[i];", "float g = a.grad_scale * grads[i] + weight_decay * master[i];", "layers"),
     ("train_gpt2.cpp", "adamw: clipping's scale is ignored",
      "float g = a.grad_scale * grads[i];", "float g = grads[i];", "layers"),
+
+    # ---- the same layers in CUDA ----
+    ("train_gpt2.cu", "sums: a block does not wait for its warps",
+     "__syncthreads();   // all warps' sums are there\n    float total = 0;\n    for (int warp = 0; warp < (int)blockDim",
+     "float total = 0;\n    for (int warp = 0; warp < (int)blockDim", "layers_fp32"),
+    ("train_gpt2.cu", "sums: shuffles begin at a quarter of the lanes",
+     "for (int other = width / 2; other > 0; other /= 2) x += ",
+     "for (int other = width / 4; other > 0; other /= 2) x += ", "layers_fp32"),
+    ("train_gpt2.cu", "sums: the columns of two warps are added before all have come",
+     "__syncthreads();   // all warps' sums are there\n    float total = 0;\n    if (threadIdx.x < SUM_COLUMNS)",
+     "float total = 0;\n    if (threadIdx.x < SUM_COLUMNS)", "layers_fp32"),
+    ("train_gpt2.cu", "sums: a stride that fits one of two users only",
+     "load(parts + (int64_t)p * stride + column", "load(parts + (int64_t)p * n + column", "layers_fp32"),
+    ("train_gpt2.cu", "tails: a row's last elements are not read",
+     "j < left ? (float)p[j] : 0.0f", "0.0f", "layers_fp32"),
+    ("train_gpt2.cu", "tails: one element too many is written",
+     "if (j < left) p[j] = (Number)v.x[j];", "if (j <= left) p[j] = (Number)v.x[j];", "layers_fp32"),
+    ("train_gpt2.cu", "tails: 16 bytes at once from any address",
+     "Vec v;\n    if (left >= VEC && (uintptr_t)p % 16 == 0) {", "Vec v;\n    if (left >= VEC) {", "layers_fp32"),
+    ("train_gpt2.cu", "encoder: positions' gradient with the stride of one sequence",
+     "((int64_t)b * T + t) * C + c", "((int64_t)b + t) * C + c", "layers_fp32"),
+    ("train_gpt2.cu", "encoder: two blocks write a token's gradient",
+     "if (i > 0 && tokens[sorted[i - 1]] == token)\n        return;", "if (i < 0)\n        return;", "layers_fp32"),
+    ("train_gpt2.cu", "layernorm: channels beyond C count in the variance",
+     "c + j < C ? x.x[j] - m : 0.0f", "x.x[j] - m", "layers_fp32"),
+    ("train_gpt2.cu", "layernorm: two sums share their shared memory",
+     "block_sum(squares, sums[1])", "block_sum(squares, sums[0])", "layers_fp32"),
+    ("train_gpt2.cu", "layernorm: no gradient of the bias",
+     "add_parts(dbias, parts + C, n_parts, 2 * C, C);", "", "layers_fp32"),
+    ("train_gpt2.cu", "matmul: the last part of a bias's gradient goes beyond the rows",
+     "end = min(N, begin + rows)", "end = begin + rows", "layers_fp32"),
+    ("train_gpt2.cu", "matmul: a kernel's grid is rounded down",
+     "dim3(N, (unsigned)ceil_div(columns, 128 * VEC))", "dim3(N, (unsigned)std::max(1, columns / (128 * VEC)))",
+     "layers_fp32"),
+    ("train_gpt2.cu", "matmul: the epilogue leaves out GELU",
+     "fused.epilogue = CUBLASLT_EPILOGUE_GELU_AUX_BIAS", "fused.epilogue = CUBLASLT_EPILOGUE_BIAS", "layers_sm90"),
+    ("train_gpt2.cu", "attention: no 1/sqrt(hs)",
+     "tx + 16 * j <= t ? scale * score[i][j]", "tx + 16 * j <= t ? score[i][j]", "layers_fp32"),
+    ("train_gpt2.cu", "attention: the mask is off by one",
+     "s0 + tx + 16 * j <= t ? scale", "s0 + tx + 16 * j <= t + 1 ? scale", "layers_fp32"),
+    ("train_gpt2.cu", "attention: old sums keep the old maximum",
+     "l[i] *= rescale;", "", "layers_fp32"),
+    ("train_gpt2.cu", "attention: k and v are overwritten while they are read",
+     "__syncthreads();   // other warps may still be reading the last tile from k and v\n"
+     "        load_tile<HS>(k, head + C", "load_tile<HS>(k, head + C", "layers_fp32"),
+    ("train_gpt2.cu", "attention: scores are read before they are complete",
+     "__syncwarp();   // a row of p was written, and will be read, by the same half of a warp\n", "", "layers_fp32"),
+    ("train_gpt2.cu", "attention: in backward, ds takes the place of p too early",
+     "__syncwarp();   // the other lanes have read p: ds may take its place\n", "", "layers_fp32"),
+    ("train_gpt2.cu", "attention: rows of shared memory overlap",
+     "STRIDE = HS + 4, SCORE_STRIDE", "STRIDE = HS - 4, SCORE_STRIDE", "layers_fp32"),
+    ("train_gpt2.cu", "attention: more shared memory than was granted",
+     "grant_shared(attention_backward_kv_kernel<HS>, bytes);", "", "layers_fp32"),
+    ("train_gpt2.cu", "classifier: the target's logit is read when others may have written it",
+     "d.x[j] = v + j < V ? expf(d.x[j] - most) * factor : 0.0f;",
+     "d.x[j] = v + j < V ? expf(d.x[j] - most) * factor + 0 * (float)x[target] : 0.0f;", "layers_fp32"),
+    ("train_gpt2.cu", "classifier: padding is part of the softmax",
+     "if (v + j >= V) logit.x[j] = -INFINITY;", "", "layers_fp32"),
+    ("train_gpt2.cu", "grad_norm: neighbouring threads share elements",
+     "for (size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * VEC; i < n; i += step)",
+     "for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step)", "layers_fp32"),
+    ("train_gpt2.cu", "adamw: the last elements get no block",
+     "(unsigned)ceil_div((int64_t)n, 256 * VEC)", "(unsigned)std::max<size_t>(1, n / (256 * VEC))", "layers_fp32"),
+    ("train_gpt2.cu", "adamw: the copy in floatX keeps its old value",
+     "if ((void*)params != (void*)master) store(params", "if ((void*)params == (void*)master) store(params",
+     "layers_bf16"),
 
     # ---- the model ----
     ("gpt2.h", "decay of biases and norms", "dims.size() == 2, offset, count", "true, offset, count", "model"),
@@ -251,11 +318,12 @@ def run_test(folder, test):
 
 def copy_tree(folder):
     os.makedirs(os.path.join(folder, "data"))
-    for pattern in ["*.h", "*.cpp", "Makefile", "data/*.py", "data/*.sh"]:
+    for pattern in ["*.h", "*.cpp", "*.cu", "Makefile", "data/*.py"]:
         for path in glob.glob(os.path.join(ROOT, pattern)):
             shutil.copy2(path, os.path.join(folder, os.path.relpath(path, ROOT)))
-    shutil.copytree(os.path.join(ROOT, "tests"), os.path.join(folder, "tests"),
-                    ignore=shutil.ignore_patterns("__pycache__"))
+    for tree in ("tests", "dev/emu"):
+        shutil.copytree(os.path.join(ROOT, tree), os.path.join(folder, tree),
+                        ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def try_mutant(base, folder, mutant):
