@@ -38,7 +38,7 @@ EMU_ORDERS = 1 2 3 4 5
 endif
 
 # ---- programs ---------------------------------------------------------------------------------------------
-.PHONY: all help demo test test-torch compare test-mutants sanitize clean
+.PHONY: all help demo demo-emu test test-torch compare test-mutants sanitize clean
 all: $(BIN)/train_gpt2 $(BIN)/infer
 	@echo "built $(BIN)/train_gpt2 and $(BIN)/infer; next: make demo"
 
@@ -47,6 +47,7 @@ help:
 	@echo "make train_gpt2cu   the trainer for NVIDIA GPUs: bfloat16, or PRECISION=fp32; needs nvcc"
 	@echo "make emu            the same CUDA code for the CPU: ./train_gpt2emu, no GPU and no CUDA Toolkit"
 	@echo "make demo           train a small GPT for about a minute, and let it tell three tales"
+	@echo "make demo-emu       ten steps of it by the CUDA kernels on the CPU, loss beside loss"
 	@echo "make test           build and run the test suite (no network, no packages)"
 	@echo "make test-torch     recompute the tests' golden values with PyTorch (needs torch and numpy)"
 	@echo "make compare        train on tinyshakespeare beside PyTorch, and compare every loss"
@@ -114,6 +115,9 @@ $(EMU_FORMS:%=$(BUILD)/train_%): $(BUILD)/train_%: $(BUILD)/emu_%.o
 # ---- the demo ---------------------------------------------------------------------------------------------
 demo: all
 	$(NEED_PYTHON)@PYTHON=$(PYTHON) sh dev/demo.sh
+
+demo-emu: all emu
+	$(NEED_PYTHON)@PYTHON=$(PYTHON) sh dev/demo.sh emu
 
 # ---- tests ------------------------------------------------------------------------------------------------
 # The layers' tests link the trainer's own object, compiled once more with its main() under another name.

@@ -1,9 +1,15 @@
 #!/bin/sh
 # make demo: from nothing to three tales, in about two minutes. Each command here is one that you can
 # type yourself; the README explains their flags.
+# make demo-emu (dev/demo.sh emu): ten steps of that run twice, by train_gpt2.cpp and by the CUDA
+# kernels of train_gpt2.cu on the CPU, loss beside loss.
 set -eu
+MODE=${1:-train}
 PYTHON=${PYTHON:-python3}
 DATA=data/tales RUN=runs/demo
+# From here on "$@" is the flags of the run.
+set -- --train "$DATA/train_*.bin" --val "$DATA/val_*.bin" --tokenizer $DATA/tokenizer.gguf \
+    --layers 4 --heads 4 --channels 128 --context 256 --batch 2 --lr 3e-3 --warmup 100 --beta2 0.99
 
 say() { printf '\n== %s\n' "$1"; }
 
@@ -13,15 +19,30 @@ if [ ! -f $DATA/manifest.json ]; then
     $PYTHON data/prepare.py $DATA/train.txt --val $DATA/val.txt --tokenizer bpe:1024 --licence MIT --out $DATA
 fi
 
+if [ "$MODE" = emu ]; then
+    rm -rf $RUN-emu
+    for program in train_gpt2 train_gpt2emu; do
+        say "Ten steps of the demo with ./$program"
+        ./$program "$@" --steps 10 --eval-batches 4 --out $RUN-emu/$program
+    done
+    $PYTHON - $RUN-emu <<'END'
+import json, sys
+cpu, cuda = ([json.loads(line) for line in open(f"{sys.argv[1]}/{program}/log.jsonl")][1:]
+             for program in ("train_gpt2", "train_gpt2emu"))
+print("\n step   train_gpt2.cpp    train_gpt2.cu   relative difference")
+for a, b in zip(cpu, cuda):
+    print(f"{a['step']:5} {a['loss']:16.9f} {b['loss']:16.9f} {abs(a['loss'] - b['loss']) / a['loss']:21.1e}")
+END
+    exit
+fi
+
 if [ -d $RUN ] && ls $RUN | grep -q '^step-[0-9]*$'; then
     say "Going on with the run in $RUN (rm -r $RUN starts afresh)"
     ./train_gpt2 --resume --out $RUN
 else
     say "Training a GPT of 0.9 million parameters for 3600 steps"
     rm -rf $RUN   # no checkpoint in it: nothing to lose
-    ./train_gpt2 --train "$DATA/train_*.bin" --val "$DATA/val_*.bin" --tokenizer $DATA/tokenizer.gguf \
-        --layers 4 --heads 4 --channels 128 --context 256 --batch 2 \
-        --steps 3600 --lr 3e-3 --warmup 100 --beta2 0.99 --eval-every 400 --out $RUN
+    ./train_gpt2 "$@" --steps 3600 --eval-every 400 --out $RUN
 fi
 
 $PYTHON - $DATA/manifest.json $RUN/log.jsonl <<'END'
