@@ -101,16 +101,22 @@ void where(Pc pc, char* text, size_t bytes) {
     }
 }
 
-bool same_line(Pc a, Pc b) {
-    static __thread Pc known[2];
-    if (known[0] == a && known[1] == b) return true;
-    char first[600], second[600];
-    where(a, first, sizeof first);
-    where(b, second, sizeof second);
-    if (strcmp(first, second)) return false;
-    known[0] = a, known[1] = b;
-    return true;
+// A number for the line of pc. addr2line takes long, so it is asked once for each place.
+static uint64_t line_number(Pc pc) {
+    static __thread struct {
+        Pc pc;
+        uint64_t number;
+    } known[256];
+    auto& k = known[(uintptr_t)pc * 0x9e3779b97f4a7c15 >> 56];
+    if (k.pc == pc) return k.number;
+    char text[600];
+    where(pc, text, sizeof text);
+    k = {pc, 0};
+    for (const char* c = text; *c; c++) k.number = (k.number ^ *c) * 0x100000001b3;
+    return k.number;
 }
+
+bool same_line(Pc a, Pc b) { return line_number(a) == line_number(b); }
 
 // ---- addresses ----------------------------------------------------------------------------------
 static const char* space_name(const Range& r) {

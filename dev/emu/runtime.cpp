@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
-#include <string>
 #include <vector>
 #include "emu.h"
 
@@ -19,12 +18,8 @@ namespace emu {
 bool checking, counting;
 uint64_t seed;
 static cudaError_t last_error, sticky_error;
-struct Allowed {
-    int bytes = SHARED_DEFAULT;
-    std::string name;            // the kernel's, without what its template was given
-};
-static std::map<const void*, Allowed>& opt_ins() {
-    static std::map<const void*, Allowed> m;
+static std::map<const void*, int>& opt_ins() {
+    static std::map<const void*, int> m;
     return m;
 }
 static std::map<const void*, size_t> static_shared;     // of kernels that have run, by address
@@ -52,25 +47,12 @@ cudaError_t set_error(cudaError_t error) {
 void set_sticky(cudaError_t error) { sticky_error = last_error = error; }
 
 // ---- launches -----------------------------------------------------------------------------------
-// "void ns::scale<4>" and "scale<N>": scale.
-static std::string base_name(const char* text) {
-    std::string name(text, strcspn(text, "<"));
-    return name.substr(name.find_last_of(" :&*") + 1);
-}
-
-// Bytes of dynamic shared memory allowed to a kernel. The address of a template's instance is not
-// known at its launch: then a permission for any instance of that template counts.
+// Bytes of dynamic shared memory allowed to a kernel. Where its address is not known, of which of
+// several overloads or of a template's instances, any permission counts.
 static int opted_in(const Kernel& kernel) {
     int most = 0;
-    for (auto& [f, allowed] : opt_ins()) {
-        char line[600];
-        if (!kernel.address && allowed.name.empty()) {
-            where((Pc)((char*)f + 1), line, sizeof line);
-            allowed.name = base_name(line);
-        }
-        bool same = kernel.address ? f == kernel.address : allowed.name == base_name(kernel.name);
-        if (same) most = std::max(most, allowed.bytes);
-    }
+    for (auto& [f, bytes] : opt_ins())
+        if (!kernel.address || f == kernel.address) most = std::max(most, bytes);
     return most;
 }
 
@@ -145,7 +127,7 @@ void launch_kernel(const Kernel& kernel, const Config& config) {
 cudaError_t function_attribute(const void* f, cudaFuncAttribute attribute, int value) {
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return set_error(cudaSuccess);
     if (value < 0 || (size_t)value > SHARED_OPTIN) return set_error(cudaErrorInvalidValue);
-    opt_ins()[f].bytes = value;
+    opt_ins()[f] = value;
     return set_error(cudaSuccess);
 }
 
@@ -155,7 +137,7 @@ cudaError_t function_attributes(cudaFuncAttributes* a, const void* f) {
     a->maxThreadsPerBlock = MAX_THREADS;
     a->numRegs = 32;
     a->ptxVersion = a->binaryVersion = 80;
-    a->maxDynamicSharedSizeBytes = opt_ins()[f].bytes;
+    a->maxDynamicSharedSizeBytes = opt_ins().count(f) ? opt_ins()[f] : (int)SHARED_DEFAULT;
     return set_error(cudaSuccess);
 }
 

@@ -12,6 +12,21 @@ __global__ void saxpy(int n, float a, const float* x, float* y) {
     if (i < n) y[i] = a * x[i] + y[i];
 }
 
+void saxpy(int n, const float* x, float* y) { saxpy << <1, n>> >(n, 0.0f, x, y); }
+
+// The compiler makes copies of these barriers, for warp 0 and for the others: each is one still.
+__global__ void two_roles(float* out) {
+    __shared__ float part[64];
+    bool first = threadIdx.x < 32;
+    for (int i = 0; i < 10000; i++) {
+        if (!first) part[threadIdx.x] = i;
+        __syncthreads();
+        if (first) part[threadIdx.x] = part[threadIdx.x + 32] + 1;
+        __syncthreads();
+        if (!first) out[threadIdx.x] = part[threadIdx.x - 32];
+    }
+}
+
 template <typename T, int N>
 __global__ void reverse(T* d) {
     __shared__ T tile[N];
@@ -52,6 +67,8 @@ int main() {
             blockDim>>>(n,   // how many
                         3.0f,
                         dx, dy);
+    saxpy(8, dx, dy);
+    two_roles<<<4, 64>>>(dy + 512);
     CHECK(cudaGetLastError());
     CHECK(cudaDeviceSynchronize());
     reverse<float, (1 > 0 ? 64 : 32)><<<1, 64>>>(dy);
@@ -66,5 +83,6 @@ int main() {
     printf("%g %g %d %s %zu\n", sum, y[999], count, text, nested.size());
     CHECK(cudaFree(dx));
     CHECK(cudaFree(dy));
+    for (int i = 544; i < 576; i++) CHECK(y[i] == 10000 ? cudaSuccess : cudaErrorUnknown);
     return !(sum == 64 * 7 * 0.5f + 4 && y[999] == 7 && count == 64);
 }

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <vector>
 
+static_assert(sizeof(__half) + sizeof(__nv_bfloat16) == 4, "cublas_v2.h brings both types");
 #define EXPECT(x) do { if (!(x)) { printf("line %d: %s\n", __LINE__, #x); return 1; } } while (0)
 typedef std::vector<float> Floats;
 static float* device(const Floats& x) {

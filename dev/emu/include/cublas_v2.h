@@ -1,6 +1,7 @@
 // cublas_v2.h - the part of cuBLAS that ../blas.cpp has. Matrices lie by columns: (i, j) is p[i + j
 // * ld].
 #pragma once
+#include "cuda_bf16.h"
 #include "cuda_fp16.h"
 #include "library_types.h"
 

@@ -85,20 +85,26 @@ struct Kernel {
     const char* name;        // as written at the launch: "matmul<float, 16>"
     const char* file;
     int line;
-    const void* address;     // of the function, or null for a template
+    const void* address;     // of the function, or null where the name leaves it open
     void (*call)(void*);
     void* body;
     size_t body_bytes;
 };
 void launch_kernel(const Kernel& kernel, const Config& config);
 
-template <class Body>
-inline void launch(const char* name, const char* file, int line, const void* address, Config config,
+// The kernel's function, if its name alone says which: emucc wraps this call into a lambda that
+// does not compile for a template whose arguments are deduced, or for one of several overloads.
+template <class T, class... P>
+inline const void* address_of(void (*f)(P...)) { return (const void*)f; }
+template <class A> inline auto address(A find, int) -> decltype(find(0)) { return find(0); }
+template <class A> inline const void* address(A, long) { return nullptr; }
+
+template <class Address, class Body>
+inline void launch(const char* name, const char* file, int line, Address find, Config config,
                    Body body) {
-    launch_kernel({name, file, line, address, [](void* p) { (*(Body*)p)(); }, &body, sizeof body},
-                  config);
+    launch_kernel({name, file, line, address(find, 0), [](void* p) { (*(Body*)p)(); }, &body,
+                   sizeof body}, config);
 }
-template <class... P> inline const void* address_of(void (*f)(P...)) { return (const void*)f; }
 
 }  // namespace emu
 
