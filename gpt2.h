@@ -132,61 +132,84 @@ struct Acts {
     float* D;                                      // (B,NH,T)
 };
 
-// One row: a buffer, and the first and the last moment at which it holds something needed.
+// Moments, both included.
+struct Span {
+    int born, dies;
+};
+
+// One row: a buffer, and when it holds something needed: from forward to backward, or, if backward computes it once
+// more, in both but not in between.
 struct Activation {
     std::string name;
     void** slot;           // the pointer to set
     size_t bytes;
-    int born, dies;        // moments, both included
+    std::vector<Span> alive;
     size_t offset;         // where the plan puts it
 };
 
+inline bool alive_together(const Activation& a, const Activation& b) {
+    for (Span x : a.alive)
+        for (Span y : b.alive)
+            if (x.born <= y.dies && y.born <= x.dies) return true;
+    return false;
+}
+
 // Moments: 0 the encoder, 1 + 2l the attention half of block l, 2 + 2l its MLP half, 2L + 1 the head. Backward
 // walks the same list in reverse: what happened at t is undone at 4L + 3 - t.
-inline std::vector<Activation> activation_table(Config c, Acts& a, int B, int T) {
+//
+// A block keeps 16 C numbers for each token until backward. Memory is bought with time (Chen et al. 2016,
+// arXiv:1604.06174): with recompute 1, backward makes norms and GELU again, which cost next to nothing, and 10 C are
+// kept; with 2 it runs the whole block again, a third more work in all, and only the C of the stream are kept.
+inline std::vector<Activation> activation_table(Config c, Acts& a, int B, int T, int recompute) {
     std::vector<Activation> table;
     size_t N = (size_t)B * T, C = c.C;
     int head = 2 * c.L + 1, end = 2 * head + 1;
-    auto row = [&](std::string name, auto** slot, size_t count, int born, int dies) {
-        table.push_back({name, (void**)slot, count * sizeof(**slot), born, dies, 0});
+    auto row = [&](std::string name, auto** slot, size_t count, std::vector<Span> alive) {
+        table.push_back({name, (void**)slot, count * sizeof(**slot), alive, 0});
     };
-    row("tokens", &a.tokens, N, 0, end);
-    row("sorted", &a.sorted, N, 0, end);
-    row("targets", &a.targets, N, 0, end);
+    row("tokens", &a.tokens, N, {{0, end}});
+    row("sorted", &a.sorted, N, {{0, end}});
+    row("targets", &a.targets, N, {{0, end}});
     a.blk.resize(c.L);
     for (int l = 0; l < c.L; l++) {
         BlockActs& b = a.blk[l];
         std::string blk = text("blk.%d.", l);
         int attn = 1 + 2 * l, mlp = 2 + 2 * l;
-        int attn_undone = end - attn, mlp_undone = end - mlp;
-        row(blk + "residual", &b.residual, N * C, l == 0 ? 0 : attn, attn_undone);
-        row(blk + "attn_norm", &b.attn_norm, N * C, attn, attn_undone);
-        row(blk + "attn_mean", &b.attn_mean, N, attn, attn_undone);
-        row(blk + "attn_rstd", &b.attn_rstd, N, attn, attn_undone);
-        row(blk + "qkv", &b.qkv, N * 3 * C, attn, attn_undone);
-        row(blk + "attn", &b.attn, N * C, attn, attn_undone);
-        row(blk + "lse", &b.lse, N * c.NH, attn, attn_undone);
-        row(blk + "attn_output", &b.attn_output, N * C, attn, mlp);
-        row(blk + "residual_mid", &b.residual_mid, N * C, mlp, mlp_undone);
-        row(blk + "ffn_norm", &b.ffn_norm, N * C, mlp, mlp_undone);
-        row(blk + "ffn_mean", &b.ffn_mean, N, mlp, mlp_undone);
-        row(blk + "ffn_rstd", &b.ffn_rstd, N, mlp, mlp_undone);
-        row(blk + "ffn_pre", &b.ffn_pre, N * 4 * C, mlp, mlp_undone);
-        row(blk + "ffn_up", &b.ffn_up, N * 4 * C, mlp, mlp_undone);
-        row(blk + "ffn_down", &b.ffn_down, N * C, mlp, mlp + 1);   // read by the next block's first sum
+        int attn_undone = end - attn, mlp_undone = end - mlp;   // in backward, the MLP half comes first
+        // Read in forward until `last`; made again, from this level on, at mlp_undone, where backward enters the block.
+        auto kept = [&](int level, int born, int last, int undone) -> std::vector<Span> {
+            if (recompute < level) return {{born, undone}};
+            return {{born, last}, {mlp_undone, undone}};
+        };
+        row(blk + "residual", &b.residual, N * C, {{l == 0 ? 0 : attn, attn_undone}});
+        row(blk + "attn_norm", &b.attn_norm, N * C, kept(1, attn, attn, attn_undone));
+        row(blk + "attn_mean", &b.attn_mean, N, {{attn, attn_undone}});
+        row(blk + "attn_rstd", &b.attn_rstd, N, {{attn, attn_undone}});
+        row(blk + "qkv", &b.qkv, N * 3 * C, kept(2, attn, attn, attn_undone));
+        row(blk + "attn", &b.attn, N * C, kept(2, attn, attn, attn_undone));
+        row(blk + "lse", &b.lse, N * c.NH, {{attn, attn_undone}});
+        row(blk + "attn_output", &b.attn_output, N * C,
+            recompute < 2 ? std::vector<Span>{{attn, mlp}} : kept(2, attn, mlp, mlp_undone));
+        row(blk + "residual_mid", &b.residual_mid, N * C, kept(2, mlp, mlp + 1, mlp_undone));
+        row(blk + "ffn_norm", &b.ffn_norm, N * C, kept(1, mlp, mlp, mlp_undone));
+        row(blk + "ffn_mean", &b.ffn_mean, N, {{mlp, mlp_undone}});
+        row(blk + "ffn_rstd", &b.ffn_rstd, N, {{mlp, mlp_undone}});
+        row(blk + "ffn_pre", &b.ffn_pre, N * 4 * C, kept(2, mlp, mlp, mlp_undone));
+        row(blk + "ffn_up", &b.ffn_up, N * 4 * C, kept(1, mlp, mlp, mlp_undone));
+        row(blk + "ffn_down", &b.ffn_down, N * C, {{mlp, mlp + 1}});   // read by the next block's first sum
     }
-    row("residual", &a.residual, N * C, head, end - head);
-    row("output_norm", &a.output_norm, N * C, head, end - head);
-    row("mean", &a.mean, N, head, end - head);
-    row("rstd", &a.rstd, N, head, end - head);
-    row("logits", &a.logits, N * c.Vp, head, end - head);
-    row("losses", &a.losses, N, head, end - head);
-    row("dresidual", &a.dresidual, N * C, end - head, end);
-    row("dnorm", &a.dnorm, N * C, end - head, end);
-    row("dattn", &a.dattn, N * C, end - head, end);
-    row("dqkv", &a.dqkv, N * 3 * C, end - head, end);
-    row("dffn_up", &a.dffn_up, N * 4 * C, end - head, end);
-    row("D", &a.D, N * c.NH, end - head, end);
+    row("residual", &a.residual, N * C, {{head, end - head}});
+    row("output_norm", &a.output_norm, N * C, {{head, end - head}});
+    row("mean", &a.mean, N, {{head, end - head}});
+    row("rstd", &a.rstd, N, {{head, end - head}});
+    row("logits", &a.logits, N * c.Vp, {{head, end - head}});
+    row("losses", &a.losses, N, {{head, end - head}});
+    row("dresidual", &a.dresidual, N * C, {{end - head, end}});
+    row("dnorm", &a.dnorm, N * C, {{end - head, end}});
+    row("dattn", &a.dattn, N * C, {{end - head, end}});
+    row("dqkv", &a.dqkv, N * 3 * C, {{end - head, end}});
+    row("dffn_up", &a.dffn_up, N * 4 * C, {{end - head, end}});
+    row("D", &a.D, N * c.NH, {{end - head, end}});
     return table;
 }
 
@@ -202,8 +225,7 @@ inline size_t plan_memory(std::vector<Activation>& table) {
     for (Activation* a : by_size) {
         a->offset = 0;
         for (const Activation* p : placed) {   // in order of offset: step over whoever is in the way
-            bool together = p->born <= a->dies && a->born <= p->dies;
-            if (together && a->offset + a->bytes > p->offset && p->offset + p->bytes > a->offset)
+            if (alive_together(*p, *a) && a->offset + a->bytes > p->offset && p->offset + p->bytes > a->offset)
                 a->offset = (p->offset + p->bytes + ALIGN - 1) / ALIGN * ALIGN;
         }
         total = std::max(total, a->offset + a->bytes);
@@ -227,14 +249,16 @@ struct GPT2 {
     Acts acts;
     void* arena;                       // holds all activations
     size_t arena_bytes;
+    int recompute;                     // what backward computes once more: activation_table
     int max_B, max_T;                  // the batch that the arena was planned for
     int B, T;                          // the batch of the last forward()
 };
 
 // Allocates a model of this configuration for batches of up to B sequences of T tokens. All zero: call
-// gpt2_init or gpt2_load next.
-inline void gpt2_create(GPT2& model, Config c, int B, int T) {
+// gpt2_init or gpt2_load next. recompute: 0 to 2, see activation_table.
+inline void gpt2_create(GPT2& model, Config c, int B, int T, int recompute = 0) {
     model.config = c;
+    model.recompute = recompute;
     model.table = param_table(c, model.at, model.space);
     model.master = (float*)device_alloc(model.space * sizeof(float));
     bool same = sizeof(floatX) == sizeof(float);
@@ -242,7 +266,7 @@ inline void gpt2_create(GPT2& model, Config c, int B, int T) {
     model.grads = (float*)device_alloc(model.space * sizeof(float));
     model.m = (float*)device_alloc(model.space * sizeof(float));
     model.v = (float*)device_alloc(model.space * sizeof(float));
-    model.activations = activation_table(c, model.acts, B, T);
+    model.activations = activation_table(c, model.acts, B, T, recompute);
     model.arena_bytes = plan_memory(model.activations);
     model.arena = device_alloc(model.arena_bytes);
     for (Activation& a : model.activations) *a.slot = (char*)model.arena + a.offset;
@@ -392,6 +416,30 @@ inline void gpt2_save(const GPT2& model, const Gguf* tokenizer, bool untied, con
 
 // ---- forward ----------------------------------------------------------------------------------------------
 
+// Block l. The first time, x is complete only in block 0: later the MLP of the block before is still to be added to it,
+// and this block's own MLP leaves its sum to the next. Again, for backward, x is there, and the MLP's last product is
+// not needed.
+inline void block_forward(GPT2& model, int l, bool again) {
+    const int C = model.config.C, B = model.B, T = model.T;
+    const floatX* w = model.params;
+    const BlockWeights& p = model.at.blk[l];
+    BlockActs& b = model.acts.blk[l];
+    if (l == 0 || again)
+        layernorm_forward(b.attn_norm, b.attn_mean, b.attn_rstd, b.residual,
+                          w + p.attn_norm_weight, w + p.attn_norm_bias, B, T, C);
+    else
+        residual_layernorm_forward(b.residual, b.attn_norm, b.attn_mean, b.attn_rstd, model.acts.blk[l - 1].residual_mid,
+                                   model.acts.blk[l - 1].ffn_down, w + p.attn_norm_weight, w + p.attn_norm_bias, B, T, C);
+    matmul_forward(b.qkv, nullptr, b.attn_norm, w + p.attn_qkv_weight, w + p.attn_qkv_bias, B, T, C, 3 * C);
+    attention_forward(b.attn, b.lse, b.qkv, B, T, C, model.config.NH);
+    matmul_forward(b.attn_output, nullptr, b.attn, w + p.attn_output_weight, w + p.attn_output_bias, B, T, C, C);
+    residual_layernorm_forward(b.residual_mid, b.ffn_norm, b.ffn_mean, b.ffn_rstd, b.residual,
+                               b.attn_output, w + p.ffn_norm_weight, w + p.ffn_norm_bias, B, T, C);
+    matmul_forward(b.ffn_up, b.ffn_pre, b.ffn_norm, w + p.ffn_up_weight, w + p.ffn_up_bias, B, T, C, 4 * C);
+    if (again) return;
+    matmul_forward(b.ffn_down, nullptr, b.ffn_up, w + p.ffn_down_weight, w + p.ffn_down_bias, B, T, 4 * C, C);
+}
+
 // From tokens (B, T), on the host, to logits (B, T, Vp) in acts.logits.
 inline void forward(GPT2& model, const int* tokens, int B, int T) {
     const Config c = model.config;
@@ -412,26 +460,7 @@ inline void forward(GPT2& model, const int* tokens, int B, int T) {
     to_device(a.tokens, tokens, sizeof(int) * B * T);
 
     encoder_forward(a.blk[0].residual, a.tokens, w + at.token_embd, w + at.position_embd, B, T, C);
-    for (int l = 0; l < c.L; l++) {
-        const BlockWeights& p = at.blk[l];
-        BlockActs& b = a.blk[l];
-        // x is complete only in block 0; later the MLP of the block before is still to be added to it.
-        if (l == 0)
-            layernorm_forward(b.attn_norm, b.attn_mean, b.attn_rstd, b.residual,
-                              w + p.attn_norm_weight, w + p.attn_norm_bias, B, T, C);
-        else
-            residual_layernorm_forward(b.residual, b.attn_norm, b.attn_mean, b.attn_rstd,
-                                       a.blk[l - 1].residual_mid, a.blk[l - 1].ffn_down,
-                                       w + p.attn_norm_weight, w + p.attn_norm_bias, B, T, C);
-        matmul_forward(b.qkv, nullptr, b.attn_norm, w + p.attn_qkv_weight, w + p.attn_qkv_bias, B, T, C, 3 * C);
-        attention_forward(b.attn, b.lse, b.qkv, B, T, C, c.NH);
-        matmul_forward(b.attn_output, nullptr, b.attn, w + p.attn_output_weight,
-                       w + p.attn_output_bias, B, T, C, C);
-        residual_layernorm_forward(b.residual_mid, b.ffn_norm, b.ffn_mean, b.ffn_rstd, b.residual,
-                                   b.attn_output, w + p.ffn_norm_weight, w + p.ffn_norm_bias, B, T, C);
-        matmul_forward(b.ffn_up, b.ffn_pre, b.ffn_norm, w + p.ffn_up_weight, w + p.ffn_up_bias, B, T, C, 4 * C);
-        matmul_forward(b.ffn_down, nullptr, b.ffn_up, w + p.ffn_down_weight, w + p.ffn_down_bias, B, T, 4 * C, C);
-    }
+    for (int l = 0; l < c.L; l++) block_forward(model, l, false);
     const BlockActs& last = a.blk[c.L - 1];
     residual_layernorm_forward(a.residual, a.output_norm, a.mean, a.rstd, last.residual_mid, last.ffn_down,
                                w + at.output_norm_weight, w + at.output_norm_bias, B, T, C);
@@ -466,6 +495,22 @@ inline float cross_entropy(GPT2& model, const int* targets, float dloss) {
 
 // ---- backward ---------------------------------------------------------------------------------------------
 
+// Before backward enters block l: what forward did not keep.
+inline void block_recompute(GPT2& model, int l) {
+    const int C = model.config.C, B = model.B, T = model.T;
+    const floatX* w = model.params;
+    const BlockWeights& p = model.at.blk[l];
+    BlockActs& b = model.acts.blk[l];
+    if (model.recompute == 1) {
+        layernorm_forward(b.attn_norm, b.attn_mean, b.attn_rstd, b.residual,
+                          w + p.attn_norm_weight, w + p.attn_norm_bias, B, T, C);
+        layernorm_forward(b.ffn_norm, b.ffn_mean, b.ffn_rstd, b.residual_mid,
+                          w + p.ffn_norm_weight, w + p.ffn_norm_bias, B, T, C);
+        gelu_forward(b.ffn_up, b.ffn_pre, B, T, 4 * C);
+    }
+    if (model.recompute == 2) block_forward(model, l, true);
+}
+
 // Adds the gradients of every parameter to grads, from the gradient that cross_entropy left in the logits. Each call
 // undoes one of forward's, the last first. dresidual is the gradient of the stream on its way down.
 inline void backward(GPT2& model) {
@@ -482,6 +527,7 @@ inline void backward(GPT2& model) {
     for (int l = c.L - 1; l >= 0; l--) {
         const BlockWeights& p = at.blk[l];
         BlockActs& b = a.blk[l];
+        block_recompute(model, l);
         matmul_backward(a.dffn_up, dw + p.ffn_down_weight, dw + p.ffn_down_bias, a.dresidual, b.ffn_up,
                         w + p.ffn_down_weight, b.ffn_pre, B, T, 4 * C, C);
         matmul_backward(a.dnorm, dw + p.ffn_up_weight, dw + p.ffn_up_bias, a.dffn_up, b.ffn_norm,

@@ -97,6 +97,10 @@ void residual_layernorm_backward(floatX* dinp, float* dweight, float* dbias, con
 void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floatX* weight,
                     const floatX* bias, int B, int T, int C, int OC);
 
+// out = gelu(inp), both (B, T, C): what matmul_forward made of its pre_gelu, once more. In bfloat16 it may differ by a
+// rounding: a product's epilogue has the sum before it was rounded.
+void gelu_forward(floatX* out, const floatX* inp, int B, int T, int C);
+
 //     dinp[n,c] = sum_o dout[n,o] * weight[o,c]         dinp may be null: then it is not computed
 //     dweight[o,c] += sum_n dout[n,o] * inp[n,c]        dbias[o] += sum_n dout[n,o]  (dbias may be null)
 // If inp was gelu(pre_gelu), pass that pre_gelu (B, T, C): dinp is then the gradient of pre_gelu,

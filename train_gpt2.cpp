@@ -229,10 +229,13 @@ void residual_layernorm_backward(float* dinp, float* dweight, float* dbias, cons
 void matmul_forward(float* out, float* pre_gelu, const float* inp, const float* weight, const float* bias,
                     int B, int T, int C, int OC) {
     matmul_nt(pre_gelu ? pre_gelu : out, inp, weight, bias, B * T, C, OC);
-    if (!pre_gelu) return;
-    int64_t elements = (int64_t)B * T * OC;
+    if (pre_gelu) gelu_forward(out, pre_gelu, B, T, OC);
+}
+
+void gelu_forward(float* out, const float* inp, int B, int T, int C) {
+    int64_t elements = (int64_t)B * T * C;
 #pragma omp parallel for simd
-    for (int64_t i = 0; i < elements; i++) out[i] = gelu(pre_gelu[i]);
+    for (int64_t i = 0; i < elements; i++) out[i] = gelu(inp[i]);
 }
 
 void matmul_backward(float* dinp, float* dweight, float* dbias, const float* dout, const float* inp,

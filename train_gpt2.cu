@@ -105,7 +105,7 @@ void* device_alloc(size_t bytes) {
         size_t free = 0, total = 0;
         cudaMemGetInfo(&free, &total);
         fail("out of memory: %.1f MB are not to be had: %.1f of the GPU's %.1f MB are free "
-             "(lower --batch or --seq)",
+             "(lower --batch, raise --recompute, or lower --seq)",
              bytes / 1e6, free / 1e6, total / 1e6);
     }
     cuda_check(error);
@@ -599,6 +599,17 @@ __global__ void bias_gelu_kernel(floatX* out, floatX* pre_gelu, const floatX* bi
     store(out + at, OC - c, x);
 }
 
+// out = gelu(inp), both (N, C).  Grid as above. Moves 2 elements for each of out's, for 10 FLOPs.
+__global__ void gelu_forward_kernel(floatX* out, const floatX* inp, int C) {
+    int c = (blockIdx.y * blockDim.x + threadIdx.x) * VEC;
+    int64_t at = (int64_t)blockIdx.x * C + c;
+    if (c >= C) return;
+    Vec x = load(inp + at, C - c);
+#pragma unroll
+    for (int j = 0; j < VEC; j++) x.x[j] *= gelu_gate_device(x.x[j]);
+    store(out + at, C - c, x);
+}
+
 // dinp *= gelu'(pre_gelu), both (N, C).  Grid as above. Moves 3 elements for each of dinp's, for
 // about 20 FLOPs.
 __global__ void gelu_backward_kernel(floatX* dinp, const floatX* pre_gelu, int C) {
@@ -611,7 +622,7 @@ __global__ void gelu_backward_kernel(floatX* dinp, const floatX* pre_gelu, int C
     store(dinp + at, C - c, d);
 }
 
-// Blocks of 128 Vecs of a row each, for the two kernels above.
+// Blocks of 128 Vecs of a row each, for the three kernels above.
 static dim3 element_grid(int N, int columns) {
     return dim3(N, (unsigned)ceil_div(columns, 128 * VEC));
 }
@@ -630,6 +641,11 @@ void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floa
     if (!added) product(out, weight, inp, OC, N, C, plain);
     if (!pre_gelu && (added || !bias)) return;
     bias_gelu_kernel<<<element_grid(N, OC), 128>>>(out, pre_gelu, added ? nullptr : bias, OC);
+    cuda_check(cudaGetLastError());
+}
+
+void gelu_forward(floatX* out, const floatX* inp, int B, int T, int C) {
+    gelu_forward_kernel<<<element_grid(B * T, C), 128>>>(out, inp, C);
     cuda_check(cudaGetLastError());
 }
 

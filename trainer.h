@@ -31,7 +31,7 @@
 struct Options {
     std::string train, val, tokenizer, model, init, out = "runs/out", order = "shuffled", schedule = "cosine";
     int64_t layers = 4, heads = 4, channels = 128, context = 256;
-    int64_t batch = 8, seq = 0, total_batch = 0, steps = 0, epochs = 0, warmup = 0, seed = 1, threads = 0;
+    int64_t batch = 8, seq = 0, total_batch = 0, recompute = 0, steps = 0, epochs = 0, warmup = 0, seed = 1, threads = 0;
     int64_t eval_every = 100, eval_batches = 0, sample_every = 0, save_every = 0, keep = 2;
     double lr = 6e-4, min_lr = 0, weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, grad_clip = 1;
     bool untied = false, resume = false, help = false;
@@ -67,6 +67,7 @@ inline std::vector<Flag> flag_table(Options& o) {
         {"batch", FLAG_INT, &o.batch, 1, 1 << 20, "B", false, "sequences in a micro-batch: sets the memory needed"},
         {"seq", FLAG_INT, &o.seq, 0, 1 << 20, "T", false, "tokens of a sequence (0: the context)"},
         {"total-batch", FLAG_INT, &o.total_batch, 0, 1 << 30, "N", false, "tokens of a step, by accumulation (0: B*T)"},
+        {"recompute", FLAG_INT, &o.recompute, 0, 2, "N", false, "less memory: 1 norms and GELU twice, 2 all blocks"},
         {"steps", FLAG_INT, &o.steps, 0, 1e9, "N", true, "updates in all; or:"},
         {"epochs", FLAG_INT, &o.epochs, 0, 1e6, "N", false, "passes over the training data"},
         {"lr", FLAG_FLOAT, &o.lr, 0, 1e3, "X", false, "the highest learning rate"},
@@ -699,7 +700,7 @@ inline void open_run(Run& run, int argc, char** argv) {
              run.tokenizer.tokens.size(), weights_path.c_str(), run.model.config.V);
     if (o.sample_every > 0 && !run.has_tokenizer) fail("--sample-every: needs --tokenizer FILE");
     set_sizes(run);
-    gpt2_create(run.model, run.model.config, run.B, run.T);
+    gpt2_create(run.model, run.model.config, run.B, run.T, (int)o.recompute);
     std::error_code error;
     std::filesystem::create_directories(o.out, error);
     if (error) fail("--out %s: cannot be created: %s", o.out.c_str(), error.message().c_str());

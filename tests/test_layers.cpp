@@ -256,6 +256,9 @@ static void test_matmul() {
         matmul_forward(activated, pre, inp, weight, bias, B, T, C, OC);
         compare(golden, p + "out", get(pre, N * OC), C);
         compare(golden, p + "gelu", get(activated, N * OC), C);
+        floatX* again = room(N * OC);
+        gelu_forward(again, pre, B, T, OC);
+        compare(golden, p + "gelu", get(again, N * OC), C);
         floatX *unbiased = room(N * OC), *zero_bias = room(N * OC);
         matmul_forward(unbiased, nullptr, inp, weight, nullptr, B, T, C, OC);
         matmul_forward(zero_bias, nullptr, inp, weight, put(Floats(OC)), B, T, C, OC);

@@ -334,6 +334,16 @@ def test_losses():
     check(len(set(column("again", "val_loss"))) == 1, "--eval-batches: another validation reads other batches")
 
 
+def test_recompute():
+    """Memory is bought with time, and nothing else: the same bits, from less memory."""
+    activations = []
+    for level in (0, 1, 2):
+        _, err = train(f"recompute{level}", steps=4, recompute=level, layers=4)
+        activations.append(float(re.search(r"activations ([\d.]+)", err).group(1)))
+        same_file((f"recompute{level}", "model.gguf"), ("recompute0", "model.gguf"), f"--recompute {level}")
+    check(activations[2] < activations[1] < activations[0], f"--recompute: activations of {activations} MB")
+
+
 def test_accumulation():
     shared = dict(steps=5, order="sequential", train=path("train_000.bin"), total_batch=8 * T, lr=1e-3)
     train("big", batch=8, **shared)
@@ -618,7 +628,7 @@ def test_cannot_differ():
         "context": ("64", T), "batch": ("2", B), "seq": ("16", 0), "total_batch": ("256", 0), "epochs": ("3", 0),
         "lr": ("0.02", 0.01), "min_lr": ("0.001", 0), "warmup": ("1", 2), "schedule": ("linear", "cosine"),
         "weight_decay": ("0", 0.1), "beta1": ("0.8", 0.9), "beta2": ("0.9", 0.95), "eps": ("1e-06", "1e-08"),
-        "grad_clip": ("0", 1), "seed": ("8", 7), "order": ("sequential", "shuffled"), "untied": (True, 0)}
+        "grad_clip": ("0", 1), "recompute": ("2", 0), "seed": ("8", 7), "order": ("sequential", "shuffled"), "untied": (True, 0)}
     may = {"steps": 2, "threads": 2, "eval_every": 1, "eval_batches": 1, "sample_every": 1, "save_every": 5, "keep": 9}
     for name, (now, then) in changed.items():
         value = "1" if now is True else now
@@ -877,7 +887,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="test_trainer.") as work:
         work = os.path.realpath(work)
         make_data()
-        for test in (test_files, test_bits, test_losses, test_accumulation, test_init, test_untied, test_epochs,
+        for test in (test_files, test_bits, test_losses, test_recompute, test_accumulation, test_init, test_untied, test_epochs,
                      test_schedules, test_optimizer_flags, test_order, test_keep, test_samples, test_resume,
                      test_longer, test_signals, test_cannot_differ, test_kill, test_not_finite, test_flag_errors,
                      test_file_errors, test_resume_errors):
