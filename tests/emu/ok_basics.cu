@@ -1,16 +1,21 @@
-// A launch of every shape that programs use: over several lines, in a comment, of a template, by macro.
+﻿// A launch of every shape that programs use: over several lines, in a comment, of a template, by macro.
 #include <cstdio>
 #include <vector>
 #include <algorithm>
 
-__constant__ float scale[4];
-__device__ int counter, table[2] = {3, 4};
+#define SCALES 4
+__constant__ float scale[SCALES];
+__device__ int counter, table[2] = {3, 4}, *unused_pointer = nullptr;
 
 // saxpy<<<1, 1>>>(not, a, launch);
+#if 0
+saxpy<<<1, >>>(nor this
+#else
 __global__ void saxpy(int n, float a, const float* x, float* y) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) y[i] = a * x[i] + y[i];
 }
+#endif
 
 void saxpy(int n, const float* x, float* y) { saxpy << <1, n>> >(n, 0.0f, x, y); }
 
@@ -48,6 +53,15 @@ __global__ void dynamic_sum(const float* x, float* out, const int* unused) {
     atomicAdd(&counter, unused == nullptr);
 }
 
+// The compiler makes two copies of this barrier, one of them for the threads that then are done.
+__global__ void part_of_a_block(int* x, int n) {
+    __shared__ int s[64];
+    int t = threadIdx.x;
+    if (t < n) s[t] = t;
+    __syncthreads();
+    if (t < n) x[t] = s[n - 1 - t];
+}
+
 struct Two { std::vector<std::vector<int>> v; };
 
 #define CHECK(call) do { cudaError_t e = (call); if (e) { printf("%s\n", cudaGetErrorString(e)); return 1; } } while (0)
@@ -75,6 +89,7 @@ int main() {
     float s[4] = {0, 0, 0.5f, 0};
     CHECK(cudaMemcpyToSymbol(scale, s, sizeof s));
     dynamic_sum<<<dim3(1, 1), dim3(64, 1, 1), 64 * sizeof(float)>>>(dy, dx, NULL);
+    part_of_a_block<<<1, 64>>>((int*)dy, 10);
     float sum;
     CHECK(cudaMemcpy(&sum, dx, sizeof sum, cudaMemcpyDeviceToHost));
     CHECK(cudaMemcpy(y.data(), dy, n * sizeof(float), cudaMemcpyDeviceToHost));

@@ -38,6 +38,11 @@ __global__ void shuffles() {
     EXPECT(__syncthreads_and(1));
 }
 
+__device__ int any_group(cg::thread_group g) {
+    g.sync();
+    return g.size() * 1000 + g.thread_rank();
+}
+
 __global__ void groups(int* total) {
     cg::thread_block block = cg::this_thread_block();
     cg::thread_block_tile<32> warp = cg::tiled_partition<32>(block);
@@ -56,6 +61,8 @@ __global__ void groups(int* total) {
         EXPECT(active.shfl(t, 0) == t / 32 * 32 + 1);
     }
     cg::sync(block);
+    EXPECT(any_group(block) == (int)blockDim.x * 1000 + t && any_group(warp) == 32000 + t % 32);
+    EXPECT(any_group(cg::tiled_partition(block, 8)) == 8000 + t % 8);
 }
 
 __global__ void whole_grid(int* x) {

@@ -131,12 +131,27 @@ public:
     unsigned meta_group_rank() const { return 0; }
     unsigned meta_group_size() const { return 1; }
 };
-typedef coalesced_group thread_group;      // a tile whose size is known only when it runs
+
+// Any group within a block, and tiles whose size is known only when the program runs.
+class thread_group : public emu_lanes {
+    bool block = false;
+public:
+    thread_group(unsigned mask) : emu_lanes(mask) {}
+    thread_group(const emu_lanes& lanes) : emu_lanes(lanes) {}
+    thread_group(const thread_block&) : emu_lanes(0xffffffff), block(true) {
+        rank = thread_block::thread_rank();
+        count = thread_block::size();
+    }
+    __forceinline__ void sync() const {
+        if (block) __syncthreads();
+        else __syncwarp(mask);
+    }
+};
 
 template <unsigned N, class Parent> thread_block_tile<N, Parent> tiled_partition(const Parent&) {
     return {};
 }
-inline thread_group tiled_partition(const thread_block&, unsigned n) {
+inline thread_group tiled_partition(const thread_group&, unsigned n) {
     unsigned first = emu::lane() / n * n;
     return (n >= 32 ? 0xffffffffu : ((1u << n) - 1)) << (n >= 32 ? 0 : first);
 }

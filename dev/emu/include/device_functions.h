@@ -284,17 +284,22 @@ __forceinline__ float cospif(float x) { return cos(CUDART_PI * x); }
 __forceinline__ float normcdff(float x) { return 0.5f * erfcf(-x * 0.70710678f); }
 __forceinline__ float norm3df(float x, float y, float z) { return sqrtf(x * x + y * y + z * z); }
 __forceinline__ float fdividef(float a, float b) { return a / b; }
-__forceinline__ int __float2int_rn(float x) { return (int)rintf(x); }
-__forceinline__ int __float2int_rz(float x) { return (int)x; }
-__forceinline__ int __float2int_rd(float x) { return (int)floorf(x); }
-__forceinline__ int __float2int_ru(float x) { return (int)ceilf(x); }
-__forceinline__ unsigned __float2uint_rn(float x) { return (unsigned)rintf(x); }
-__forceinline__ unsigned __float2uint_rz(float x) { return (unsigned)x; }
+// To an integer: to the nearest, towards zero, down or up.
+#define EMU_TO_INTEGER(From, from, To, to) \
+    __forceinline__ To __##from##2##to##_rn(From x) { return (To)rint(x); } \
+    __forceinline__ To __##from##2##to##_rz(From x) { return (To)x; } \
+    __forceinline__ To __##from##2##to##_rd(From x) { return (To)floor(x); } \
+    __forceinline__ To __##from##2##to##_ru(From x) { return (To)ceil(x); }
+#define EMU_TO_INTEGERS(From, from) \
+    EMU_TO_INTEGER(From, from, int, int) EMU_TO_INTEGER(From, from, unsigned, uint) \
+    EMU_TO_INTEGER(From, from, long long, ll) EMU_TO_INTEGER(From, from, unsigned long long, ull)
+EMU_TO_INTEGERS(float, float) EMU_TO_INTEGERS(double, double)
+#undef EMU_TO_INTEGER
+#undef EMU_TO_INTEGERS
 __forceinline__ float __int2float_rn(int x) { return (float)x; }
 __forceinline__ float __uint2float_rn(unsigned x) { return (float)x; }
 __forceinline__ float __ull2float_rn(unsigned long long x) { return (float)x; }
 __forceinline__ float __double2float_rn(double x) { return (float)x; }
-__forceinline__ int __double2int_rn(double x) { return (int)rint(x); }
 
 // CUDA has min and max without std::, for mixed types of one kind too.
 #define EMU_MIN_MAX(T) \
