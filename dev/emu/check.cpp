@@ -19,18 +19,32 @@ static const char* verb(Access a) {
     return a == READ ? "read" : a == WRITE ? "write" : "atomic operation";
 }
 
+// What the C++ library or libc does was called for by some line of the program.
+static Pc in_program(Pc pc) {
+    void* frames[64];
+    int n = backtrace(frames, 64);
+    for (int i = -1; i < n; i++) {
+        Pc candidate = i < 0 ? pc : frames[i];
+        char line[600];
+        where(candidate, line, sizeof line);
+        if (!strstr(line, "dev/emu/") && strncmp(line, "address", 7)) return candidate;
+    }
+    return pc;
+}
+
 void report_at(Pc pc) {
     char line[600];
-    where(pc, line, sizeof line);
+    where(in_program(pc), line, sizeof line);
     report_line("at %s", line);
 }
 
 [[noreturn]] static void bad_address(uintptr_t p, size_t bytes, Access access, Pc pc,
-                                     const char* what) {
+                                     const char* what, const char* hint = nullptr) {
     char text[600];
     describe_address((void*)p, text, sizeof text);
     report_begin("%s: %s of %zu bytes: %s", what, verb(access), bytes, text);
     report_at(pc);
+    if (hint) report_line("%s", hint);
     report_end();
 }
 
@@ -210,7 +224,15 @@ static void other_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
     if (p - (uintptr_t)last.start >= last.bytes) {
         const Range* r = find_range((void*)p);
         if (!r && access == READ && is_read_only(p)) return;
-        if (!r) bad_address(p, bytes, access, pc, "a kernel touches host memory");
+        bool stack = p - (uintptr_t)worker.stacks < size_t(worker.stacks_end - worker.stacks);
+        if (!r && (stack || p < 4096))
+            bad_address(p, bytes, access, pc,
+                        stack ? "a thread touches local variables that are not its own"
+                              : "a kernel uses a null pointer");
+        if (!r)
+            bad_address(p, bytes, access, pc, "a kernel touches host memory",
+                        "malloc, new, std::vector and ordinary variables are the host's: copy them "
+                        "to memory of cudaMalloc");
         last = *r;
     }
     if ((char*)p + bytes > last.start + last.bytes)
@@ -246,7 +268,9 @@ static inline void kernel_access(uintptr_t p, size_t bytes, Access access, Pc pc
 // ---- host code ----------------------------------------------------------------------------------
 static void host_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
     if (!heap || heap_is_open()) return;
-    if (in_heap(p)) bad_address(p, bytes, access, pc, "host code touches device memory");
+    const char* what = "host code touches device memory";
+    const char* hint = "copy it to the host first, with cudaMemcpy";
+    if (in_heap(p)) bad_address(p, bytes, access, pc, what, hint);
     if (in_managed(p)) {
         uint32_t *state = word_state(heap_writer, p), waiting = 0;
         for (uintptr_t q = p; q < p + bytes && !waiting; q = (q | 3) + 1, state++) {
@@ -264,10 +288,18 @@ static void host_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
         report_at(pc);
         report_end();
     }
+    if (uint32_t op = copy_under_way(p, bytes, access)) {
+        char text[700];
+        describe_op(op, text, sizeof text);
+        report_begin("host code touches memory that an asynchronous copy is still using");
+        report_line("%s; wait for it with cudaStreamSynchronize()", text);
+        report_at(pc);
+        report_end();
+    }
     if (!near_symbols(p)) return;
     const Range* r = find_range((void*)p);
     if (r && r->space == SYMBOL && r->symbol != MANAGED)
-        bad_address(p, bytes, access, pc, "host code touches device memory");
+        bad_address(p, bytes, access, pc, what, "use cudaMemcpyFromSymbol or cudaMemcpyToSymbol");
 }
 
 static inline void hook(uintptr_t p, size_t bytes, Access access, Pc pc,
@@ -301,15 +333,8 @@ static void copied(void* dst, const void* src, size_t bytes) {
 static void on_signal(int number, siginfo_t* info, void*) {
     signal(number, SIG_DFL);
     uintptr_t p = (uintptr_t)info->si_addr;
-    void* frames[64];
-    int n = backtrace(frames, 64);
-    Pc pc = nullptr;
-    char line[600];
-    for (int i = 2; i < n && !pc; i++) {      // 0 is this function, 1 the signal's trampoline
-        where((char*)frames[i] + (i == 2), line, sizeof line);
-        if (!strstr(line, "dev/emu/") && strncmp(line, "address", 7))
-            pc = (char*)frames[i] + (i == 2);
-    }
+    void* frames[3] = {};
+    backtrace(frames, 3);      // 0 is this function, 1 the signal's trampoline
     char text[600];
     bool stack = worker.thread && p - (uintptr_t)worker.thread->fiber->stack < 4096;
     describe_address((void*)p, text, sizeof text);
@@ -323,7 +348,7 @@ static void on_signal(int number, siginfo_t* info, void*) {
     else
         report_begin("%s in host code: %s",
                      number == SIGFPE ? "arithmetic error" : "segmentation fault", text);
-    report_at(pc);
+    report_at((char*)frames[2] + 1);
     report_end();
 }
 
@@ -451,14 +476,18 @@ void __ubsan_handle_out_of_bounds(UbsanBounds* where, uintptr_t index) {
 }
 
 // -fsanitize=alignment: a GPU refuses an address that is no multiple of its type's alignment.
+// -fsanitize=object-size: where a pointer comes from a variable that the compiler knows.
 struct UbsanMismatch { UbsanPlace at; const UbsanType* type; uint8_t log_alignment, kind; };
 void __ubsan_handle_type_mismatch_v1(UbsanMismatch* where, const void* p) {
     if (!checking || !worker.thread) return;
     char text[600];
     describe_address(p, text, sizeof text);
-    report_begin("misaligned address: %s, not a multiple of the %d of type %s", text,
-                 1 << where->log_alignment, where->type->name);
-    report_line("at %s:%u", where->at.file, where->at.line);
+    int alignment = 1 << where->log_alignment;
+    if ((uintptr_t)p % alignment)
+        report_begin("misaligned address: %s, not a multiple of the %d of type %s", text, alignment,
+                     where->type->name);
+    else report_begin("out of bounds: no %s is there: %s", where->type->name, text);
+    report_at(EMU_CALLER);
     report_end();
 }
 }

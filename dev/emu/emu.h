@@ -115,6 +115,8 @@ bool release_activemask(Block& block);
 void grid_sync();
 uint64_t random_next(uint64_t& state);
 
+enum Access { READ, WRITE, ATOMIC };
+
 // ---- memory (memory.cpp) ------------------------------------------------------------------------
 enum Space { HOST, DEVICE_MEMORY, MANAGED_MEMORY, PINNED, SYMBOL, READ_ONLY };
 struct Range {
@@ -124,6 +126,7 @@ struct Range {
     SymbolKind symbol;
     const char* name;
     bool freed, address_taken;
+    Pc pc;                   // where it was allocated
 };
 // State of a 4-byte word of device or managed memory: 0 never written, INVALID outside every
 // allocation, else the operation (launch, copy, fill) that wrote it last. TAIL marks a word that an
@@ -154,6 +157,9 @@ uint32_t begin_op(cudaStream_t stream, const char* what,
 uint32_t ordered_before(uint32_t op);
 void op_waited(cudaStream_t stream);  // the host has waited for the stream
 bool host_has_waited(uint32_t op);
+// A copy that does not wait uses the host's memory until the host has waited for it.
+void host_copy(const void* host, size_t bytes, bool writes, uint32_t op);
+uint32_t copy_under_way(uintptr_t p, size_t bytes, Access access);      // the op, or 0
 void describe_op(uint32_t op, char* text, size_t bytes);
 cudaError_t valid_stream(cudaStream_t stream);
 
@@ -177,7 +183,6 @@ void describe_address(const void* p, char* text,
                       size_t bytes);  // "byte 40 of d_x, 400 bytes of ..."
 
 // ---- checks (check.cpp, races.cpp) --------------------------------------------------------------
-enum Access { READ, WRITE, ATOMIC };
 void check_access(const void* p, size_t bytes, Access access, Pc pc);
 void catch_signals();
 void check_unwritten();                        // at a barrier and at a block's end

@@ -28,6 +28,7 @@ struct Memory {
     bool open;                           // the heap can be touched
     int opened;                          // how many of the runtime's functions want it open
 };
+const size_t FRONT_GAP = 1 << 20;     // before the first allocation: for negative subscripts
 static Memory& memory() {
     static Memory m;
     return m;
@@ -49,8 +50,9 @@ static void memory_init() {
     mprotect(managed, HEAP_BYTES, PROT_READ | PROT_WRITE);
     heap_writer = (uint32_t*)reserve(2 * HEAP_BYTES, PROT_READ | PROT_WRITE);
     heap_reader = (uint32_t*)reserve(2 * HEAP_BYTES, PROT_READ | PROT_WRITE);
-    m.cursor[0] = m.top[0] = heap;
-    m.cursor[1] = m.top[1] = managed;
+    m.top[0] = heap;
+    m.top[1] = managed;
+    for (int i = 0; i < 2; i++) m.cursor[i] = m.top[i] + FRONT_GAP;
     m.total = (size_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE) / 4 * 3;
     if (m.total > HEAP_BYTES / 2) m.total = HEAP_BYTES / 2;
     if (!checking) protect_heap(true);
@@ -102,7 +104,7 @@ bool near_symbols(uintptr_t p) { return p >= first_symbol && p < last_symbol; }
 Symbol::Symbol(const char* name, const void* address, size_t bytes, SymbolKind kind) {
     first_symbol = std::min(first_symbol, (uintptr_t)address);
     last_symbol = std::max(last_symbol, (uintptr_t)address + bytes);
-    memory().symbols[(char*)address] = {(char*)address, bytes, SYMBOL, kind, name, false, false};
+    memory().symbols[(char*)address] = {(char*)address, bytes, SYMBOL, kind, name, false, false, nullptr};
 }
 
 // ---- allocation ---------------------------------------------------------------------------------
@@ -119,7 +121,7 @@ static void set_state(char* p, size_t bytes, uint32_t state) {
 static char* find_place(int which, size_t bytes) {
     Memory& m = memory();
     char* base = which ? managed : heap;
-    if ((size_t)(base + HEAP_BYTES - m.cursor[which]) < bytes) m.cursor[which] = base;
+    if ((size_t)(base + HEAP_BYTES - m.cursor[which]) < bytes) m.cursor[which] = base + FRONT_GAP;
     char* p = m.cursor[which];
     for (auto i = m.ranges.lower_bound(p); i != m.ranges.end() && i->first < p + bytes;) {
         if (i->second.freed) {
@@ -134,7 +136,7 @@ static char* find_place(int which, size_t bytes) {
     return p;
 }
 
-static cudaError_t allocate(void** out, size_t bytes, Space space) {
+static cudaError_t allocate(void** out, size_t bytes, Space space, Pc pc) {
     memory_init();
     if (!out) return set_error(cudaErrorInvalidValue);
     *out = nullptr;
@@ -151,7 +153,7 @@ static cudaError_t allocate(void** out, size_t bytes, Space space) {
         std::fill(fresh, word_state(heap_writer, (uintptr_t)(p + room)), INVALID);
     }
     if (p + room > m.top[which]) m.top[which] = p + room;
-    m.ranges[p] = {p, bytes, space, DEVICE, nullptr, false, false};
+    m.ranges[p] = {p, bytes, space, DEVICE, nullptr, false, false, pc};
     m.used += bytes;
     // What libc stores into managed memory is not seen, so all of it counts as written.
     if (checking) set_state(p, bytes, which ? HOST_OP : 0);
@@ -168,9 +170,10 @@ static cudaError_t release(void* p, bool pinned, Pc pc) {
         if (checking) {
             char text[600];
             describe_address(p, text, sizeof text);
-            report_begin("%s of a pointer that it cannot free: %s",
-                         pinned ? "cudaFreeHost" : "cudaFree", text);
-            if (i != m.ranges.end() && i->second.freed) report_line("it has been freed before");
+            bool twice = i != m.ranges.end() && i->second.freed;
+            report_begin("%s: %s: %s", pinned ? "cudaFreeHost" : "cudaFree",
+                         twice ? "freed twice" : "not the start of an allocation of its kind",
+                         text);
             report_at(pc);
             report_end();
         }
@@ -191,11 +194,11 @@ static cudaError_t release(void* p, bool pinned, Pc pc) {
     return set_error(cudaSuccess);
 }
 
-static cudaError_t allocate_pinned(void** p, size_t bytes) {
+static cudaError_t allocate_pinned(void** p, size_t bytes, Pc pc) {
     memory_init();
     *p = aligned_alloc(256, (bytes + 255) / 256 * 256);
     if (!*p && bytes) return set_error(cudaErrorMemoryAllocation);
-    memory().ranges[(char*)*p] = {(char*)*p, bytes, PINNED, DEVICE, nullptr, false, false};
+    memory().ranges[(char*)*p] = {(char*)*p, bytes, PINNED, DEVICE, nullptr, false, false, pc};
     return set_error(cudaSuccess);
 }
 
@@ -268,9 +271,12 @@ static cudaError_t copy(const char* call, void* dst, size_t dpitch, const void* 
         const char* from = (const char*)src + row * spitch;
         if (checking) copy_state(to, from, width, op, pc);
         memmove(to, from, width);
+        if (checking && !wait && (d == PINNED || s == PINNED))
+            host_copy(d == PINNED ? to : from, width, d == PINNED, op);
     }
     protect_heap(false);
-    if (wait) op_waited(stream);
+    // Pageable memory of the host makes a copy wait: only pinned memory is used in the background.
+    if (wait || d == HOST || s == HOST) op_waited(stream);
     return set_error(cudaSuccess);
 }
 
@@ -296,6 +302,28 @@ static cudaError_t fill(const char* call, void* p, size_t pitch, int value, size
     }
     protect_heap(false);
     return set_error(cudaSuccess);
+}
+
+// In three dimensions: slices of rows.
+static char* slice(const cudaPitchedPtr& p, const cudaPos& at, size_t z) {
+    return (char*)p.ptr + ((at.z + z) * p.ysize + at.y) * p.pitch + at.x;
+}
+static cudaError_t copy_3d(const char* call, const cudaMemcpy3DParms& m, cudaStream_t stream,
+                           bool wait, Pc pc) {
+    if (m.srcArray || m.dstArray) return set_error(cudaErrorNotSupported);
+    cudaError_t error = cudaSuccess;
+    for (size_t z = 0; z < m.extent.depth && !error; z++)
+        error = copy(call, slice(m.dstPtr, m.dstPos, z), m.dstPtr.pitch,
+                     slice(m.srcPtr, m.srcPos, z), m.srcPtr.pitch, m.extent.width, m.extent.height,
+                     m.kind, stream, wait, pc);
+    return error;
+}
+static cudaError_t fill_3d(const char* call, const cudaPitchedPtr& p, int value, cudaExtent e,
+                           cudaStream_t stream, Pc pc) {
+    cudaError_t error = cudaSuccess;
+    for (size_t z = 0; z < e.depth && !error; z++)
+        error = fill(call, slice(p, {}, z), p.pitch, value, e.width, e.height, stream, pc);
+    return error;
 }
 
 cudaError_t copy_symbol(const void* symbol, void* p, size_t bytes, size_t offset, bool to_symbol,
@@ -333,29 +361,37 @@ cudaError_t symbol_address(void** p, size_t* bytes, const void* symbol) {
 
 using namespace emu;
 
-cudaError_t cudaMalloc(void** p, size_t bytes) { return allocate(p, bytes, DEVICE_MEMORY); }
+cudaError_t cudaMalloc(void** p, size_t bytes) { return allocate(p, bytes, DEVICE_MEMORY, EMU_CALLER); }
 cudaError_t cudaMallocAsync(void** p, size_t bytes, cudaStream_t) {
-    return allocate(p, bytes, DEVICE_MEMORY);
+    return allocate(p, bytes, DEVICE_MEMORY, EMU_CALLER);
 }
 cudaError_t cudaMallocManaged(void** p, size_t bytes, unsigned) {
-    return allocate(p, bytes, MANAGED_MEMORY);
+    return allocate(p, bytes, MANAGED_MEMORY, EMU_CALLER);
 }
-cudaError_t cudaMallocHost(void** p, size_t bytes, unsigned) { return allocate_pinned(p, bytes); }
-cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) { return allocate_pinned(p, bytes); }
+cudaError_t cudaMallocHost(void** p, size_t bytes, unsigned) { return allocate_pinned(p, bytes, EMU_CALLER); }
+cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) { return allocate_pinned(p, bytes, EMU_CALLER); }
 cudaError_t cudaMallocPitch(void** p, size_t* pitch, size_t width, size_t height) {
     *pitch = (width + 511) / 512 * 512;
-    return allocate(p, *pitch * height, DEVICE_MEMORY);
+    return allocate(p, *pitch * height, DEVICE_MEMORY, EMU_CALLER);
+}
+cudaError_t cudaMalloc3D(cudaPitchedPtr* p, cudaExtent e) {
+    p->xsize = e.width, p->ysize = e.height;
+    return cudaMallocPitch(&p->ptr, &p->pitch, e.width, e.height * e.depth);
 }
 cudaError_t cudaFree(void* p) {
-    op_waited(nullptr);
+    cudaDeviceSynchronize();
     return release(p, false, EMU_CALLER);
 }
 cudaError_t cudaFreeAsync(void* p, cudaStream_t) { return release(p, false, EMU_CALLER); }
-cudaError_t cudaFreeHost(void* p) { return release(p, true, EMU_CALLER); }
+cudaError_t cudaFreeHost(void* p) {
+    cudaDeviceSynchronize();
+    return release(p, true, EMU_CALLER);
+}
 cudaError_t cudaHostRegister(void* p, size_t bytes, unsigned) {
     if (!p || !bytes) return set_error(cudaErrorInvalidValue);
     if (find_range(p)) return set_error(cudaErrorHostMemoryAlreadyRegistered);
-    memory().ranges[(char*)p] = {(char*)p, bytes, PINNED, DEVICE, nullptr, false, false};
+    memory().ranges[(char*)p] = {(char*)p, bytes,   PINNED, DEVICE, nullptr,
+                                 false,    false,   EMU_CALLER};
     return set_error(cudaSuccess);
 }
 cudaError_t cudaHostUnregister(void* p) {
@@ -404,6 +440,18 @@ cudaError_t cudaMemcpy2DAsync(void* dst, size_t dpitch, const void* src, size_t 
                               size_t width, size_t height, cudaMemcpyKind kind, cudaStream_t s) {
     return copy("cudaMemcpy2DAsync", dst, dpitch, src, spitch, width, height, kind, s, false,
                 EMU_CALLER);
+}
+cudaError_t cudaMemcpy3D(const cudaMemcpy3DParms* p) {
+    return copy_3d("cudaMemcpy3D", *p, 0, true, EMU_CALLER);
+}
+cudaError_t cudaMemcpy3DAsync(const cudaMemcpy3DParms* p, cudaStream_t s) {
+    return copy_3d("cudaMemcpy3DAsync", *p, s, false, EMU_CALLER);
+}
+cudaError_t cudaMemset3D(cudaPitchedPtr p, int value, cudaExtent e) {
+    return fill_3d("cudaMemset3D", p, value, e, 0, EMU_CALLER);
+}
+cudaError_t cudaMemset3DAsync(cudaPitchedPtr p, int value, cudaExtent e, cudaStream_t s) {
+    return fill_3d("cudaMemset3DAsync", p, value, e, s, EMU_CALLER);
 }
 cudaError_t cudaMemset(void* p, int value, size_t bytes) {
     return fill("cudaMemset", p, 0, value, bytes, 1, 0, EMU_CALLER);

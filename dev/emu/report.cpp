@@ -152,26 +152,36 @@ void describe_address(const void* p, char* text, size_t bytes) {
             Fiber* f = worker.block->thread[i].fiber;
             if (f && (char*)p >= f->stack && (char*)p < f->stack + STACK_BYTES) owner = i;
         }
-        snprintf(text, bytes, "a local variable of another thread, number %d of its block", owner);
+        if (owner < 0) snprintf(text, bytes, "beyond the thread's own local variables");
+        else if (owner == worker.thread->number)
+            snprintf(text, bytes, "among the thread's own local variables");
+        else
+            snprintf(text, bytes, "a local variable of another thread, number %d of its block",
+                     owner);
         return;
     }
     const Range* r = find_range(p);
     if (!r && (in_heap((uintptr_t)p) || in_managed((uintptr_t)p))) r = nearest_range(p);
     if (!r) {
-        snprintf(text, bytes, "%p, %s", p, p < (void*)4096 ? "a null pointer" : "host memory");
+        snprintf(text, bytes, "address %p", p);
         return;
+    }
+    char made[700] = "", line[600];
+    if (r->pc) {
+        where(r->pc, line, sizeof line);
+        snprintf(made, sizeof made, ", allocated at %s", line);
     }
     ssize_t at = (char*)p - r->start;
     const char* name = r->name ? r->name : "an allocation";
     if (at < 0)
-        snprintf(text, bytes, "%zd bytes before %s of %zu bytes (%s)", -at, name, r->bytes,
-                 space_name(*r));
+        snprintf(text, bytes, "%zd bytes before %s of %zu bytes (%s%s)", -at, name, r->bytes,
+                 space_name(*r), made);
     else if ((size_t)at >= r->bytes)
-        snprintf(text, bytes, "%zd bytes past the end of %s of %zu bytes (%s)",
-                 at - (ssize_t)r->bytes, name, r->bytes, space_name(*r));
+        snprintf(text, bytes, "%zd bytes past the end of %s of %zu bytes (%s%s)",
+                 at - (ssize_t)r->bytes, name, r->bytes, space_name(*r), made);
     else
-        snprintf(text, bytes, "byte %zd of %s of %zu bytes (%s%s)", at, name, r->bytes,
-                 space_name(*r), r->freed ? ", freed" : "");
+        snprintf(text, bytes, "byte %zd of %s of %zu bytes (%s%s%s)", at, name, r->bytes,
+                 space_name(*r), made, r->freed ? ", freed" : "");
 }
 
 }  // namespace emu

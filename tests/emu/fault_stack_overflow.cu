@@ -1,6 +1,6 @@
 // expect: need more than
 #include <cstdio>
-__device__ int depth(volatile int* p, int n) {
+__device__ int depth(volatile int* p, int n) {      // FAULT
     volatile char room[1000];
     room[n % 1000] = 1;      // FAULT
     return n == 0 ? room[0] : depth(p, n - 1) + room[n % 1000];      // FAULT

@@ -90,6 +90,14 @@ int main() {
     each<<<1, 32>>>(p2, 5, AddTo{0.5f});
     EXPECT(!cudaMemcpy(rows, p2, sizeof(float), cudaMemcpyDeviceToHost) && rows[0] == 0.5f);
     EXPECT(!cudaMemset2D(p2, pitch, 0, 20, 4));
+    cudaPitchedPtr box, flat = make_cudaPitchedPtr(rows, 2 * sizeof(float), 2, 5);      // 2 x 5 x 2 floats
+    cudaMemcpy3DParms in = {}, out = {};
+    in.extent = out.extent = make_cudaExtent(2 * sizeof(float), 5, 2);
+    EXPECT(!cudaMalloc3D(&box, in.extent) && !cudaMemset3D(box, 0, in.extent));
+    for (int i = 0; i < 20; i++) rows[i] = i;
+    in.srcPtr = out.dstPtr = flat, in.dstPtr = out.srcPtr = box, in.kind = out.kind = cudaMemcpyDefault;
+    EXPECT(!cudaMemcpy3D(&in) && !cudaMemcpy(&rows[0], (char*)box.ptr + 9 * box.pitch, 4, cudaMemcpyDefault));
+    EXPECT(rows[0] == 18 && !cudaMemcpy3D(&out) && rows[0] == 0 && rows[19] == 19);
     float first;
     EXPECT(!cudaMemcpyFromSymbol(&first, state, sizeof first, 2 * sizeof(float)) && first == 3);
     void* address;

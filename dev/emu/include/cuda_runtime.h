@@ -240,29 +240,53 @@ enum cudaMemoryAdvise {
 };
 const int cudaCpuDeviceId = -1, cudaInvalidDeviceId = -2;
 struct cudaPitchedPtr { void* ptr; size_t pitch, xsize, ysize; };
-struct cudaExtent { size_t width, height, depth; };
+struct cudaExtent { size_t width, height, depth; };      // width in bytes
+struct cudaPos { size_t x, y, z; };
+struct cudaMemcpy3DParms {
+    struct cudaArray* srcArray;      // must be null: arrays belong to textures
+    cudaPos srcPos;
+    cudaPitchedPtr srcPtr;
+    struct cudaArray* dstArray;
+    cudaPos dstPos;
+    cudaPitchedPtr dstPtr;
+    cudaExtent extent;
+    cudaMemcpyKind kind;
+};
+inline cudaPitchedPtr make_cudaPitchedPtr(void* p, size_t pitch, size_t xsize, size_t ysize) {
+    return {p, pitch, xsize, ysize};
+}
+inline cudaExtent make_cudaExtent(size_t w, size_t h, size_t d) { return {w, h, d}; }
+inline cudaPos make_cudaPos(size_t x, size_t y, size_t z) { return {x, y, z}; }
 
 cudaError_t cudaMalloc(void** p, size_t bytes);
 cudaError_t cudaMallocManaged(void** p, size_t bytes, unsigned int flags = cudaMemAttachGlobal);
 cudaError_t cudaMallocHost(void** p, size_t bytes, unsigned int flags = 0);
 cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned int flags);
 cudaError_t cudaMallocPitch(void** p, size_t* pitch, size_t width, size_t height);
+cudaError_t cudaMalloc3D(cudaPitchedPtr* p, cudaExtent extent);
 cudaError_t cudaMallocAsync(void** p, size_t bytes, cudaStream_t stream);
-template <class T> cudaError_t cudaMalloc(T** p, size_t n) { return cudaMalloc((void**)p, n); }
+// Inlined, so that the call comes from the line of the .cu file that a message should name.
+template <class T> __forceinline__ cudaError_t cudaMalloc(T** p, size_t n) {
+    return cudaMalloc((void**)p, n);
+}
 template <class T>
-cudaError_t cudaMallocManaged(T** p, size_t n, unsigned int flags = cudaMemAttachGlobal) {
+__forceinline__ cudaError_t cudaMallocManaged(T** p, size_t n,
+                                              unsigned int flags = cudaMemAttachGlobal) {
     return cudaMallocManaged((void**)p, n, flags);
 }
-template <class T> cudaError_t cudaMallocHost(T** p, size_t n, unsigned int flags = 0) {
+template <class T>
+__forceinline__ cudaError_t cudaMallocHost(T** p, size_t n, unsigned int flags = 0) {
     return cudaMallocHost((void**)p, n, flags);
 }
-template <class T> cudaError_t cudaHostAlloc(T** p, size_t n, unsigned int flags) {
+template <class T> __forceinline__ cudaError_t cudaHostAlloc(T** p, size_t n, unsigned int flags) {
     return cudaHostAlloc((void**)p, n, flags);
 }
-template <class T> cudaError_t cudaMallocPitch(T** p, size_t* pitch, size_t width, size_t height) {
+template <class T>
+__forceinline__ cudaError_t cudaMallocPitch(T** p, size_t* pitch, size_t width, size_t height) {
     return cudaMallocPitch((void**)p, pitch, width, height);
 }
-template <class T> cudaError_t cudaMallocAsync(T** p, size_t n, cudaStream_t stream) {
+template <class T>
+__forceinline__ cudaError_t cudaMallocAsync(T** p, size_t n, cudaStream_t stream) {
     return cudaMallocAsync((void**)p, n, stream);
 }
 cudaError_t cudaFree(void* p);
@@ -286,10 +310,15 @@ cudaError_t cudaMemcpy2D(void* dst, size_t dpitch, const void* src, size_t spitc
 cudaError_t cudaMemcpy2DAsync(void* dst, size_t dpitch, const void* src, size_t spitch,
                               size_t width, size_t height, cudaMemcpyKind kind,
                               cudaStream_t stream = 0);
+cudaError_t cudaMemcpy3D(const cudaMemcpy3DParms* p);
+cudaError_t cudaMemcpy3DAsync(const cudaMemcpy3DParms* p, cudaStream_t stream = 0);
 cudaError_t cudaMemset(void* p, int value, size_t bytes);
 cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream = 0);
 cudaError_t cudaMemset2D(void* p, size_t pitch, int value, size_t width, size_t height);
 cudaError_t cudaMemset2DAsync(void* p, size_t pitch, int value, size_t width, size_t height,
+                              cudaStream_t stream = 0);
+cudaError_t cudaMemset3D(cudaPitchedPtr p, int value, cudaExtent extent);
+cudaError_t cudaMemset3DAsync(cudaPitchedPtr p, int value, cudaExtent extent,
                               cudaStream_t stream = 0);
 cudaError_t cudaMemPrefetchAsync(const void* p, size_t bytes, int device, cudaStream_t stream = 0);
 cudaError_t cudaMemAdvise(const void* p, size_t bytes, cudaMemoryAdvise advice, int device);
