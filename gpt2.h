@@ -249,6 +249,7 @@ struct GPT2 {
     Acts acts;
     void* arena;                       // holds all activations
     size_t arena_bytes;
+    size_t reserved;                   // bytes that the layers keep for themselves
     int recompute;                     // what backward computes once more: activation_table
     int max_B, max_T;                  // the batch that the arena was planned for
     int B, T;                          // the batch of the last forward()
@@ -269,6 +270,7 @@ inline void gpt2_create(GPT2& model, Config c, int B, int T, int recompute = 0) 
     model.activations = activation_table(c, model.acts, B, T, recompute);
     model.arena_bytes = plan_memory(model.activations);
     model.arena = device_alloc(model.arena_bytes);
+    model.reserved = device_reserve(B, T, c.C);
     for (Activation& a : model.activations) *a.slot = (char*)model.arena + a.offset;
     model.max_B = B;
     model.max_T = T;

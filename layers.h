@@ -44,6 +44,10 @@ void to_device(void* device, const void* host, size_t bytes);
 void to_host(void* host, const void* device, size_t bytes);
 void device_zero(void* device, size_t bytes);
 
+// How many bytes the layers need for themselves, beside what they are given, for batches of B x T tokens and C channels.
+// A GPU takes them now, and does not grow later.
+size_t device_reserve(int B, int T, int C);
+
 // ---- encoder: Radford et al. 2019 (GPT-2), section 2.3; Vaswani et al. 2017, arXiv:1706.03762, 3.4 --------
 // A token's vector plus its position's:
 //     out[b,t] = wte[tokens[b,t]] + wpe[t]

@@ -87,13 +87,14 @@ inline void matmul_rows(int rows, float* c, int64_t ldc, Matrix a, const float* 
     matmul_tile<R>(c, ldc, a, b, K);
 }
 
+const int KC = 256, NC = 256;   // of b, what is packed at a time
+
 // One thread's product: c[M][N] (rows ldc apart) += a[M][K] b[K][N]. c overlaps neither a nor b.
 //
 // b is copied into panels of NR columns, KC rows at a time: then the innermost loop reads it in order,
 // from a block (KC x NC floats) that fits the second-level cache and is used for all M rows. a is read
 // where it lies: its elements are broadcast one by one, in whatever order they are stored.
 inline void gemm(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int K) {
-    const int KC = 256, NC = 256;
     static thread_local std::vector<float> buffer;   // grows to KC * NC floats per thread, then stays
     buffer.resize(KC * NC);
     float* packed = buffer.data();

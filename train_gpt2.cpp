@@ -82,6 +82,13 @@ void device_zero(void* device, size_t bytes) {
     memset(device, 0, bytes);
 }
 
+// Queries that attention takes at a time.
+const int QUERIES = 64;
+
+size_t device_reserve(int, int T, int) {   // per thread: gemm's packed block, and attention's two tiles of scores
+    return omp_get_max_threads() * sizeof(float) * (KC * NC + 2 * (size_t)QUERIES * T);
+}
+
 // ---- encoder --------------------------------------------------------------------------------------------
 
 void encoder_forward(float* out, const int* tokens, const float* wte, const float* wpe, int B, int T, int C) {
@@ -268,8 +275,6 @@ void matmul_backward(float* dinp, float* dweight, float* dbias, const float* dou
 // Queries are taken QUERIES at a time, so that scores are matrix products of useful size, and no more than
 // QUERIES x T of them exist at once in a thread. A block of queries t0 .. t1-1 needs the keys 0 .. t1-1; its last
 // columns, where s > t, are masked.
-
-static const int QUERIES = 64;
 
 // scores[i][s] = scale * q[t0+i] . k[s] for s < t1, rows ld apart. qkv is the first row of a sequence, at this head.
 static void attention_scores(float* scores, int ld, const float* qkv, int t0, int t1, int C, int hs) {

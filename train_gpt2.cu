@@ -142,6 +142,18 @@ static float* scratch(size_t floats) {
     return device.scratch;
 }
 
+// Into how many parts sums over rows are cut: LAYERNORM_PARTS at most, a part for BIAS_ROWS rows,
+// and NORM_PARTS at most. Enough to keep any GPU busy; not "as many as fit", or the bits would
+// depend on the GPU.
+const int LAYERNORM_PARTS = 1024, BIAS_ROWS = 256, NORM_PARTS = 1024;
+
+size_t device_reserve(int B, int T, int C) {
+    size_t N = (size_t)B * T, layernorm = std::min<size_t>(N, LAYERNORM_PARTS) * 2 * C;
+    size_t bias = (N + BIAS_ROWS - 1) / BIAS_ROWS * 4 * C, norm = 2 * NORM_PARTS;
+    scratch(std::max({layernorm, bias, norm}));
+    return WORKSPACE + device.scratch_floats * sizeof(float);
+}
+
 // ---- vectors and sums ---------------------------------------------------------------------------
 
 // A thread's bite: as many elements as 16 bytes of floatX hold, the widest access there is, in
@@ -439,9 +451,6 @@ layernorm_backward_kernel(floatX* dinp, float* parts, const floatX* dresidual,
     store(part + C + c, C - c, db);
 }
 
-// Enough blocks to keep any GPU busy; not "as many as fit", or the bits would depend on the GPU.
-const int LAYERNORM_PARTS = 1024;
-
 void residual_layernorm_backward(floatX* dinp, float* dweight, float* dbias,
                                  const floatX* dresidual, const floatX* dout,
                                  const floatX* residual, const floatX* weight, const float* mean,
@@ -685,11 +694,10 @@ void matmul_backward(floatX* dinp, float* dweight, float* dbias, const floatX* d
     // cuBLAS: (C, OC) += inp (C, N) dout^T (N, OC)
     product(dweight, inp, dout, C, OC, N, {false, true, true});
     if (!dbias) return;
-    const int ROWS = 256;   // 16 for each warp
-    int n_parts = (int)ceil_div(N, ROWS);
+    int n_parts = (int)ceil_div(N, BIAS_ROWS);
     float* parts = scratch((size_t)n_parts * OC);
     dim3 grid((unsigned)ceil_div(OC, SUM_COLUMNS), n_parts);
-    column_sums_kernel<<<grid, SUM_THREADS>>>(parts, dout, N, OC, ROWS);
+    column_sums_kernel<<<grid, SUM_THREADS>>>(parts, dout, N, OC, BIAS_ROWS);
     cuda_check(cudaGetLastError());
     add_parts(dbias, parts, n_parts, OC, OC);
 }
@@ -1177,9 +1185,9 @@ __global__ void square_sums_kernel(double* parts, const float* grads, size_t n) 
 }
 
 float grad_norm(const float* grads, size_t n) {
-    const int PARTS = 1024, THREADS = 512;
-    int n_parts = (int)std::min<int64_t>(PARTS, ceil_div((int64_t)n, THREADS * VEC));
-    double* parts = (double*)scratch(2 * PARTS);   // a double has the room of two floats
+    const int THREADS = 512;
+    int n_parts = (int)std::min<int64_t>(NORM_PARTS, ceil_div((int64_t)n, THREADS * VEC));
+    double* parts = (double*)scratch(2 * NORM_PARTS);   // a double has the room of two floats
     square_sums_kernel<<<n_parts, THREADS>>>(parts, grads, n);
     cuda_check(cudaGetLastError());
     std::vector<double> host(n_parts);

@@ -655,8 +655,9 @@ inline void print_plan(const Run& run) {
     fprintf(stderr, "model   %d layers, %d heads, %d channels, context %d, %d tokens: %zu parameters\n", c.L, c.NH, c.C,
             c.T, c.V, param_count(m));
     fprintf(stderr, "memory  %.1f MB: weights %.1f, gradients %.1f, AdamW %.1f, activations %.1f (%.1f if none "
-            "took another's place)\n", (4 * weights + casts + (double)m.arena_bytes) / 1e6, (weights + casts) / 1e6,
-            weights / 1e6, 2 * weights / 1e6, (double)m.arena_bytes / 1e6, unshared / 1e6);
+            "took another's place), the layers' own %.1f\n",
+            (4 * weights + casts + (double)(m.arena_bytes + m.reserved)) / 1e6, (weights + casts) / 1e6, weights / 1e6,
+            2 * weights / 1e6, (double)m.arena_bytes / 1e6, unshared / 1e6, (double)m.reserved / 1e6);
     int64_t tokens = run.train.batches * run.B * run.T, step = (int64_t)run.micro_batches * run.B * run.T;
     fprintf(stderr, "data    %lld tokens in an epoch; a step is %d x %d x %d = %lld tokens; %lld steps = %.2f epochs\n",
             (long long)tokens, run.micro_batches, run.B, run.T, (long long)step, (long long)run.o.steps,
