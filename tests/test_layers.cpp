@@ -262,7 +262,11 @@ static void test_matmul() {
         floatX *unbiased = room(N * OC), *zero_bias = room(N * OC);
         matmul_forward(unbiased, nullptr, inp, weight, nullptr, B, T, C, OC);
         matmul_forward(zero_bias, nullptr, inp, weight, put(Floats(OC)), B, T, C, OC);
-        check_same(p + "no bias", get(unbiased, N * OC), get(zero_bias, N * OC));
+        // A GPU may take another algorithm, with another order of sums, where there is no bias.
+        Floats a = get(unbiased, N * OC), b = get(zero_bias, N * OC), scale = values(p + "out.scale");
+        for (int o = 0; o < N * OC; o++)
+            check_error(p + "no bias", fabs((double)a[o] - b[o]),
+                        (2 * ROUND_X + 2 * sqrt((double)C) * ROUND_FLOAT) * scale[o]);
 
         floatX* dinp = room(N * C);
         float *dweight = put_floats(Floats(OC * C)), *dbias = put_floats(Floats(OC));
