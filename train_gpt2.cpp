@@ -61,7 +61,7 @@ double device_peak_flops() {
 void* device_alloc(size_t bytes) {
     size_t rounded = (bytes + 63) / 64 * 64;
     void* p = aligned_alloc(64, rounded);
-    if (!p) fail("out of memory: %.1f MB are not to be had (lower --batch or --seq)", bytes / 1e6);
+    if (!p) fail("out of memory: %.1f MB are not to be had (lower --batch, raise --recompute, or lower --seq)", bytes / 1e6);
     memset(p, 0, rounded);
     return p;
 }
