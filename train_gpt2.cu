@@ -6,10 +6,10 @@
 //     a block     up to 1024 threads on one multiprocessor, with shared memory and a barrier
 //     a grid      as many blocks as there is work; they run in any order, and wait for no other
 //
-// A GPU does some 15 multiply-adds in the time of reading one number from memory (an H200 in
-// float32: 33e12 a second, and 1.2e12 floats; with tensor cores it is 400). So all layers but
-// matrix products and attention are as fast as they move bytes, and each kernel says how many. The
-// habits that follow from it:
+// A GPU does dozens of multiply-adds in the time of reading one number from memory: an H200 does
+// 33e12 a second in float32, and reads 1.2e12 floats, 28 to 1; with tensor cores it is 400 to 1. So
+// all layers but matrix products and attention are as fast as they move bytes, and each kernel says
+// how many. The habits that follow from it:
 //   - neighbouring threads read neighbouring bytes, 16 each where they can: 512 in a request
 //   - what is needed twice stays in registers or in shared memory
 //   - numbers are added up in float32, whatever floatX is: in bfloat16's 8 bits, 300 ones make 256
