@@ -23,12 +23,12 @@ static int source_lane(const Thread& t) {
     return from;
 }
 
-static void inactive_lane(const Thread& t, int from, const char* verb, const char* why) {
+static void inactive_lane(const Thread& t, int from, const char* why) {
     char text[600];
     worker.thread = (Thread*)&t;
     threadIdx = t.index;
     where(t.pc, text, sizeof text);
-    report_begin("a shuffle %s lane %d, which is inactive: %s", verb, from, why);
+    report_begin("a shuffle reads lane %d, which is inactive: %s", from, why);
     report_line("this thread     %s   (lane %d, mask %08x)", text, t.number % WARP, t.mask);
     report_end();
 }
@@ -48,6 +48,20 @@ static uint64_t reduce(WarpOp op, uint64_t a, uint64_t b) {
     }
 }
 
+// The first lane's `all` is put together from every lane's `mine`, and copied to the other lanes.
+static void collect(Thread* lanes, unsigned present) {
+    const Thread& t = lanes[__builtin_ctz(present)];
+    if (present != t.mask && checking)
+        inactive_lane(t, __builtin_ctz(t.mask & ~present), "it has exited");
+    char *all = (char*)t.result, *end = all;
+    for (unsigned rest = t.mask; rest; rest &= rest - 1, end += t.argument) {
+        int l = __builtin_ctz(rest);
+        if (present >> l & 1) memcpy(end, (const void*)lanes[l].value, t.argument);
+    }
+    for (unsigned rest = present & (present - 1); rest; rest &= rest - 1)
+        memcpy((void*)lanes[__builtin_ctz(rest)].result, all, end - all);
+}
+
 // All lanes in `present` have come: each gets its result and may go on. `named` is the mask they
 // gave.
 static void complete(Block& block, int base, unsigned present) {
@@ -57,6 +71,7 @@ static void complete(Block& block, int base, unsigned present) {
     unsigned ballot = 0;
     uint64_t total = lanes[first].value;
     bool equal = true;
+    if (op == COLLECT) collect(lanes, present);
     for (int l = first; l < WARP; l++) {
         if (!(present >> l & 1)) continue;
         ballot |= (unsigned)(lanes[l].value != 0) << l;
@@ -70,11 +85,11 @@ static void complete(Block& block, int base, unsigned present) {
             int from = source_lane(t);
             bool there = present >> from & 1;
             if (!there && checking)
-                inactive_lane(t, from, "reads",
-                              !(t.mask >> from & 1)          ? "it is not in the mask"
-                              : base + from >= block.threads ? "the block has no such thread"
-                                                             : "it has exited");
-            t.result = there ? lanes[from].value : t.value;
+                inactive_lane(t, from, !(t.mask >> from & 1) ? "it is not in the mask"
+                                       : base + from >= block.threads
+                                           ? "the block has no such thread"
+                                           : "it has exited");
+            t.result = there ? lanes[from].value : 0;
         } else if (op == MATCH_ANY) {
             t.result = 0;
             for (int k = 0; k < WARP; k++)
@@ -101,21 +116,15 @@ static void complete(Block& block, int base, unsigned present) {
 
 // If every lane named in the mask of thread t has come or has exited, lets them go on.
 static void try_complete(Block& block, const Thread& t) {
-    int base = t.number / WARP * WARP, exited = -1;
+    int base = t.number / WARP * WARP;
     unsigned present = 0, expected = t.mask & block.alive_lanes[base / WARP];
     if (block.waiting_lanes[base / WARP] < __builtin_popcount(expected)) return;
     for (int l = 0; l < WARP; l++) {
-        if (!(t.mask >> l & 1) || base + l >= block.threads) continue;
+        if (!(expected >> l & 1)) continue;
         const Thread& other = block.thread[base + l];
-        if (other.state == EXITED) {
-            exited = l;
-            continue;
-        }
         if (other.state != AT_WARP_OP || other.op != t.op || other.mask != t.mask) return;
         present |= 1u << l;
     }
-    if (exited >= 0 && reads_lanes(t.op) && checking)
-        inactive_lane(t, exited, "names", "it has exited");
     complete(block, base, present);
 }
 
@@ -153,7 +162,7 @@ bool release_activemask(Block& block) {
     return released;
 }
 
-uint64_t warp(WarpOp op, unsigned mask, uint64_t value, int argument, int width) {
+static uint64_t meet(WarpOp op, unsigned mask, uint64_t value, int argument, int width, Pc pc) {
     Thread& t = *worker.thread;
     t.op = op;
     t.mask = mask;
@@ -162,7 +171,7 @@ uint64_t warp(WarpOp op, unsigned mask, uint64_t value, int argument, int width)
     t.width = width;
     t.state = AT_WARP_OP;
     worker.block->waiting_lanes[t.number / WARP]++;
-    t.pc = EMU_CALLER;
+    t.pc = pc;
     if (op != ACTIVEMASK) {
         if (!(mask >> (t.number % WARP) & 1)) {
             char text[600];
@@ -178,12 +187,13 @@ uint64_t warp(WarpOp op, unsigned mask, uint64_t value, int argument, int width)
     return t.result;
 }
 
-void warp_collect(const void* mine, size_t bytes, void* all) {
-    const Thread* lanes = worker.block->thread + worker.thread->number / WARP * WARP;
-    warp(BALLOT, 0xffffffff, (uint64_t)mine);
-    for (int l = 0; l < WARP; l++)
-        memcpy((char*)all + l * bytes, (const void*)lanes[l].value, bytes);
-    warp(BALLOT, 0xffffffff, (uint64_t)mine);      // nobody's `mine` ends before all have read it
+uint64_t warp(WarpOp op, unsigned mask, uint64_t value, int argument, int width) {
+    return meet(op, mask, value, argument, width, EMU_CALLER);
+}
+
+void warp_collect(unsigned mask, const void* mine, size_t bytes, void* all) {
+    worker.thread->result = (uint64_t)all;
+    meet(COLLECT, mask, (uint64_t)mine, (int)bytes, WARP, EMU_CALLER);
 }
 
 }  // namespace emu

@@ -55,7 +55,8 @@ protected:
     unsigned mask, count, rank;
     // The lane that is number i of the group.
     int lane_of(unsigned i) const {
-        unsigned rest = mask;
+        unsigned rest = mask, first = __builtin_ctz(mask);
+        if (mask >> first == ~0u >> (32 - count)) return first + i;      // lanes in a row
         for (; i > 0; i--) rest &= rest - 1;
         return __builtin_ctz(rest);
     }
@@ -179,13 +180,14 @@ template <class T> struct bit_xor { T operator()(T a, T b) const { return a ^ b;
 // Halves the number of sums in each round, as a GPU does, so that a float's rounding is of that
 // kind too.
 template <class Group, class T, class Op> __forceinline__ T reduce(const Group& g, T v, Op op) {
-    if (unsigned n = __popc(g.emu_mask()); (n & (n - 1)) == 0) {
-        for (unsigned d = n / 2; d > 0; d /= 2) v = op(v, g.shfl_xor(v, d));
-        return v;
+    T all[32], sums[32];      // sums: of no address that others know, so that no check is due
+    emu::warp_collect(g.emu_mask(), &v, sizeof v, all);
+    memcpy((void*)sums, all, sizeof all);
+    for (unsigned n = g.size(), half; n > 1; n = half) {
+        half = (n + 1) / 2;
+        for (unsigned i = 0; i < n / 2; i++) sums[i] = op(sums[i], sums[i + half]);
     }
-    T sum = g.shfl(v, 0);
-    for (unsigned i = 1; i < g.size(); i++) sum = op(sum, g.shfl(v, i));
-    return sum;
+    return sums[0];
 }
 template <class Group, class T, class Op>
 __forceinline__ T inclusive_scan(const Group& g, T v, Op op) {

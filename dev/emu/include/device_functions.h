@@ -21,16 +21,17 @@ __forceinline__ void __threadfence_system() { __atomic_thread_fence(__ATOMIC_SEQ
 namespace emu {
 enum WarpOp {
     SYNCWARP, SHFL_IDX, SHFL_UP, SHFL_DOWN, SHFL_XOR, BALLOT, ALL, ANY, UNI, MATCH_ANY, MATCH_ALL,
-    REDUCE_ADD, REDUCE_MIN, REDUCE_MAX, REDUCE_UMIN, REDUCE_UMAX, REDUCE_AND, REDUCE_OR, REDUCE_XOR,
-    ACTIVEMASK
+    COLLECT, REDUCE_ADD, REDUCE_MIN, REDUCE_MAX, REDUCE_UMIN, REDUCE_UMAX, REDUCE_AND, REDUCE_OR,
+    REDUCE_XOR, ACTIVEMASK
 };
 // Waits until all lanes of mask have come to the same operation, and returns this lane's result.
 uint64_t warp(WarpOp op, unsigned mask, uint64_t value, int argument = 0, int width = 32);
 void yield();            // lets other threads of the block run: for loops that wait on memory
 unsigned lane();
 unsigned warp_number();
-// Copies the bytes at `mine` of all 32 lanes to `all`, lane by lane: for what tensor cores do.
-void warp_collect(const void* mine, size_t bytes, void* all);
+// Copies the bytes at `mine` of each lane in mask to `all`, lane by lane: one meeting for what
+// tensor cores do, or a reduction.
+void warp_collect(unsigned mask, const void* mine, size_t bytes, void* all);
 
 template <class T>
 __forceinline__ T shuffle(WarpOp op, unsigned mask, T value, int argument, int width) {

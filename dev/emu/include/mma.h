@@ -74,8 +74,8 @@ __forceinline__ void mma_sync(fragment<accumulator, M, N, K, U>& d,
                               const fragment<accumulator, M, N, K, V>& c) {
     typename fragment<matrix_a, M, N, K, T, LA>::element_type whole_a[32][M * K / 32],
         whole_b[32][K * N / 32];
-    emu::warp_collect(a.x, sizeof a.x, whole_a);
-    emu::warp_collect(b.x, sizeof b.x, whole_b);
+    emu::warp_collect(0xffffffff, a.x, sizeof a.x, whole_a);
+    emu::warp_collect(0xffffffff, b.x, sizeof b.x, whole_b);
     auto element = [](const auto& whole, unsigned e) { return (float)whole[e % 32][e / 32]; };
     for (int e = 0; e < d.num_elements; e++) {
         unsigned i = (e * 32 + emu::lane()) / N, j = (e * 32 + emu::lane()) % N;
