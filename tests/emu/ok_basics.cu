@@ -82,6 +82,8 @@ int main() {
                         3.0f,
                         dx, dy);
     saxpy(8, dx, dy);
+    saxpy(n, 1.0f, dx, dy);      // no launch: it does nothing, but that error stays
+    if (cudaGetLastError() != cudaErrorMissingConfiguration) return 1;
     two_roles<<<4, 64>>>(dy + 512);
     CHECK(cudaGetLastError());
     CHECK(cudaDeviceSynchronize());

@@ -91,6 +91,7 @@ struct Kernel {
     size_t body_bytes;
 };
 void launch_kernel(const Kernel& kernel, const Config& config);
+bool not_launched();      // host code has called a kernel without <<<>>>
 
 // The kernel's function, if its name alone says which: emucc wraps this call into a lambda that
 // does not compile for a template whose arguments are deduced, or for one of several overloads.
@@ -121,6 +122,7 @@ inline void launch(const char* name, const char* file, int line, Address find, C
     X(cudaErrorInvalidMemcpyDirection, 21, "invalid copy direction for memcpy") \
     X(cudaErrorInsufficientDriver, 35, \
       "CUDA driver version is insufficient for CUDA runtime version") \
+    X(cudaErrorMissingConfiguration, 52, "__global__ function call is not configured") \
     X(cudaErrorInvalidDeviceFunction, 98, "invalid device function") \
     X(cudaErrorNoDevice, 100, "no CUDA-capable device is detected") \
     X(cudaErrorInvalidDevice, 101, "invalid device ordinal") \
