@@ -720,7 +720,8 @@ void matmul_backward(floatX* dinp, float* dweight, float* dbias, const floatX* d
 // HS is hs rounded up to 64 or 128: register arrays need a size when the program is compiled. The
 // channels from hs to HS hold zeros. Rows of shared memory are 4 floats longer than what they hold:
 // without that, the 16 rows tx would all start in the same bank, and their loads would be served
-// one after the other.
+// one after the other. Rows of scores are 16 or 48 apart: the two rows that a warp writes at a time
+// then lie in different halves of the 32 banks.
 //
 // Arithmetic is float32's, on the ordinary units. In float32 that is all there is.
 
@@ -730,8 +731,8 @@ const int ATTENTION_THREADS = 128;
 template <int HS> struct Tile {
     static const int OWN = 4096 / HS, OTHER = 2048 / HS;     // rows: 64 and 32, or 32 and 16
     static const int ROWS = OWN / 8, COLUMNS = OTHER / 16;   // of a score tile, per thread
-    static const int CHANNELS = HS / 16;                               // of a result, per thread
-    static const int STRIDE = HS + 4, SCORE_STRIDE = OTHER + 4;
+    static const int CHANNELS = HS / 16;                     // of a result, per thread
+    static const int STRIDE = HS + 4, SCORE_STRIDE = OTHER == 32 ? 48 : 16;
     static const int OWN_FLOATS = OWN * STRIDE, OTHER_FLOATS = OTHER * STRIDE;
     static const int SCORE_FLOATS = OWN * SCORE_STRIDE;
 };
@@ -837,9 +838,9 @@ __device__ inline void put_result(float* tile,
 #pragma unroll
     for (int i = 0; i < Tile<HS>::ROWS; i++)
 #pragma unroll
-        for (int c = 0; c < Tile<HS>::CHANNELS; c++)
-            tile[(ty + 8 * i) * Tile<HS>::STRIDE + 4 * tx + 16 * (c - c % 4) + c % 4] =
-                result[i][c];
+        for (int c = 0; c < Tile<HS>::CHANNELS; c += 4)
+            *(float4*)&tile[(ty + 8 * i) * Tile<HS>::STRIDE + 4 * tx + 16 * c] =
+                make_float4(result[i][c], result[i][c + 1], result[i][c + 2], result[i][c + 3]);
 }
 
 //     score[t,s] = scale * q[t] . k[s]     lse[t] = log sum_{s<=t} e^score[t,s]
