@@ -44,8 +44,8 @@ __attribute__((format(printf, 1, 2))) inline std::string text(const char* format
 
 // ---- reading ------------------------------------------------------------------------------------
 
-// A whole file as read-only memory. The operating system reads pages as they are touched, so opening a
-// large file costs nothing, and two processes that read the same file share one copy.
+// A whole file as read-only memory. The operating system reads pages as they are touched,
+// so opening a large file costs nothing, and two processes that read the same file share one copy.
 struct MappedFile {
     std::string path;
     const uint8_t* data = nullptr;
@@ -57,7 +57,8 @@ inline MappedFile map_file(const std::string& path) {
     int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (fd < 0) fail("%s: cannot be opened: %s", path.c_str(), strerror(errno));
     struct stat info;
-    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) fail("%s: is not a regular file", path.c_str());
+    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode))
+        fail("%s: is not a regular file", path.c_str());
     if (info.st_size == 0) fail("%s: is empty", path.c_str());
     MappedFile f;
     f.path = path;
@@ -77,7 +78,7 @@ inline void unmap_file(MappedFile& f) {
 
 // ---- writing ------------------------------------------------------------------------------------
 
-// After a rename, the new name itself is only on disk once its folder is. Works on a folder or a file.
+// After a rename, the new name itself is only on disk once its folder is. Takes a folder or a file.
 inline void sync_path(const std::string& path) {
     int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (fd < 0) fail("%s: cannot be opened: %s", path.c_str(), strerror(errno));
@@ -90,9 +91,9 @@ inline std::string parent_folder(const std::string& path) {
     return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
 }
 
-// Bytes go to PATH.tmp; only atomic_close gives them their name. Whoever opens PATH sees the old file or
-// the new one, whole, whatever happens in between: rename(2) is atomic, and fsync before it makes sure
-// that the name never reaches the disk ahead of the bytes.
+// Bytes go to PATH.tmp; only atomic_close gives them their name. Whoever opens PATH sees the old
+// file or the new one, whole, whatever happens in between: rename(2) is atomic, and fsync before it
+// makes sure that the name never reaches the disk ahead of the bytes.
 struct AtomicFile {
     std::string path;
     FILE* stream = nullptr;
@@ -115,7 +116,8 @@ inline void atomic_close(AtomicFile& f) {
     if (fflush(f.stream) != 0 || fsync(fileno(f.stream)) != 0 || fclose(f.stream) != 0)
         fail("%s.tmp: cannot be written: %s (is the disk full?)", f.path.c_str(), strerror(errno));
     if (rename((f.path + ".tmp").c_str(), f.path.c_str()) != 0)
-        fail("%s: cannot be renamed from %s.tmp: %s", f.path.c_str(), f.path.c_str(), strerror(errno));
+        fail("%s: cannot be renamed from %s.tmp: %s", f.path.c_str(), f.path.c_str(),
+             strerror(errno));
     sync_path(parent_folder(f.path));
     f.stream = nullptr;
 }

@@ -1,18 +1,20 @@
-// gpt2.h - the model: its parameters, its memory, and forward(), backward() and update(), which call
-// layers.h and exist once for every backend.
+// gpt2.h - the model: its parameters, its memory, and forward(), backward() and update(), which
+// call layers.h and exist once for every backend.
 //
-// GPT-2 (Radford et al. 2019, "Language models are unsupervised multitask learners") is a stack of L blocks
-// over a stream of vectors, one vector of C channels for each position:
+// GPT-2 (Radford et al. 2019, "Language models are unsupervised multitask learners") is a stack of
+// L blocks over a stream of vectors, one vector of C channels for each position:
 //
-//     tokens --> encoder --> x --+--> norm -> qkv -> attention -> output --+--> norm -> up -> GELU -> down --+--> ...
-//                                |                                         |                                 |
-//                                +----------------- residual sum ----------+--------- residual sum ----------+
+//     tokens --> encoder --> x, and then L times:
+//
+//     x --+--> norm -> qkv -> attention -> output --+--> norm -> up -> GELU -> down --+--> x
+//         |                                         |                                 |
+//         +------------- residual sum --------------+--------- residual sum ----------+
 //
 // and after the last block: norm -> logits = x times the token embedding -> softmax -> loss.
 //
-// Tensors are never numbered. Parameters are rows of one table (param_table), and activations of another
-// (activation_table); everything that walks over "all tensors" walks over a table. This file never
-// dereferences a tensor's pointer: on a GPU it could not.
+// Tensors are never numbered. Parameters are rows of one table (param_table), and activations
+// of another (activation_table); everything that walks over "all tensors" walks over a table.
+// This file never dereferences a tensor's pointer: on a GPU it could not.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -23,12 +25,12 @@
 #include "layers.h"
 #include "numerics.h"
 
-// ---- configuration --------------------------------------------------------------------------------------
+// ---- configuration ------------------------------------------------------------------------------
 
 struct Config {
     int T;    // context length: positions that the model knows
     int V;    // tokens in the vocabulary
-    int Vp;   // V rounded up to a multiple of 128, in memory only: matrix products like round numbers
+    int Vp;   // V rounded up to a multiple of 128, in memory only: products like round numbers
     int L;    // blocks
     int NH;   // heads
     int C;    // channels
@@ -38,9 +40,9 @@ inline Config make_config(int T, int V, int L, int NH, int C) {
     return {T, V, (V + 127) / 128 * 128, L, NH, C};
 }
 
-// ---- parameters: one table ------------------------------------------------------------------------------
+// ---- parameters: one table ----------------------------------------------------------------------
 
-// Where each tensor starts, counted in elements, in each of the buffers params, master, grads, m and v.
+// Where each tensor starts, in elements, in each of the buffers params, master, grads, m and v.
 struct BlockWeights {
     size_t attn_norm_weight, attn_norm_bias;
     size_t attn_qkv_weight, attn_qkv_bias;
@@ -59,22 +61,23 @@ struct Weights {
 struct Param {
     std::string name;             // its name in a GGUF
     std::vector<uint64_t> dims;   // its shape there, fastest first: a (OC, C) weight has {C, OC}
-    float init_std;               // starts as a normal of this deviation, or, where 0, as init_value
+    float init_std;               // starts as a normal of this deviation, or, if 0, as init_value
     float init_value;
     bool decay;                   // weight decay: matrices and embeddings yes, biases and norms no
     size_t offset;                // where it starts, in elements
     size_t count;                 // its elements, contiguous; without token_embd's padding rows
 };
 
-// The table, in the order of memory and of files. Fills `at` with the offsets. The initialisation is GPT-2's:
-// a deviation of 0.02, and 0.02 / sqrt(2L) for the two projections of a block that write to the residual
-// stream, since 2L of them add up there (Radford et al. 2019, section 2.3).
+// The table, in the order of memory and of files. Fills `at` with the offsets. The initialisation
+// is GPT-2's: a deviation of 0.02, and 0.02 / sqrt(2L) for the two projections of a block that
+// write to the residual stream, since 2L of them add up there (Radford et al. 2019, section 2.3).
 inline std::vector<Param> param_table(Config c, Weights& at, size_t& space) {
     std::vector<Param> table;
     const size_t ALIGN = 64;   // elements: every tensor starts on a vector load's boundary
     const float STD = 0.02f, RESIDUAL_STD = 0.02f / sqrtf(2.0f * c.L);
     space = 0;
-    auto row = [&](std::string name, size_t& offset, std::vector<uint64_t> dims, float std, float value) {
+    auto row = [&](std::string name, size_t& offset, std::vector<uint64_t> dims, float std,
+                   float value) {
         size_t count = 1;
         for (uint64_t d : dims) count *= d;
         size_t room = &offset == &at.token_embd ? (size_t)c.Vp * c.C : count;
@@ -107,7 +110,7 @@ inline std::vector<Param> param_table(Config c, Weights& at, size_t& space) {
     return table;
 }
 
-// ---- activations: one table, with lifetimes -------------------------------------------------------------
+// ---- activations: one table, with lifetimes -----------------------------------------------------
 
 struct BlockActs {
     floatX* residual;                              // (B,T,C) the stream as it enters the block
@@ -137,8 +140,8 @@ struct Span {
     int born, dies;
 };
 
-// One row: a buffer, and when it holds something needed: from forward to backward, or, if backward computes it once
-// more, in both but not in between.
+// One row: a buffer, and when it holds something needed: from forward to backward, or, if backward
+// computes it once more, in both but not in between.
 struct Activation {
     std::string name;
     void** slot;           // the pointer to set
@@ -154,12 +157,13 @@ inline bool alive_together(const Activation& a, const Activation& b) {
     return false;
 }
 
-// Moments: 0 the encoder, 1 + 2l the attention half of block l, 2 + 2l its MLP half, 2L + 1 the head. Backward
-// walks the same list in reverse: what happened at t is undone at 4L + 3 - t.
+// Moments: 0 the encoder, 1 + 2l the attention half of block l, 2 + 2l its MLP half, 2L + 1 the
+// head. Backward walks the same list in reverse: what happened at t is undone at 4L + 3 - t.
 //
-// A block keeps 16 C numbers for each token until backward. Memory is bought with time (Chen et al. 2016,
-// arXiv:1604.06174): with recompute 1, backward makes norms and GELU again, which cost next to nothing, and 10 C are
-// kept; with 2 it runs the whole block again, a third more work in all, and only the C of the stream are kept.
+// A block keeps 16 C numbers for each token until backward. Memory is bought with time (Chen et al.
+// 2016, arXiv:1604.06174): with recompute 1, backward makes norms and GELU again, which cost next
+// to nothing, and 10 C are kept; with 2 it runs the whole block again, a third more work in all,
+// and only the C of the stream are kept.
 inline std::vector<Activation> activation_table(Config c, Acts& a, int B, int T, int recompute) {
     std::vector<Activation> table;
     size_t N = (size_t)B * T, C = c.C;
@@ -175,8 +179,10 @@ inline std::vector<Activation> activation_table(Config c, Acts& a, int B, int T,
         BlockActs& b = a.blk[l];
         std::string blk = text("blk.%d.", l);
         int attn = 1 + 2 * l, mlp = 2 + 2 * l;
-        int attn_undone = end - attn, mlp_undone = end - mlp;   // in backward, the MLP half comes first
-        // Read in forward until `last`; made again, from this level on, at mlp_undone, where backward enters the block.
+        // In backward, the MLP half comes first.
+        int attn_undone = end - attn, mlp_undone = end - mlp;
+        // Read in forward until `last`; from this level on made again at mlp_undone, where backward
+        // enters the block.
         auto kept = [&](int level, int born, int last, int undone) -> std::vector<Span> {
             if (recompute < level) return {{born, undone}};
             return {{born, last}, {mlp_undone, undone}};
@@ -196,7 +202,8 @@ inline std::vector<Activation> activation_table(Config c, Acts& a, int B, int T,
         row(blk + "ffn_rstd", &b.ffn_rstd, N, {{mlp, mlp_undone}});
         row(blk + "ffn_pre", &b.ffn_pre, N * 4 * C, kept(2, mlp, mlp, mlp_undone));
         row(blk + "ffn_up", &b.ffn_up, N * 4 * C, kept(1, mlp, mlp, mlp_undone));
-        row(blk + "ffn_down", &b.ffn_down, N * C, {{mlp, mlp + 1}});   // read by the next block's first sum
+        // Read by the next block's first sum.
+        row(blk + "ffn_down", &b.ffn_down, N * C, {{mlp, mlp + 1}});
     }
     row("residual", &a.residual, N * C, {{head, end - head}});
     row("output_norm", &a.output_norm, N * C, {{head, end - head}});
@@ -213,8 +220,9 @@ inline std::vector<Activation> activation_table(Config c, Acts& a, int B, int T,
     return table;
 }
 
-// Gives every row an offset so that rows alive at the same moment never overlap, and returns the bytes needed.
-// Largest first, each at the lowest place where it fits (Pisarchyk and Lee 2020, arXiv:2001.03288, "greedy by size").
+// Gives every row an offset so that rows alive at the same moment never overlap, and returns
+// the bytes needed. Largest first, each at the lowest place where it fits (Pisarchyk and Lee 2020,
+// arXiv:2001.03288, "greedy by size").
 inline size_t plan_memory(std::vector<Activation>& table) {
     const size_t ALIGN = 256;
     std::vector<Activation*> by_size, placed;
@@ -224,8 +232,10 @@ inline size_t plan_memory(std::vector<Activation>& table) {
     size_t total = 0;
     for (Activation* a : by_size) {
         a->offset = 0;
-        for (const Activation* p : placed) {   // in order of offset: step over whoever is in the way
-            if (alive_together(*p, *a) && a->offset + a->bytes > p->offset && p->offset + p->bytes > a->offset)
+        // In order of offset: step over whoever is in the way.
+        for (const Activation* p : placed) {
+            if (alive_together(*p, *a) && a->offset + a->bytes > p->offset &&
+                p->offset + p->bytes > a->offset)
                 a->offset = (p->offset + p->bytes + ALIGN - 1) / ALIGN * ALIGN;
         }
         total = std::max(total, a->offset + a->bytes);
@@ -235,15 +245,15 @@ inline size_t plan_memory(std::vector<Activation>& table) {
     return total;
 }
 
-// ---- the model ------------------------------------------------------------------------------------------
+// ---- the model ----------------------------------------------------------------------------------
 
 struct GPT2 {
     Config config;
     Weights at;                        // where each parameter starts
     std::vector<Param> table;
-    size_t space;                      // elements in each of the next five, alignment and padding included
+    size_t space;                      // elements in each of the next five, padding included
     floatX* params;                    // what the layers read
-    float* master;                     // the weights themselves; the same buffer as params where floatX is float
+    float* master;                     // the weights; where floatX is float, params' own buffer
     float *grads, *m, *v;
     std::vector<Activation> activations;
     Acts acts;
@@ -255,15 +265,16 @@ struct GPT2 {
     int B, T;                          // the batch of the last forward()
 };
 
-// Allocates a model of this configuration for batches of up to B sequences of T tokens. All zero: call
-// gpt2_init or gpt2_load next. recompute: 0 to 2, see activation_table.
+// Allocates a model of this configuration for batches of up to B sequences of T tokens. All zero:
+// call gpt2_init or gpt2_load next. recompute: 0 to 2, see activation_table.
 inline void gpt2_create(GPT2& model, Config c, int B, int T, int recompute = 0) {
     model.config = c;
     model.recompute = recompute;
     model.table = param_table(c, model.at, model.space);
     model.master = (float*)device_alloc(model.space * sizeof(float));
     bool same = sizeof(floatX) == sizeof(float);
-    model.params = same ? (floatX*)model.master : (floatX*)device_alloc(model.space * sizeof(floatX));
+    model.params =
+        same ? (floatX*)model.master : (floatX*)device_alloc(model.space * sizeof(floatX));
     model.grads = (float*)device_alloc(model.space * sizeof(float));
     model.m = (float*)device_alloc(model.space * sizeof(float));
     model.v = (float*)device_alloc(model.space * sizeof(float));
@@ -279,7 +290,8 @@ inline void gpt2_create(GPT2& model, Config c, int B, int T, int recompute = 0) 
 
 inline void gpt2_free(GPT2& model) {
     if ((void*)model.params != (void*)model.master) device_free(model.params);
-    for (void* p : {(void*)model.master, (void*)model.grads, (void*)model.m, (void*)model.v, model.arena})
+    for (void* p : {(void*)model.master, (void*)model.grads, (void*)model.m, (void*)model.v,
+                    model.arena})
         device_free(p);
 }
 
@@ -289,8 +301,9 @@ inline size_t param_count(const GPT2& model) {
     return n;
 }
 
-// FLOPs of training on one token (Chowdhery et al. 2022, arXiv:2204.02311, appendix B): 6 for each weight of a
-// matrix product (2 forward, 4 backward), and 12 * L * C * T for attention's two products, T the sequence's length.
+// FLOPs of training on one token (Chowdhery et al. 2022, arXiv:2204.02311, appendix B):
+// 6 for each weight of a matrix product (2 forward, 4 backward), and 12 * L * C * T for attention's
+// two products, T the sequence's length.
 inline double flops_per_token(Config c, int T) {
     double C = c.C, matrices = 12.0 * c.L * C * C + C * c.V;
     return 6.0 * matrices + 12.0 * c.L * C * T;
@@ -317,24 +330,30 @@ inline void gpt2_init(GPT2& model, uint64_t seed) {
     }
 }
 
-// ---- GGUF: load and save ----------------------------------------------------------------------------------
+// ---- GGUF: load and save ------------------------------------------------------------------------
 
-// The configuration that a GPT-2's GGUF describes. Errors: another architecture, a missing key, an impossible value.
+// The configuration that a GPT-2's GGUF describes. Errors: another architecture, a missing key,
+// an impossible value.
 inline Config gpt2_config(const Gguf& file) {
     const char* path = file.file.path.c_str();
     std::string arch = gguf_string(file, "general.architecture");
-    if (arch != "gpt2") fail("%s: general.architecture is \"%s\", expected \"gpt2\"", path, arch.c_str());
+    if (arch != "gpt2")
+        fail("%s: general.architecture is \"%s\", expected \"gpt2\"", path, arch.c_str());
     auto number = [&](const char* key, uint64_t most) {
         uint64_t n = gguf_int(file, key);
         if (n < 1 || n > most)
-            fail("%s: %s is %llu, expected 1 to %llu", path, key, (unsigned long long)n, (unsigned long long)most);
+            fail("%s: %s is %llu, expected 1 to %llu", path, key, (unsigned long long)n,
+                 (unsigned long long)most);
         return (int)n;
     };
     int T = number("gpt2.context_length", 1 << 20), C = number("gpt2.embedding_length", 1 << 16);
     int L = number("gpt2.block_count", 1 << 10), NH = number("gpt2.attention.head_count", 1 << 10);
     int hidden = number("gpt2.feed_forward_length", 1 << 18);
-    if (C % NH) fail("%s: gpt2.embedding_length %d is not a multiple of gpt2.attention.head_count %d", path, C, NH);
-    if (hidden != 4 * C) fail("%s: gpt2.feed_forward_length is %d, expected 4 * %d", path, hidden, C);
+    if (C % NH)
+        fail("%s: gpt2.embedding_length %d is not a multiple of gpt2.attention.head_count %d", path,
+             C, NH);
+    if (hidden != 4 * C)
+        fail("%s: gpt2.feed_forward_length is %d, expected 4 * %d", path, hidden, C);
     double eps = gguf_float(file, "gpt2.attention.layer_norm_epsilon");
     if ((float)eps != LAYERNORM_EPS)
         fail("%s: gpt2.attention.layer_norm_epsilon is %g, expected %g", path, eps, LAYERNORM_EPS);
@@ -346,11 +365,13 @@ inline Config gpt2_config(const Gguf& file) {
     return make_config(T, (int)wte->dims[1], L, NH, C);
 }
 
-// Reads row p of the table from a file, named with a suffix (".m" for an optimizer's state), into host floats.
-inline void read_param(const Gguf& file, const Param& p, const char* suffix, std::vector<float>& host) {
+// Reads row p of the table, named with a suffix (".m" for an optimizer's state), into host floats.
+inline void read_param(const Gguf& file, const Param& p, const char* suffix,
+                       std::vector<float>& host) {
     const char* path = file.file.path.c_str();
     std::string name = p.name + suffix, want = "{";
-    for (uint64_t d : p.dims) want += text("%s%llu", want.size() > 1 ? ", " : "", (unsigned long long)d);
+    for (uint64_t d : p.dims)
+        want += text("%s%llu", want.size() > 1 ? ", " : "", (unsigned long long)d);
     const GgufTensor* t = gguf_tensor(file, name.c_str());
     if (!t) fail("%s: tensor %s: missing", path, name.c_str());
     bool same = t->n_dims == (int)p.dims.size();
@@ -362,7 +383,8 @@ inline void read_param(const Gguf& file, const Param& p, const char* suffix, std
     gguf_to_float(host.data(), *t, 0, p.count);
 }
 
-// Weights from a GGUF of F32, F16 or BF16 tensors. An output.weight is accepted where it repeats token_embd.weight.
+// Weights from a GGUF of F32, F16 or BF16 tensors. An output.weight is accepted where it
+// repeats token_embd.weight.
 inline void gpt2_load(GPT2& model, const Gguf& file) {
     std::vector<float> host;
     for (const Param& p : model.table) {
@@ -376,8 +398,8 @@ inline void gpt2_load(GPT2& model, const Gguf& file) {
     tied.name = "output.weight";
     read_param(file, tied, "", output);
     if (memcmp(host.data(), output.data(), host.size() * sizeof(float)) != 0)
-        fail("%s: output.weight differs from token_embd.weight: untied models cannot be trained here",
-             file.file.path.c_str());
+        fail("%s: output.weight differs from token_embd.weight: untied models cannot be trained "
+             "here", file.file.path.c_str());
 }
 
 // A buffer (master, m or v) on the host, where a GgufWriter can read it.
@@ -387,15 +409,17 @@ inline std::vector<float> copy_to_host(const GPT2& model, const float* buffer) {
     return host;
 }
 
-// Adds every tensor of a host copy to a file, under its name and a suffix. host must live until it is written.
-inline void put_params(const GPT2& model, GgufWriter& w, const std::vector<float>& host, const char* suffix) {
+// Adds every tensor of a host copy to a file, under its name and a suffix. host must outlive w.
+inline void put_params(const GPT2& model, GgufWriter& w, const std::vector<float>& host,
+                       const char* suffix) {
     for (const Param& p : model.table)
         gguf_put_tensor(w, (p.name + suffix).c_str(), GGML_F32, p.dims, host.data() + p.offset);
 }
 
 // A model that llama.cpp opens as it is: configuration, the tokenizer's keys (null: none), weights.
 // untied adds output.weight, a copy of token_embd.weight, which llama.cpp required before 2025-03.
-inline void gpt2_save(const GPT2& model, const Gguf* tokenizer, bool untied, const std::string& path) {
+inline void gpt2_save(const GPT2& model, const Gguf* tokenizer, bool untied,
+                      const std::string& path) {
     GgufWriter w;
     const Config& c = model.config;
     gguf_put_string(w, "general.architecture", "gpt2");
@@ -416,11 +440,11 @@ inline void gpt2_save(const GPT2& model, const Gguf* tokenizer, bool untied, con
     gguf_write(w, path.c_str());
 }
 
-// ---- forward ----------------------------------------------------------------------------------------------
+// ---- forward ------------------------------------------------------------------------------------
 
-// Block l. The first time, x is complete only in block 0: later the MLP of the block before is still to be added to it,
-// and this block's own MLP leaves its sum to the next. Again, for backward, x is there, and the MLP's last product is
-// not needed.
+// Block l. The first time, x is complete only in block 0: later the MLP of the block
+// before is still to be added to it, and this block's own MLP leaves its sum to the next.
+// Again, for backward, x is there, and the MLP's last product is not needed.
 inline void block_forward(GPT2& model, int l, bool again) {
     const int C = model.config.C, B = model.B, T = model.T;
     const floatX* w = model.params;
@@ -430,16 +454,22 @@ inline void block_forward(GPT2& model, int l, bool again) {
         layernorm_forward(b.attn_norm, b.attn_mean, b.attn_rstd, b.residual,
                           w + p.attn_norm_weight, w + p.attn_norm_bias, B, T, C);
     else
-        residual_layernorm_forward(b.residual, b.attn_norm, b.attn_mean, b.attn_rstd, model.acts.blk[l - 1].residual_mid,
-                                   model.acts.blk[l - 1].ffn_down, w + p.attn_norm_weight, w + p.attn_norm_bias, B, T, C);
-    matmul_forward(b.qkv, nullptr, b.attn_norm, w + p.attn_qkv_weight, w + p.attn_qkv_bias, B, T, C, 3 * C);
+        residual_layernorm_forward(b.residual, b.attn_norm, b.attn_mean, b.attn_rstd,
+                                   model.acts.blk[l - 1].residual_mid,
+                                   model.acts.blk[l - 1].ffn_down, w + p.attn_norm_weight,
+                                   w + p.attn_norm_bias, B, T, C);
+    matmul_forward(b.qkv, nullptr, b.attn_norm, w + p.attn_qkv_weight, w + p.attn_qkv_bias,
+                   B, T, C, 3 * C);
     attention_forward(b.attn, b.lse, b.qkv, B, T, C, model.config.NH);
-    matmul_forward(b.attn_output, nullptr, b.attn, w + p.attn_output_weight, w + p.attn_output_bias, B, T, C, C);
+    matmul_forward(b.attn_output, nullptr, b.attn, w + p.attn_output_weight, w + p.attn_output_bias,
+                   B, T, C, C);
     residual_layernorm_forward(b.residual_mid, b.ffn_norm, b.ffn_mean, b.ffn_rstd, b.residual,
                                b.attn_output, w + p.ffn_norm_weight, w + p.ffn_norm_bias, B, T, C);
-    matmul_forward(b.ffn_up, b.ffn_pre, b.ffn_norm, w + p.ffn_up_weight, w + p.ffn_up_bias, B, T, C, 4 * C);
+    matmul_forward(b.ffn_up, b.ffn_pre, b.ffn_norm, w + p.ffn_up_weight, w + p.ffn_up_bias,
+                   B, T, C, 4 * C);
     if (again) return;
-    matmul_forward(b.ffn_down, nullptr, b.ffn_up, w + p.ffn_down_weight, w + p.ffn_down_bias, B, T, 4 * C, C);
+    matmul_forward(b.ffn_down, nullptr, b.ffn_up, w + p.ffn_down_weight, w + p.ffn_down_bias,
+                   B, T, 4 * C, C);
 }
 
 // From tokens (B, T), on the host, to logits (B, T, Vp) in acts.logits.
@@ -447,12 +477,12 @@ inline void forward(GPT2& model, const int* tokens, int B, int T) {
     const Config c = model.config;
     const int C = c.C;
     if (T > c.T || B * T > model.max_B * model.max_T)
-        fail("forward: a batch of %d x %d, but the context is %d and there is memory for %d x %d", B, T,
-             c.T, model.max_B, model.max_T);
+        fail("forward: a batch of %d x %d, but the context is %d and there is memory for %d x %d",
+             B, T, c.T, model.max_B, model.max_T);
     for (int i = 0; i < B * T; i++)
         if (tokens[i] < 0 || tokens[i] >= c.V)
-            fail("forward: token %d at row %d, position %d: expected 0 to %d (was the data made with "
-                 "another tokenizer?)", tokens[i], i / T, i % T, c.V - 1);
+            fail("forward: token %d at row %d, position %d: expected 0 to %d (was the data made "
+                 "with another tokenizer?)", tokens[i], i / T, i % T, c.V - 1);
     model.B = B;
     model.T = T;
 
@@ -464,30 +494,34 @@ inline void forward(GPT2& model, const int* tokens, int B, int T) {
     encoder_forward(a.blk[0].residual, a.tokens, w + at.token_embd, w + at.position_embd, B, T, C);
     for (int l = 0; l < c.L; l++) block_forward(model, l, false);
     const BlockActs& last = a.blk[c.L - 1];
-    residual_layernorm_forward(a.residual, a.output_norm, a.mean, a.rstd, last.residual_mid, last.ffn_down,
-                               w + at.output_norm_weight, w + at.output_norm_bias, B, T, C);
+    residual_layernorm_forward(a.residual, a.output_norm, a.mean, a.rstd, last.residual_mid,
+                               last.ffn_down, w + at.output_norm_weight, w + at.output_norm_bias,
+                               B, T, C);
     matmul_forward(a.logits, nullptr, a.output_norm, w + at.token_embd, nullptr, B, T, C, c.Vp);
 
-    // For encoder_backward: rows ordered by token. Here, since a GPU has only been told what to do, and is still at it
-    // while the processor sorts.
+    // For encoder_backward: rows ordered by token. Here, since a GPU has only been told what to do,
+    // and is still at it while the processor sorts.
     std::vector<int> sorted(B * T);
     for (int i = 0; i < B * T; i++) sorted[i] = i;
-    std::stable_sort(sorted.begin(), sorted.end(), [&](int x, int y) { return tokens[x] < tokens[y]; });
+    std::stable_sort(sorted.begin(), sorted.end(),
+                     [&](int x, int y) { return tokens[x] < tokens[y]; });
     to_device(a.sorted, sorted.data(), sizeof(int) * B * T);
 }
 
-// The mean loss of the last forward() against targets (B, T), on the host. With dloss not 0, the logits become their
-// gradient, ready for backward(): dloss is 1 / (tokens of the whole step), over all its micro-batches.
+// The mean loss of the last forward() against targets (B, T), on the host. With dloss not 0,
+// the logits become their gradient, ready for backward(): dloss is 1 / (tokens of the whole step),
+// over all its micro-batches.
 inline float cross_entropy(GPT2& model, const int* targets, float dloss) {
     const Config& c = model.config;
     Acts& a = model.acts;
     int B = model.B, T = model.T;
     for (int i = 0; i < B * T; i++)
         if (targets[i] < 0 || targets[i] >= c.V)
-            fail("cross_entropy: target %d at row %d, position %d: expected 0 to %d (was the data made with "
-                 "another tokenizer?)", targets[i], i / T, i % T, c.V - 1);
+            fail("cross_entropy: target %d at row %d, position %d: expected 0 to %d (was the data "
+                 "made with another tokenizer?)", targets[i], i / T, i % T, c.V - 1);
     to_device(a.targets, targets, sizeof(int) * B * T);
-    classifier(a.losses, dloss != 0 ? a.logits : nullptr, a.logits, a.targets, dloss, B, T, c.V, c.Vp);
+    classifier(a.losses, dloss != 0 ? a.logits : nullptr, a.logits, a.targets, dloss, B, T, c.V,
+               c.Vp);
     std::vector<float> losses(B * T);
     to_host(losses.data(), a.losses, sizeof(float) * B * T);
     double sum = 0;
@@ -495,7 +529,7 @@ inline float cross_entropy(GPT2& model, const int* targets, float dloss) {
     return (float)(sum / (B * T));
 }
 
-// ---- backward ---------------------------------------------------------------------------------------------
+// ---- backward -----------------------------------------------------------------------------------
 
 // Before backward enters block l: what forward did not keep.
 inline void block_recompute(GPT2& model, int l) {
@@ -513,8 +547,9 @@ inline void block_recompute(GPT2& model, int l) {
     if (model.recompute == 2) block_forward(model, l, true);
 }
 
-// Adds the gradients of every parameter to grads, from the gradient that cross_entropy left in the logits. Each call
-// undoes one of forward's, the last first. dresidual is the gradient of the stream on its way down.
+// Adds the gradients of every parameter to grads, from the gradient that cross_entropy left
+// in the logits. Each call undoes one of forward's, the last first. dresidual is the gradient
+// of the stream on its way down.
 inline void backward(GPT2& model) {
     const Config c = model.config;
     const int C = c.C, B = model.B, T = model.T;
@@ -522,41 +557,43 @@ inline void backward(GPT2& model) {
     float* dw = model.grads;
     const Weights& at = model.at;
     Acts& a = model.acts;
-    matmul_backward(a.dnorm, dw + at.token_embd, nullptr, a.logits, a.output_norm, w + at.token_embd,
-                    nullptr, B, T, C, c.Vp);
+    matmul_backward(a.dnorm, dw + at.token_embd, nullptr, a.logits, a.output_norm,
+                    w + at.token_embd, nullptr, B, T, C, c.Vp);
     layernorm_backward(a.dresidual, dw + at.output_norm_weight, dw + at.output_norm_bias, a.dnorm,
                        a.residual, w + at.output_norm_weight, a.mean, a.rstd, B, T, C);
     for (int l = c.L - 1; l >= 0; l--) {
         const BlockWeights& p = at.blk[l];
         BlockActs& b = a.blk[l];
         block_recompute(model, l);
-        matmul_backward(a.dffn_up, dw + p.ffn_down_weight, dw + p.ffn_down_bias, a.dresidual, b.ffn_up,
-                        w + p.ffn_down_weight, b.ffn_pre, B, T, 4 * C, C);
+        matmul_backward(a.dffn_up, dw + p.ffn_down_weight, dw + p.ffn_down_bias, a.dresidual,
+                        b.ffn_up, w + p.ffn_down_weight, b.ffn_pre, B, T, 4 * C, C);
         matmul_backward(a.dnorm, dw + p.ffn_up_weight, dw + p.ffn_up_bias, a.dffn_up, b.ffn_norm,
                         w + p.ffn_up_weight, nullptr, B, T, C, 4 * C);
-        residual_layernorm_backward(a.dresidual, dw + p.ffn_norm_weight, dw + p.ffn_norm_bias, a.dresidual,
-                                    a.dnorm, b.residual_mid, w + p.ffn_norm_weight, b.ffn_mean,
-                                    b.ffn_rstd, B, T, C);
-        matmul_backward(a.dattn, dw + p.attn_output_weight, dw + p.attn_output_bias, a.dresidual, b.attn,
-                        w + p.attn_output_weight, nullptr, B, T, C, C);
+        residual_layernorm_backward(a.dresidual, dw + p.ffn_norm_weight, dw + p.ffn_norm_bias,
+                                    a.dresidual, a.dnorm, b.residual_mid, w + p.ffn_norm_weight,
+                                    b.ffn_mean, b.ffn_rstd, B, T, C);
+        matmul_backward(a.dattn, dw + p.attn_output_weight, dw + p.attn_output_bias, a.dresidual,
+                        b.attn, w + p.attn_output_weight, nullptr, B, T, C, C);
         attention_backward(a.dqkv, a.D, a.dattn, b.qkv, b.attn, b.lse, B, T, C, c.NH);
         matmul_backward(a.dnorm, dw + p.attn_qkv_weight, dw + p.attn_qkv_bias, a.dqkv, b.attn_norm,
                         w + p.attn_qkv_weight, nullptr, B, T, C, 3 * C);
-        residual_layernorm_backward(a.dresidual, dw + p.attn_norm_weight, dw + p.attn_norm_bias, a.dresidual,
-                                    a.dnorm, b.residual, w + p.attn_norm_weight, b.attn_mean,
-                                    b.attn_rstd, B, T, C);
+        residual_layernorm_backward(a.dresidual, dw + p.attn_norm_weight, dw + p.attn_norm_bias,
+                                    a.dresidual, a.dnorm, b.residual, w + p.attn_norm_weight,
+                                    b.attn_mean, b.attn_rstd, B, T, C);
     }
-    encoder_backward(dw + at.token_embd, dw + at.position_embd, a.dresidual, a.tokens, a.sorted, B, T, C);
+    encoder_backward(dw + at.token_embd, dw + at.position_embd, a.dresidual, a.tokens, a.sorted,
+                     B, T, C);
 }
 
-// ---- update -----------------------------------------------------------------------------------------------
+// ---- update -------------------------------------------------------------------------------------
 
 inline void zero_grad(GPT2& model) {
     device_zero(model.grads, model.space * sizeof(float));
 }
 
-// Multiplies all gradients by min(1, grad_clip / norm) (grad_clip 0: by 1), and moves every parameter one AdamW step.
-// norm is grad_norm's, which the caller has looked at first: a step with a norm that is not finite must not be taken.
+// Multiplies all gradients by min(1, grad_clip / norm) (grad_clip 0: by 1), and moves every
+// parameter one AdamW step. norm is grad_norm's, which the caller has looked at first:
+// a step with a norm that is not finite must not be taken.
 inline void update(GPT2& model, AdamW adamw, float norm, float grad_clip) {
     adamw.grad_scale = grad_clip > 0 && norm > grad_clip ? grad_clip / norm : 1.0f;
     double weight_decay = adamw.weight_decay;

@@ -1,16 +1,18 @@
 // matmul.h - the CPU's matrix product, for train_gpt2.cpp and infer.cpp. float32 in, float32 out.
 //
-// Every element of a product is one chain of fused multiply-adds in the order of k, starting from what
-// was there before:
+// Every element of a product is one chain of fused multiply-adds in the order of k, starting from
+// what was there before:
 //
 //     for (k = 0; k < K; k++) c = fma(a[m][k], b[k][n], c);
 //
-// Tiling changes which elements are computed together, never this chain. So the result has the same bits
-// for any number of threads and any vector width, and a test can ask for equality with the three loops.
+// Tiling changes which elements are computed together, never this chain. So the result has
+// the same bits for any number of threads and any vector width, and a test can ask for equality
+// with the three loops.
 //
-// Why it is fast: a tile of MR x NR results stays in registers for a whole run of k. Each step of k
-// then reads MR + NR numbers and does MR * NR multiply-adds, 8 x 32 of them with AVX-512: reading is no
-// longer what limits it. (Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".)
+// Why it is fast: a tile of MR x NR results stays in registers for a whole run of k.
+// Each step of k then reads MR + NR numbers and does MR * NR multiply-adds, 8 x 32 of them
+// with AVX-512: reading is no longer what limits it. (Goto and van de Geijn 2008, "Anatomy of
+// high-performance matrix multiplication".)
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -44,18 +46,20 @@ inline Vec vec_load(const float* p) { return vld1q_f32(p); }
 inline void vec_store(float* p, Vec v) { vst1q_f32(p, v); }
 inline Vec vec_all(float x) { return vdupq_n_f32(x); }
 #else
-#error "matmul.h needs fused multiply-add (AVX2 with FMA, AVX-512 or 64-bit Arm): compile with -march=native"
+#error "matmul.h needs fused multiply-add (AVX2 with FMA, AVX-512, 64-bit Arm): use -march=native"
 #endif
 const int NR = 2 * VEC;
 
-// A matrix seen through two strides: element (i, j) is p[i * row + j * col]. A transpose is a swap of them.
+// A matrix seen through two strides: element (i, j) is p[i * row + j * col].
+// A transpose is a swap of them.
 struct Matrix {
     const float* p;
     int64_t row, col;
 };
 
-// c[R][NR] (rows ldc apart) += a[R][K] b[K][NR], b packed: NR floats for k = 0, then NR for k = 1, ...
-// R is a template parameter because only loops of a known length keep their accumulators in registers.
+// c[R][NR] (rows ldc apart) += a[R][K] b[K][NR], b packed: NR floats for k = 0, then NR
+// for k = 1, ... R is a template parameter because only loops of a known length keep their
+// accumulators in registers.
 template <int R>
 inline void matmul_tile(float* c, int64_t ldc, Matrix a, const float* b, int K) {
     Vec acc[R][2];
@@ -91,11 +95,11 @@ const int KC = 256, NC = 256;   // of b, what is packed at a time
 
 // One thread's product: c[M][N] (rows ldc apart) += a[M][K] b[K][N]. c overlaps neither a nor b.
 //
-// b is copied into panels of NR columns, KC rows at a time: then the innermost loop reads it in order,
-// from a block (KC x NC floats) that fits the second-level cache and is used for all M rows. a is read
-// where it lies: its elements are broadcast one by one, in whatever order they are stored.
+// b is copied into panels of NR columns, KC rows at a time: then the innermost loop reads it in
+// order, from a block (KC x NC floats) that fits the second-level cache and is used for all M rows.
+// a is read where it lies: its elements are broadcast one by one, in whatever order it has them.
 inline void gemm(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int K) {
-    static thread_local std::vector<float> buffer;   // grows to KC * NC floats per thread, then stays
+    static thread_local std::vector<float> buffer;   // KC * NC floats for each thread, kept
     buffer.resize(KC * NC);
     float* packed = buffer.data();
     for (int n0 = 0; n0 < N; n0 += NC) {
@@ -126,7 +130,7 @@ inline void gemm(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int K)
                         matmul_rows<MR>(rows, cm, ldc, am, packed + n * depth, depth);
                         continue;
                     }
-                    // The tile would write past the row's end: compute it aside and copy what belongs.
+                    // The tile would write past the row's end: compute it aside, copy what belongs.
                     float edge[MR * NR] = {};
                     for (int i = 0; i < rows; i++)
                         memcpy(edge + i * NR, cm + i * ldc, sizeof(float) * width);
@@ -143,13 +147,15 @@ inline void gemm(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int K)
 inline void matmul(float* c, Matrix a, Matrix b, int M, int N, int K) {
     const int BLOCK_N = 256;
     int column_blocks = (N + BLOCK_N - 1) / BLOCK_N;
-    int block_m = column_blocks >= 32 ? M : std::max(64, (M + 31) / 32);   // about 32 blocks or more
+    // About 32 blocks or more.
+    int block_m = column_blocks >= 32 ? M : std::max(64, (M + 31) / 32);
     int row_blocks = (M + block_m - 1) / block_m;
 #pragma omp parallel for schedule(dynamic)
     for (int block = 0; block < column_blocks * row_blocks; block++) {
         int n = block / row_blocks * BLOCK_N, m = block % row_blocks * block_m;
         gemm(c + (int64_t)m * N + n, N, {a.p + m * a.row, a.row, a.col},
-             {b.p + n * b.col, b.row, b.col}, std::min(block_m, M - m), std::min(BLOCK_N, N - n), K);
+             {b.p + n * b.col, b.row, b.col}, std::min(block_m, M - m), std::min(BLOCK_N, N - n),
+             K);
     }
 }
 

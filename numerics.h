@@ -1,12 +1,13 @@
-// numerics.h - the elementary functions and random numbers of training, written so that they give the same
-// bits on every machine and under every compiler.
+// numerics.h - the elementary functions and random numbers of training, written so that they give
+// the same bits on every machine and under every compiler.
 //
-// The C library's expf, logf and cos differ in their last bit from one system to the next, and one bit is
-// enough for two training runs to drift apart. Here every result is a fixed sequence of additions,
-// multiplications, divisions and fused multiply-adds, each of which IEEE 754 rounds in one way only. That
-// holds under two conditions, which the Makefile sets: -ffp-contract=off (the compiler must not fuse on its
-// own) and no -ffast-math (it must not reorder). exp_f and the GELU do not branch and are always inlined, so that
-// loops over them vectorise; a vector lane computes what a scalar would.
+// The C library's expf, logf and cos differ in their last bit from one system to the next,
+// and one bit is enough for two training runs to drift apart. Here every result is a fixed sequence
+// of additions, multiplications, divisions and fused multiply-adds, each of which IEEE 754 rounds
+// in one way only. That holds under two conditions, which the Makefile sets: -ffp-contract=off
+// (the compiler must not fuse on its own) and no -ffast-math (it must not reorder).
+// exp_f and the GELU do not branch and are always inlined, so that loops over them vectorise;
+// a vector lane computes what a scalar would.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -27,16 +28,16 @@ inline uint32_t float_to_bits(float x) {
     return bits;
 }
 
-// ---- exp and the GELU ----------------------------------------------------------------------------------
+// ---- exp and the GELU ---------------------------------------------------------------------------
 
-// e^x, within 1 unit in the last place for -87.33 <= x <= 88.37. Below, 0 (no subnormal numbers); above,
-// e^88.37; NaN gives NaN.
+// e^x, within 1 unit in the last place for -87.33 <= x <= 88.37. Below, 0 (no subnormal numbers);
+// above, e^88.37; NaN gives NaN.
 //
 //     x = n ln2 + r,  n an integer,  |r| <= ln2/2      so that      e^x = 2^n e^r
 //
-// ln2 is split in two, the first part short enough for n * LN2_HIGH to be exact (Cody and Waite 1980).
-// Taylor's series of e^r ends at r^7: the next term is below 0.3466^8 / 8! = 5e-9, a tenth of float's
-// rounding. 2^n is made by writing n into a float's exponent field.
+// ln2 is split in two, the first part short enough for n * LN2_HIGH to be exact (Cody and Waite
+// 1980). Taylor's series of e^r ends at r^7: the next term is below 0.3466^8 / 8! = 5e-9, a tenth
+// of float's rounding. 2^n is made by writing n into a float's exponent field.
 [[gnu::always_inline]] inline float exp_f(float x) {
     const float LOG2_E = 1.44269504f, LN2_HIGH = 0.693145752f, LN2_LOW = 1.42860677e-6f;
     const float ROUND = 12582912.0f;   // 1.5 * 2^23: adding it leaves no bit for a fraction
@@ -61,8 +62,8 @@ inline uint32_t float_to_bits(float x) {
 
 // GELU in its tanh form (Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2; what GPT-2 uses):
 //     gelu(x) = x/2 (1 + tanh(u)),   u = sqrt(2/pi) (x + 0.044715 x^3)
-// Since (1 + tanh(u)) / 2 = 1 / (1 + e^-2u), it is x times a sigmoid: one exponential, and no cancellation
-// where tanh(u) comes near -1.
+// Since (1 + tanh(u)) / 2 = 1 / (1 + e^-2u), it is x times a sigmoid: one exponential, and no
+// cancellation where tanh(u) comes near -1.
 const float GELU_SCALE = 0.797884561f;   // sqrt(2/pi)
 const float GELU_CUBIC = 0.044715f;
 
@@ -82,15 +83,16 @@ const float GELU_CUBIC = 0.044715f;
     return s + x * s * (1.0f - s) * 2.0f * du;
 }
 
-// ---- log and cos, in double: once a row, once a step ---------------------------------------------------
+// ---- log and cos, in double: once a row, once a step --------------------------------------------
 
 // ln(x) for a normal x > 0, within 1e-15 relative. With x = 2^e m, sqrt(1/2) <= m < sqrt(2):
 //     ln(x) = e ln2 + 2 (s + s^3/3 + s^5/5 + ...),   s = (m - 1) / (m + 1),  |s| <= 0.1716
-// 0 gives -infinity, and a negative x, infinity or NaN give x - x = NaN or infinity, as the C library does.
+// 0 gives -infinity, and a negative x, infinity or NaN give x - x = NaN or infinity, as in C.
 inline double log_d(double x) {
     uint64_t bits;
     memcpy(&bits, &x, 8);
-    if (!(x > 0) || (bits >> 52) == 0x7ff) return x == 0 ? -__builtin_inf() : x > 0 ? x : __builtin_nan("");
+    if (!(x > 0) || (bits >> 52) == 0x7ff)
+        return x == 0 ? -__builtin_inf() : x > 0 ? x : __builtin_nan("");
     int exponent = (int)(bits >> 52) - 1023;
     bits = (bits & 0x000fffffffffffffull) | 0x3ff0000000000000ull;
     double m;
@@ -104,8 +106,8 @@ inline double log_d(double x) {
     return exponent * 0.6931471805599453 + 2.0 * s * sum;
 }
 
-// cos(x) for |x| <= 1000, within 1e-12. x is reduced to |r| <= pi by whole turns; then Taylor's series,
-// whose last term at pi is pi^28/28! = 3e-16.
+// cos(x) for |x| <= 1000, within 1e-12. x is reduced to |r| <= pi by whole turns; then Taylor's
+// series, whose last term at pi is pi^28/28! = 3e-16.
 inline double cos_d(double x) {
     const double TURN = 6.283185307179586;
     double turns = x / TURN;
@@ -125,11 +127,11 @@ inline double power(double x, int n) {
     return result;
 }
 
-// ---- random numbers ------------------------------------------------------------------------------------
+// ---- random numbers -----------------------------------------------------------------------------
 
-// SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators", figure 17): the
-// state counts up by a fixed odd number, and a hash of it is the output. 64 bits hold the whole generator,
-// so a checkpoint keeps it as one integer.
+// SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators",
+// figure 17): the state counts up by a fixed odd number, and a hash of it is the output.
+// 64 bits hold the whole generator, so a checkpoint keeps it as one integer.
 struct Rng {
     uint64_t state;
 };
@@ -141,8 +143,8 @@ inline uint64_t random_u64(Rng& rng) {
     return z ^ (z >> 31);
 }
 
-// What random numbers are for. A generator belongs to one seed, one purpose and one index (a tensor, an epoch), so
-// that nothing shifts when another purpose draws more numbers than before.
+// What random numbers are for. A generator belongs to one seed, one purpose and one index
+// (a tensor, an epoch), so that nothing shifts when another purpose draws more numbers than before.
 enum RngPurpose { RNG_INIT = 1, RNG_ORDER = 2, RNG_SAMPLE = 3 };
 
 inline Rng make_rng(uint64_t seed, RngPurpose purpose, uint64_t index) {
@@ -153,28 +155,28 @@ inline Rng make_rng(uint64_t seed, RngPurpose purpose, uint64_t index) {
     return rng;
 }
 
-// Uniform in [0, 1): 24 random bits, as many as a float holds, so that 1 is never reached by rounding.
+// Uniform in [0, 1): 24 random bits, as many as a float holds, so that no rounding reaches 1.
 inline float uniform(Rng& rng) {
     return (float)(random_u64(rng) >> 40) * (1.0f / 16777216.0f);
 }
 
-// An integer in 0 .. n-1. The multiplication's high half replaces a division; its bias is below n / 2^64.
+// An integer in 0 .. n-1. A product's high half replaces a division; its bias is below n / 2^64.
 inline uint64_t random_below(Rng& rng, uint64_t n) {
     return (uint64_t)(((unsigned __int128)random_u64(rng) * n) >> 64);
 }
 
-// Normal with mean 0 and standard deviation 1 (Box and Muller 1958): sqrt(-2 ln u) cos(2 pi v), u in (0, 1].
+// Normal, mean 0 and deviation 1 (Box and Muller 1958): sqrt(-2 ln u) cos(2 pi v), u in (0, 1].
 inline float normal(Rng& rng) {
     double u = (double)((random_u64(rng) >> 11) + 1) * (1.0 / 9007199254740992.0);
     double v = (double)(random_u64(rng) >> 11) * (1.0 / 9007199254740992.0);
     return (float)(__builtin_sqrt(-2.0 * log_d(u)) * cos_d(6.283185307179586 * v));
 }
 
-// ---- sums ----------------------------------------------------------------------------------------------
+// ---- sums ---------------------------------------------------------------------------------------
 
-// A sum whose order is fixed by the data alone: lane j adds elements j, j+32, j+64, ..., and the lanes are
-// then added in pairs. 32 lanes fill the vector registers of every processor (2 of AVX-512, 4 of AVX2,
-// 8 of NEON), and the result does not depend on which.
+// A sum whose order is fixed by the data alone: lane j adds elements j, j+32, j+64, ..., and the
+// lanes are then added in pairs. 32 lanes fill the vector registers of every processor
+// (2 of AVX-512, 4 of AVX2, 8 of NEON), and the result does not depend on which.
 const int LANES = 32;
 
 inline float add_lanes(float* lanes) {

@@ -1,4 +1,4 @@
-// threads.h - how many threads OpenMP uses, and how they wait. Compiled without OpenMP, there is one.
+// threads.h - how many threads OpenMP uses, and how they wait. Without OpenMP, there is one.
 #pragma once
 #include <cstdlib>
 #include <unistd.h>
@@ -12,14 +12,16 @@ inline int processors() { return 1; }
 inline void use_threads(int) {}
 #endif
 
-// A step of training has about 150 parallel loops, and at the end of each the threads wait for the slowest. OpenMP waits
-// by spinning, for milliseconds. On a machine of one's own that is the fastest way; but where other programs want the
-// cores too, a spinning thread keeps off the very thread that it waits for: beside two busy programs, two threads trained at
-// 560 tokens a second, and at 6,700 once they spin for about 100 microseconds and then sleep.
+// A step of training has about 150 parallel loops, and at the end of each the threads wait for
+// the slowest. OpenMP waits by spinning, for milliseconds. On a machine of one's own that is the
+// fastest way; but where other programs want the cores too, a spinning thread keeps off the very
+// thread that it waits for: beside two busy programs, two threads trained at 560 tokens a second,
+// and at 6,700 once they spin for about 100 microseconds and then sleep.
 //
-// To be called first in main(). How long to spin is read from the environment while the program is loaded, before any
-// of its code runs; so this sets it and starts the program once more (about a millisecond). Whoever has set one of the
-// variables is left alone, and where the program cannot be started again (no /proc), it goes on as it is.
+// To be called first in main(). How long to spin is read from the environment while the program
+// is loaded, before any of its code runs; so this sets it and starts the program once more
+// (about a millisecond). Whoever has set one of the variables is left alone, and where the program
+// cannot be started again (no /proc), it goes on as it is.
 inline void spin_briefly(char** argv) {
     const char *gnu = "GOMP_SPINCOUNT", *llvm = "KMP_BLOCKTIME";   // in spins; in milliseconds
     if (getenv("OMP_WAIT_POLICY") || getenv(gnu) || getenv(llvm)) return;

@@ -1,8 +1,9 @@
 // train_gpt2.cpp - the layers of layers.h on the CPU, and the program ./train_gpt2.
 //
-// Each layer is the equation in layers.h written as loops; read the two side by side. Work is shared out with
-// OpenMP so that whatever is summed is summed by one thread in a fixed order: rows are split over threads in the
-// forward passes, and columns where backward adds up over rows. The same bits come out for any number of threads.
+// Each layer is the equation in layers.h written as loops; read the two side by side. Work is
+// shared out with OpenMP so that whatever is summed is summed by one thread in a fixed order:
+// rows are split over threads in the forward passes, and columns where backward adds up over rows.
+// The same bits come out for any number of threads.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -15,7 +16,7 @@
 #include "numerics.h"
 #include "threads.h"
 
-// ---- the device -----------------------------------------------------------------------------------------
+// ---- the device ---------------------------------------------------------------------------------
 
 static int cpu_threads = 1;
 
@@ -26,12 +27,14 @@ void device_init(int threads) {
 
 const char* device_name() {
     static std::string name;
-    name = text("CPU, %d thread%s, %d floats a vector", cpu_threads, cpu_threads == 1 ? "" : "s", VEC);
+    const char* s = cpu_threads == 1 ? "" : "s";
+    name = text("CPU, %d thread%s, %d floats a vector", cpu_threads, s, VEC);
     return name.c_str();
 }
 
-// The best of 10 runs of about 3 ms in which every thread does nothing but multiply-adds, on 12 independent chains:
-// enough to keep two units of latency 4 busy, and few enough for AVX2's 16 registers.
+// The best of 10 runs of about 3 ms in which every thread does nothing but multiply-adds,
+// on 12 independent chains: enough to keep two units of latency 4 busy, and few enough for
+// AVX2's 16 registers.
 double device_peak_flops() {
     const int CHAINS = 12, STEPS = 500000;
     double best = 0;
@@ -41,7 +44,8 @@ double device_peak_flops() {
 #pragma omp parallel reduction(+ : flops)
         {
             Vec chain[CHAINS];
-            for (int j = 0; j < CHAINS; j++) chain[j] = vec_all((float)j);   // or one chain would do for all
+            // Each of its own, or one would do for all.
+            for (int j = 0; j < CHAINS; j++) chain[j] = vec_all((float)j);
             const Vec factor = vec_all(0.999f);
             for (int i = 0; i < STEPS; i++)
                 for (Vec& x : chain) x = vec_fma(x, factor, factor);
@@ -49,7 +53,7 @@ double device_peak_flops() {
             flops += 2.0 * VEC * CHAINS * STEPS;
             for (Vec& x : chain) {
                 vec_store(lanes, x);
-                flops += 0.0 * lanes[0];   // 0, but only we know that no lane is NaN: the loop has to be run
+                flops += 0.0 * lanes[0];   // 0, but only we know it: the loop has to be run
             }
         }
         std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
@@ -61,7 +65,9 @@ double device_peak_flops() {
 void* device_alloc(size_t bytes) {
     size_t rounded = (bytes + 63) / 64 * 64;
     void* p = aligned_alloc(64, rounded);
-    if (!p) fail("out of memory: %.1f MB are not to be had (lower --batch, raise --recompute, or lower --seq)", bytes / 1e6);
+    if (!p)
+        fail("out of memory: %.1f MB are not to be had (lower --batch, raise --recompute, or lower "
+             "--seq)", bytes / 1e6);
     memset(p, 0, rounded);
     return p;
 }
@@ -85,13 +91,15 @@ void device_zero(void* device, size_t bytes) {
 // Queries that attention takes at a time.
 const int QUERIES = 64;
 
-size_t device_reserve(int, int T, int) {   // per thread: gemm's packed block, and attention's two tiles of scores
+// For each thread: gemm's packed block, and attention's two tiles of scores.
+size_t device_reserve(int, int T, int) {
     return omp_get_max_threads() * sizeof(float) * (KC * NC + 2 * (size_t)QUERIES * T);
 }
 
-// ---- encoder --------------------------------------------------------------------------------------------
+// ---- encoder ------------------------------------------------------------------------------------
 
-void encoder_forward(float* out, const int* tokens, const float* wte, const float* wpe, int B, int T, int C) {
+void encoder_forward(float* out, const int* tokens, const float* wte, const float* wpe,
+                     int B, int T, int C) {
 #pragma omp parallel for
     for (int n = 0; n < B * T; n++) {
         float* row = out + (int64_t)n * C;
@@ -101,8 +109,8 @@ void encoder_forward(float* out, const int* tokens, const float* wte, const floa
     }
 }
 
-void encoder_backward(float* dwte, float* dwpe, const float* dout, const int* tokens, const int* sorted,
-                      int B, int T, int C) {
+void encoder_backward(float* dwte, float* dwpe, const float* dout, const int* tokens,
+                      const int* sorted, int B, int T, int C) {
     const int N = B * T;
     // The thread that meets the first row of a token adds all of that token's rows.
 #pragma omp parallel for schedule(dynamic, 64)
@@ -125,7 +133,7 @@ void encoder_backward(float* dwte, float* dwpe, const float* dout, const int* to
     }
 }
 
-// ---- layernorm ------------------------------------------------------------------------------------------
+// ---- layernorm ----------------------------------------------------------------------------------
 
 // sum_i x[i] in the fixed order of numerics.h, and the sum of squared deviations from a mean.
 static float sum(const float* x, int n) {
@@ -157,7 +165,7 @@ void layernorm_forward(float* out, float* mean, float* rstd, const float* inp, c
         const float* x = inp + (int64_t)n * C;
         float* y = out + (int64_t)n * C;
         float m = sum(x, C) / C;
-        // Two passes: sum(x^2) - mean^2 in one would cancel, and lose all digits where |mean| >> deviation.
+        // Two passes: sum(x^2) - mean^2 in one would lose all digits where |mean| >> deviation.
         float s = 1.0f / sqrtf(sum_squared_deviations(x, m, C) / C + LAYERNORM_EPS);
         for (int c = 0; c < C; c++) y[c] = __builtin_fmaf((x[c] - m) * s, weight[c], bias[c]);
         mean[n] = m;
@@ -165,12 +173,13 @@ void layernorm_forward(float* out, float* mean, float* rstd, const float* inp, c
     }
 }
 
-// layernorm's backward with dresidual (null: none) added to dinp: serves both layers of the contract.
-static void add_layernorm_backward(float* dinp, float* dweight, float* dbias, const float* dresidual,
-                                   const float* dout, const float* inp, const float* weight,
-                                   const float* mean, const float* rstd, int N, int C) {
-    // The parameters first, since dinp may be dout. Each thread has columns of its own and goes through all rows
-    // in order; 16 columns are one cache line, which no two threads share.
+// layernorm's backward with dresidual (null: none) added to dinp: for both layers of the contract.
+static void add_layernorm_backward(float* dinp, float* dweight, float* dbias,
+                                   const float* dresidual, const float* dout, const float* inp,
+                                   const float* weight, const float* mean, const float* rstd,
+                                   int N, int C) {
+    // The parameters first, since dinp may be dout. Each thread has columns of its own and goes
+    // through all rows in order; 16 columns are one cache line, which no two threads share.
     const int COLUMNS = 16;
 #pragma omp parallel for
     for (int c0 = 0; c0 < C; c0 += COLUMNS) {
@@ -212,13 +221,15 @@ static void add_layernorm_backward(float* dinp, float* dweight, float* dbias, co
     }
 }
 
-void layernorm_backward(float* dinp, float* dweight, float* dbias, const float* dout, const float* inp,
-                        const float* weight, const float* mean, const float* rstd, int B, int T, int C) {
+void layernorm_backward(float* dinp, float* dweight, float* dbias, const float* dout,
+                        const float* inp, const float* weight, const float* mean,
+                        const float* rstd, int B, int T, int C) {
     add_layernorm_backward(dinp, dweight, dbias, nullptr, dout, inp, weight, mean, rstd, B * T, C);
 }
 
-void residual_layernorm_forward(float* residual, float* out, float* mean, float* rstd, const float* inp1,
-                                const float* inp2, const float* weight, const float* bias, int B, int T, int C) {
+void residual_layernorm_forward(float* residual, float* out, float* mean, float* rstd,
+                                const float* inp1, const float* inp2, const float* weight,
+                                const float* bias, int B, int T, int C) {
     int64_t elements = (int64_t)B * T * C;
 #pragma omp parallel for
     for (int64_t i = 0; i < elements; i++) residual[i] = inp1[i] + inp2[i];
@@ -228,13 +239,14 @@ void residual_layernorm_forward(float* residual, float* out, float* mean, float*
 void residual_layernorm_backward(float* dinp, float* dweight, float* dbias, const float* dresidual,
                                  const float* dout, const float* residual, const float* weight,
                                  const float* mean, const float* rstd, int B, int T, int C) {
-    add_layernorm_backward(dinp, dweight, dbias, dresidual, dout, residual, weight, mean, rstd, B * T, C);
+    add_layernorm_backward(dinp, dweight, dbias, dresidual, dout, residual, weight, mean, rstd,
+                           B * T, C);
 }
 
-// ---- matmul ---------------------------------------------------------------------------------------------
+// ---- matmul -------------------------------------------------------------------------------------
 
-void matmul_forward(float* out, float* pre_gelu, const float* inp, const float* weight, const float* bias,
-                    int B, int T, int C, int OC) {
+void matmul_forward(float* out, float* pre_gelu, const float* inp, const float* weight,
+                    const float* bias, int B, int T, int C, int OC) {
     matmul_nt(pre_gelu ? pre_gelu : out, inp, weight, bias, B * T, C, OC);
     if (pre_gelu) gelu_forward(out, pre_gelu, B, T, OC);
 }
@@ -257,7 +269,8 @@ void matmul_backward(float* dinp, float* dweight, float* dbias, const float* dou
 #pragma omp parallel for simd
         for (int64_t i = 0; i < elements; i++) dinp[i] *= gelu_derivative(pre_gelu[i]);
     }
-    matmul(dweight, {dout, 1, OC}, {inp, C, 1}, OC, C, N);   // dweight (OC, C) += dout^T (OC, N) inp (N, C)
+    // dweight (OC, C) += dout^T (OC, N) inp (N, C)
+    matmul(dweight, {dout, 1, OC}, {inp, C, 1}, OC, C, N);
     if (!dbias) return;
     const int COLUMNS = 16;   // as in layernorm: columns are split over threads, rows go in order
 #pragma omp parallel for
@@ -270,14 +283,16 @@ void matmul_backward(float* dinp, float* dweight, float* dbias, const float* dou
     }
 }
 
-// ---- attention ------------------------------------------------------------------------------------------
+// ---- attention ----------------------------------------------------------------------------------
 //
-// Queries are taken QUERIES at a time, so that scores are matrix products of useful size, and no more than
-// QUERIES x T of them exist at once in a thread. A block of queries t0 .. t1-1 needs the keys 0 .. t1-1; its last
-// columns, where s > t, are masked.
+// Queries are taken QUERIES at a time, so that scores are matrix products of useful size, and no
+// more than QUERIES x T of them exist at once in a thread. A block of queries t0 .. t1-1 needs
+// the keys 0 .. t1-1; its last columns, where s > t, are masked.
 
-// scores[i][s] = scale * q[t0+i] . k[s] for s < t1, rows ld apart. qkv is the first row of a sequence, at this head.
-static void attention_scores(float* scores, int ld, const float* qkv, int t0, int t1, int C, int hs) {
+// scores[i][s] = scale * q[t0+i] . k[s] for s < t1, rows ld apart.
+// qkv is the first row of a sequence, at this head.
+static void attention_scores(float* scores, int ld, const float* qkv, int t0, int t1, int C,
+                             int hs) {
     const int rows = t1 - t0;
     const float scale = 1.0f / sqrtf((float)hs);
     memset(scores, 0, sizeof(float) * rows * ld);
@@ -286,8 +301,8 @@ static void attention_scores(float* scores, int ld, const float* qkv, int t0, in
         for (int s = 0; s <= t0 + i; s++) scores[i * ld + s] *= scale;
 }
 
-// Row t of the scores, 0 .. t, becomes probabilities, and 0 beyond t. Returns lse, the log of the sum of exponentials;
-// the largest score is taken out first, or e^score would overflow.
+// Row t of the scores, 0 .. t, becomes probabilities, and 0 beyond t. Returns lse, the log of
+// the sum of exponentials; the largest score is taken out first, or e^score would overflow.
 static float softmax_row(float* row, int t, int t1) {
     float most = row[0];
     for (int s = 1; s <= t; s++) most = row[s] > most ? row[s] : most;
@@ -313,19 +328,21 @@ void attention_forward(float* out, float* lse, const float* qkv, int B, int T, i
                     float* o = out + ((int64_t)b * T + t0) * C + h * hs;
                     attention_scores(p.data(), T, head, t0, t1, C, hs);
                     for (int i = 0; i < rows; i++) {
-                        lse[((int64_t)b * NH + h) * T + t0 + i] = softmax_row(p.data() + (size_t)i * T, t0 + i, t1);
+                        float* p_row = p.data() + (size_t)i * T;
+                        lse[((int64_t)b * NH + h) * T + t0 + i] = softmax_row(p_row, t0 + i, t1);
                         memset(o + (int64_t)i * C, 0, sizeof(float) * hs);
                     }
-                    gemm(o, C, {p.data(), T, 1}, {head + 2 * C, 3 * C, 1}, rows, hs, t1);   // out = p v
+                    // out = p v
+                    gemm(o, C, {p.data(), T, 1}, {head + 2 * C, 3 * C, 1}, rows, hs, t1);
                 }
     }
 }
 
-void attention_backward(float* dqkv, float* D, const float* dout, const float* qkv, const float* out,
-                        const float* lse, int B, int T, int C, int NH) {
+void attention_backward(float* dqkv, float* D, const float* dout, const float* qkv,
+                        const float* out, const float* lse, int B, int T, int C, int NH) {
     const int hs = C / NH;
     const float scale = 1.0f / sqrtf((float)hs);
-    // A head of a sequence belongs to one thread: every block of queries adds to the same dk and dv.
+    // A head of a sequence belongs to one thread: all blocks of queries add to the same dk and dv.
 #pragma omp parallel
     {
         std::vector<float> p((size_t)QUERIES * T), dp((size_t)QUERIES * T);
@@ -344,30 +361,35 @@ void attention_backward(float* dqkv, float* D, const float* dout, const float* q
                     int64_t first = ((int64_t)b * T + t0) * C + h * hs;   // of out and dout
                     attention_scores(p.data(), T, head, t0, t1, C, hs);
                     memset(dp.data(), 0, sizeof(float) * rows * T);
-                    gemm(dp.data(), T, {dout + first, C, 1}, {head + 2 * C, 1, 3 * C}, rows, t1, hs);
+                    gemm(dp.data(), T, {dout + first, C, 1}, {head + 2 * C, 1, 3 * C}, rows, t1,
+                         hs);
                     for (int i = 0; i < rows; i++) {
                         int t = t0 + i;
-                        float *p_row = p.data() + (size_t)i * T, *dp_row = dp.data() + (size_t)i * T;
+                        float* p_row = p.data() + (size_t)i * T;
+                        float* dp_row = dp.data() + (size_t)i * T;
                         d[t] = dot(dout + first + (int64_t)i * C, out + first + (int64_t)i * C, hs);
                         for (int s = 0; s <= t; s++) {
                             p_row[s] = exp_f(p_row[s] - l[t]);
-                            dp_row[s] = scale * p_row[s] * (dp_row[s] - d[t]);   // now scale * dscore
+                            // From here on scale * dscore.
+                            dp_row[s] = scale * p_row[s] * (dp_row[s] - d[t]);
                         }
                         for (int s = t + 1; s < t1; s++) p_row[s] = dp_row[s] = 0;
                     }
-                    const Matrix q = {head + (int64_t)t0 * 3 * C, 3 * C, 1}, k = {head + C, 3 * C, 1};
-                    gemm(dhead + (int64_t)t0 * 3 * C, 3 * C, {dp.data(), T, 1}, k, rows, hs, t1);      // dq
-                    gemm(dhead + C, 3 * C, {dp.data(), 1, T}, q, t1, hs, rows);                        // dk
-                    gemm(dhead + 2 * C, 3 * C, {p.data(), 1, T}, {dout + first, C, 1}, t1, hs, rows);  // dv
+                    const Matrix q = {head + (int64_t)t0 * 3 * C, 3 * C, 1};
+                    const Matrix k = {head + C, 3 * C, 1};
+                    float *dq = dhead + (int64_t)t0 * 3 * C, *dk = dhead + C, *dv = dhead + 2 * C;
+                    gemm(dq, 3 * C, {dp.data(), T, 1}, k, rows, hs, t1);
+                    gemm(dk, 3 * C, {dp.data(), 1, T}, q, t1, hs, rows);
+                    gemm(dv, 3 * C, {p.data(), 1, T}, {dout + first, C, 1}, t1, hs, rows);
                 }
             }
     }
 }
 
-// ---- classifier -----------------------------------------------------------------------------------------
+// ---- classifier ---------------------------------------------------------------------------------
 
-void classifier(float* losses, float* dlogits, const float* logits, const int* targets, float dloss, int B, int T,
-                int V, int Vp) {
+void classifier(float* losses, float* dlogits, const float* logits, const int* targets,
+                float dloss, int B, int T, int V, int Vp) {
 #pragma omp parallel
     {
         std::vector<float> e(V);
@@ -389,11 +411,11 @@ void classifier(float* losses, float* dlogits, const float* logits, const int* t
     }
 }
 
-// ---- the optimizer --------------------------------------------------------------------------------------
+// ---- the optimizer ------------------------------------------------------------------------------
 
 float grad_norm(const float* grads, size_t n) {
-    // Blocks of a fixed size, each summed by one thread, then added in order: in double, since a model has
-    // a hundred million squares to add.
+    // Blocks of a fixed size, each summed by one thread, then added in order: in double, since
+    // a model has a hundred million squares to add.
     const size_t BLOCK = 1 << 16;
     std::vector<double> sums((n + BLOCK - 1) / BLOCK);
 #pragma omp parallel for
@@ -408,10 +430,12 @@ float grad_norm(const float* grads, size_t n) {
     return (float)sqrt(total);
 }
 
-void adamw_update(float* params, float* master, const float* grads, float* m, float* v, size_t n, AdamW a) {
+void adamw_update(float* params, float* master, const float* grads, float* m, float* v, size_t n,
+                  AdamW a) {
     const float beta1 = (float)a.beta1, rest1 = (float)(1 - a.beta1);
     const float beta2 = (float)a.beta2, rest2 = (float)(1 - a.beta2);
-    const float correction1 = (float)(1 - power(a.beta1, a.step)), correction2 = (float)(1 - power(a.beta2, a.step));
+    const float correction1 = (float)(1 - power(a.beta1, a.step));
+    const float correction2 = (float)(1 - power(a.beta2, a.step));
     const float lr = (float)a.lr, eps = (float)a.eps, weight_decay = (float)a.weight_decay;
 #pragma omp parallel for simd
     for (size_t i = 0; i < n; i++) {

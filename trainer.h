@@ -1,12 +1,12 @@
-// trainer.h - a training run: flags, schedule, log, checkpoints, the loop. main() of both trainers is at the end.
+// trainer.h - a training run: flags, schedule, log, checkpoints, the loop, both trainers' main().
 //
 // A run's folder, --out DIR:
-//     DIR/log.jsonl               one JSON object per step
-//     DIR/loss.svg                the curves so far
-//     DIR/step-00001000/          a checkpoint: model.gguf (weights) and optimizer.gguf (all else), whole or not there
-//     DIR/model.gguf              the newest weights, for ./infer and llama.cpp
+//     DIR/log.jsonl        one JSON object per step
+//     DIR/loss.svg         the curves so far
+//     DIR/step-00001000/   a checkpoint, whole or absent: model.gguf and optimizer.gguf (all else)
+//     DIR/model.gguf       the newest weights, for ./infer and llama.cpp
 //
-// With a seed, flags and data the weights are fixed, bit for bit, however often the run was stopped and resumed.
+// Seed, flags and data fix the weights, bit for bit, however often a run was stopped and resumed.
 #pragma once
 #include <algorithm>
 #include <chrono>
@@ -26,14 +26,17 @@
 #include "threads.h"
 #include "tokenizer.h"
 
-// ---- flags ----------------------------------------------------------------------------------------------
+// ---- flags --------------------------------------------------------------------------------------
 
 struct Options {
-    std::string train, val, tokenizer, model, init, out = "runs/out", order = "shuffled", schedule = "cosine";
+    std::string train, val, tokenizer, model, init, out = "runs/out";
+    std::string order = "shuffled", schedule = "cosine";
     int64_t layers = 4, heads = 4, channels = 128, context = 256;
-    int64_t batch = 8, seq = 0, total_batch = 0, recompute = 0, steps = 0, epochs = 0, warmup = 0, seed = 1, threads = 0;
+    int64_t batch = 8, seq = 0, total_batch = 0, recompute = 0;
+    int64_t steps = 0, epochs = 0, warmup = 0, seed = 1, threads = 0;
     int64_t eval_every = 100, eval_batches = 0, sample_every = 0, save_every = 0, keep = 2;
-    double lr = 6e-4, min_lr = 0, weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, grad_clip = 1;
+    double lr = 6e-4, min_lr = 0, weight_decay = 0.1;
+    double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, grad_clip = 1;
     bool untied = false, resume = false, help = false;
 };
 
@@ -54,46 +57,82 @@ struct Flag {
 inline std::vector<Flag> flag_table(Options& o) {
     const double BIG = 1e15;
     return {
-        {"train", FLAG_TEXT, &o.train, 0, 0, "GLOB", false, "token shards to train on (data/prepare.py makes them)"},
-        {"val", FLAG_TEXT, &o.val, 0, 0, "GLOB", false, "token shards to validate on"},
-        {"tokenizer", FLAG_TEXT, &o.tokenizer, 0, 0, "FILE", false, "tokenizer.gguf of that data: goes into model.gguf"},
-        {"model", FLAG_CHOICE, &o.model, 0, 0, "gpt2|gpt2-medium|gpt2-large|gpt2-xl", false, "a size by name, or:"},
-        {"layers", FLAG_INT, &o.layers, 1, 1024, "L", false, "blocks"},
-        {"heads", FLAG_INT, &o.heads, 1, 1024, "NH", false, "attention heads of a block"},
-        {"channels", FLAG_INT, &o.channels, 1, 65536, "C", false, "width of the stream, a multiple of heads"},
-        {"context", FLAG_INT, &o.context, 1, 1 << 20, "T", false, "positions (llama.cpp: a multiple of 256)"},
-        {"init", FLAG_TEXT, &o.init, 0, 0, "FILE", false, "start from a GPT-2's GGUF (F32, F16, BF16), not at random"},
-        {"untied", FLAG_SWITCH, &o.untied, 0, 0, "", false, "write output.weight too, for llama.cpp before 2025-03"},
-        {"batch", FLAG_INT, &o.batch, 1, 1 << 20, "B", false, "sequences in a micro-batch: sets the memory needed"},
-        {"seq", FLAG_INT, &o.seq, 0, 1 << 20, "T", false, "tokens of a sequence (0: the context)"},
-        {"total-batch", FLAG_INT, &o.total_batch, 0, 1 << 30, "N", false, "tokens of a step, by accumulation (0: B*T)"},
-        {"recompute", FLAG_INT, &o.recompute, 0, 2, "N", false, "less memory: 1 norms and GELU twice, 2 all blocks"},
-        {"steps", FLAG_INT, &o.steps, 0, 1e9, "N", true, "updates in all; or:"},
-        {"epochs", FLAG_INT, &o.epochs, 0, 1e6, "N", false, "passes over the training data"},
-        {"lr", FLAG_FLOAT, &o.lr, 0, 1e3, "X", false, "the highest learning rate"},
-        {"min-lr", FLAG_FLOAT, &o.min_lr, 0, 1e3, "X", false, "the learning rate at the end"},
-        {"warmup", FLAG_INT, &o.warmup, 0, 1e9, "N", false, "steps of linear rise to lr"},
-        {"schedule", FLAG_CHOICE, &o.schedule, 0, 0, "cosine|linear|wsd|constant", false, "the way from lr to min-lr"},
-        {"weight-decay", FLAG_FLOAT, &o.weight_decay, 0, 1e3, "X", false, "AdamW's, of matrices and embeddings"},
-        {"beta1", FLAG_FLOAT, &o.beta1, 0, 0.999999, "X", false, "AdamW: memory of the gradient"},
-        {"beta2", FLAG_FLOAT, &o.beta2, 0, 0.999999, "X", false, "AdamW: memory of its square"},
-        {"eps", FLAG_FLOAT, &o.eps, 0, 1, "X", false, "AdamW: added to the root"},
-        {"grad-clip", FLAG_FLOAT, &o.grad_clip, 0, 1e9, "X", false, "longest gradient norm (0: any)"},
-        {"seed", FLAG_INT, &o.seed, 0, BIG, "N", false, "of initial weights, order and samples"},
-        {"order", FLAG_CHOICE, &o.order, 0, 0, "shuffled|sequential", false, "of the training windows"},
-        {"threads", FLAG_INT, &o.threads, 0, 4096, "N", true, "CPU threads (0: all); does not change a bit"},
-        {"eval-every", FLAG_INT, &o.eval_every, 0, 1e9, "N", true, "steps between validations (0: first and last)"},
-        {"eval-batches", FLAG_INT, &o.eval_batches, 0, 1e9, "N", true, "batches of a validation (0: all)"},
-        {"sample-every", FLAG_INT, &o.sample_every, 0, 1e9, "N", true, "steps between samples of text (0: never)"},
-        {"save-every", FLAG_INT, &o.save_every, 0, 1e9, "N", true, "steps between checkpoints (0: only the last)"},
-        {"keep", FLAG_INT, &o.keep, 0, 1e9, "N", true, "newest checkpoints to keep (0: all)"},
-        {"out", FLAG_TEXT, &o.out, 0, 0, "DIR", true, "the run's folder"},
-        {"resume", FLAG_SWITCH, &o.resume, 0, 0, "", true, "go on from the newest checkpoint in --out"},
-        {"help", FLAG_SWITCH, &o.help, 0, 0, "", true, "print this and exit"},
+        {"train", FLAG_TEXT, &o.train, 0, 0, "GLOB", false,
+         "token shards to train on (data/prepare.py makes them)"},
+        {"val", FLAG_TEXT, &o.val, 0, 0, "GLOB", false,
+         "token shards to validate on"},
+        {"tokenizer", FLAG_TEXT, &o.tokenizer, 0, 0, "FILE", false,
+         "tokenizer.gguf of that data: goes into model.gguf"},
+        {"model", FLAG_CHOICE, &o.model, 0, 0, "gpt2|gpt2-medium|gpt2-large|gpt2-xl", false,
+         "a size by name, or:"},
+        {"layers", FLAG_INT, &o.layers, 1, 1024, "L", false,
+         "blocks"},
+        {"heads", FLAG_INT, &o.heads, 1, 1024, "NH", false,
+         "attention heads of a block"},
+        {"channels", FLAG_INT, &o.channels, 1, 65536, "C", false,
+         "width of the stream, a multiple of heads"},
+        {"context", FLAG_INT, &o.context, 1, 1 << 20, "T", false,
+         "positions (llama.cpp: a multiple of 256)"},
+        {"init", FLAG_TEXT, &o.init, 0, 0, "FILE", false,
+         "start from a GPT-2's GGUF (F32, F16, BF16), not at random"},
+        {"untied", FLAG_SWITCH, &o.untied, 0, 0, "", false,
+         "write output.weight too, for llama.cpp before 2025-03"},
+        {"batch", FLAG_INT, &o.batch, 1, 1 << 20, "B", false,
+         "sequences in a micro-batch: sets the memory needed"},
+        {"seq", FLAG_INT, &o.seq, 0, 1 << 20, "T", false,
+         "tokens of a sequence (0: the context)"},
+        {"total-batch", FLAG_INT, &o.total_batch, 0, 1 << 30, "N", false,
+         "tokens of a step, by accumulation (0: B*T)"},
+        {"recompute", FLAG_INT, &o.recompute, 0, 2, "N", false,
+         "less memory: 1 norms and GELU twice, 2 all blocks"},
+        {"steps", FLAG_INT, &o.steps, 0, 1e9, "N", true,
+         "updates in all; or:"},
+        {"epochs", FLAG_INT, &o.epochs, 0, 1e6, "N", false,
+         "passes over the training data"},
+        {"lr", FLAG_FLOAT, &o.lr, 0, 1e3, "X", false,
+         "the highest learning rate"},
+        {"min-lr", FLAG_FLOAT, &o.min_lr, 0, 1e3, "X", false,
+         "the learning rate at the end"},
+        {"warmup", FLAG_INT, &o.warmup, 0, 1e9, "N", false,
+         "steps of linear rise to lr"},
+        {"schedule", FLAG_CHOICE, &o.schedule, 0, 0, "cosine|linear|wsd|constant", false,
+         "the way from lr to min-lr"},
+        {"weight-decay", FLAG_FLOAT, &o.weight_decay, 0, 1e3, "X", false,
+         "AdamW's, of matrices and embeddings"},
+        {"beta1", FLAG_FLOAT, &o.beta1, 0, 0.999999, "X", false,
+         "AdamW: memory of the gradient"},
+        {"beta2", FLAG_FLOAT, &o.beta2, 0, 0.999999, "X", false,
+         "AdamW: memory of its square"},
+        {"eps", FLAG_FLOAT, &o.eps, 0, 1, "X", false,
+         "AdamW: added to the root"},
+        {"grad-clip", FLAG_FLOAT, &o.grad_clip, 0, 1e9, "X", false,
+         "longest gradient norm (0: any)"},
+        {"seed", FLAG_INT, &o.seed, 0, BIG, "N", false,
+         "of initial weights, order and samples"},
+        {"order", FLAG_CHOICE, &o.order, 0, 0, "shuffled|sequential", false,
+         "of the training windows"},
+        {"threads", FLAG_INT, &o.threads, 0, 4096, "N", true,
+         "CPU threads (0: all); does not change a bit"},
+        {"eval-every", FLAG_INT, &o.eval_every, 0, 1e9, "N", true,
+         "steps between validations (0: first and last)"},
+        {"eval-batches", FLAG_INT, &o.eval_batches, 0, 1e9, "N", true,
+         "batches of a validation (0: all)"},
+        {"sample-every", FLAG_INT, &o.sample_every, 0, 1e9, "N", true,
+         "steps between samples of text (0: never)"},
+        {"save-every", FLAG_INT, &o.save_every, 0, 1e9, "N", true,
+         "steps between checkpoints (0: only the last)"},
+        {"keep", FLAG_INT, &o.keep, 0, 1e9, "N", true,
+         "newest checkpoints to keep (0: all)"},
+        {"out", FLAG_TEXT, &o.out, 0, 0, "DIR", true,
+         "the run's folder"},
+        {"resume", FLAG_SWITCH, &o.resume, 0, 0, "", true,
+         "go on from the newest checkpoint in --out"},
+        {"help", FLAG_SWITCH, &o.help, 0, 0, "", true,
+         "print this and exit"},
     };
 }
 
-// A flag's value as text, and back: what --help prints, what a checkpoint keeps, what --resume compares.
+// A flag's value as text, and back: what --help prints, a checkpoint keeps, and --resume compares.
 inline std::string flag_text(const Flag& f) {
     switch (f.kind) {
     case FLAG_INT: return text("%lld", (long long)*(int64_t*)f.value);
@@ -111,15 +150,18 @@ inline void set_flag(Flag& f, const std::string& value, const std::string& sourc
     if (f.kind == FLAG_INT || f.kind == FLAG_FLOAT) {
         double x = f.kind == FLAG_INT ? (double)strtoll(v, &end, 10) : strtod(v, &end);
         if (end == v || *end || errno || !std::isfinite(x))
-            fail("%s: \"%s\" is not %s", from, v, f.kind == FLAG_INT ? "a whole number" : "a number");
-        if (x < f.low || x > f.high) fail("%s: %s is out of range, expected %.15g to %.15g", from, v, f.low, f.high);
+            fail("%s: \"%s\" is not %s", from, v,
+                 f.kind == FLAG_INT ? "a whole number" : "a number");
+        if (x < f.low || x > f.high)
+            fail("%s: %s is out of range, expected %.15g to %.15g", from, v, f.low, f.high);
         if (f.kind == FLAG_INT) *(int64_t*)f.value = strtoll(v, nullptr, 10);
         else *(double*)f.value = x;
     } else if (f.kind == FLAG_SWITCH) {
         *(bool*)f.value = value == "1";
     } else {
         std::string list = std::string("|") + f.choices + "|";
-        bool listed = value.find('|') == std::string::npos && list.find("|" + value + "|") != std::string::npos;
+        bool listed = value.find('|') == std::string::npos &&
+                      list.find("|" + value + "|") != std::string::npos;
         if (f.kind == FLAG_CHOICE && !value.empty() && !listed)
             fail("%s: \"%s\", expected %s", from, v, f.choices);
         *(std::string*)f.value = value;
@@ -133,8 +175,8 @@ inline void print_help(const char* program, const std::vector<Flag>& flags) {
         std::string left = text("--%s %s", f.name, f.choices), value = flag_text(f);
         bool show = f.kind != FLAG_SWITCH && !value.empty();
         if (left.size() > 28) left += text("\n  %-28s", "");
-        printf("  %-28s %s%s%s%s\n", left.c_str(), f.help, show ? " [" : "", show ? value.c_str() : "",
-               show ? "]" : "");
+        printf("  %-28s %s%s%s%s\n", left.c_str(), f.help, show ? " [" : "",
+               show ? value.c_str() : "", show ? "]" : "");
     }
 }
 
@@ -150,7 +192,8 @@ inline void parse_flags(std::vector<Flag>& flags, int argc, char** argv) {
         if (flag->kind == FLAG_SWITCH && attached) fail("%s: takes no value", name.c_str());
         if (flag->kind != FLAG_SWITCH && !attached && i + 1 == argc)
             fail("%s: a value is missing (%s)", name.c_str(), flag->choices);
-        std::string value = flag->kind == FLAG_SWITCH ? "1" : attached ? arg.substr(name.size() + 1) : argv[++i];
+        std::string value = flag->kind == FLAG_SWITCH ? "1"
+                            : attached ? arg.substr(name.size() + 1) : argv[++i];
         set_flag(*flag, value, name);
         flag->given = true;
     }
@@ -162,7 +205,8 @@ inline bool flag_given(const std::vector<Flag>& flags, const char* name) {
     fail("flag_given: no flag --%s", name);
 }
 
-// --resume: every flag takes the checkpoint's value. One on the command line must agree, or be one that may differ.
+// --resume: every flag takes the checkpoint's value. One on the command line must agree,
+// or be one that may differ.
 inline void resume_flags(std::vector<Flag>& flags, const Gguf& state) {
     const std::string path = state.file.path;
     for (Flag& f : flags) {
@@ -171,12 +215,12 @@ inline void resume_flags(std::vector<Flag>& flags, const Gguf& state) {
         std::string now = flag_text(f), then = gguf_string(state, key);
         if (!f.given) set_flag(f, then, path + ": " + key);
         else if (!f.may_differ && now != then)
-            fail("--%s %s: the run was begun with %s, and it cannot change on --resume", f.name, now.c_str(),
-                 then.empty() ? "none" : then.c_str());
+            fail("--%s %s: the run was begun with %s, and it cannot change on --resume", f.name,
+                 now.c_str(), then.empty() ? "none" : then.c_str());
     }
 }
 
-// ---- the run --------------------------------------------------------------------------------------------
+// ---- the run ------------------------------------------------------------------------------------
 
 struct Run {
     Options o;
@@ -196,9 +240,10 @@ struct Run {
     std::vector<std::pair<int64_t, double>> losses, val_losses;   // (step, loss), for loss.svg
 };
 
-// The learning rate of the update that follows `step` finished ones: a linear rise over the warmup, then a way down
-// to min_lr, x = 0 at its start and 1 at the last step's end. wsd (warmup, stable, decay: Hu et al. 2024,
-// arXiv:2404.06395) stays at lr, and falls linearly over the last fifth of the run.
+// The learning rate of the update that follows `step` finished ones: a linear rise over
+// the warmup, then a way down to min_lr, x = 0 at its start and 1 at the last step's end.
+// wsd (warmup, stable, decay: Hu et al. 2024, arXiv:2404.06395) stays at lr, and falls linearly
+// over the last fifth of the run.
 inline double learning_rate(const Options& o, int64_t step) {
     if (step < o.warmup) return o.lr * (double)(step + 1) / (double)o.warmup;
     double x = (double)(step - o.warmup) / (double)std::max<int64_t>(1, o.steps - o.warmup);
@@ -212,7 +257,7 @@ inline double learning_rate(const Options& o, int64_t step) {
     return o.min_lr + left * (o.lr - o.min_lr);
 }
 
-// ---- the log --------------------------------------------------------------------------------------------
+// ---- the log ------------------------------------------------------------------------------------
 
 // The number after "key": in a line of our own log; NAN if it is not there.
 inline double log_number(const std::string& line, const char* key) {
@@ -220,8 +265,8 @@ inline double log_number(const std::string& line, const char* key) {
     return at == std::string::npos ? NAN : strtod(line.c_str() + at + strlen(key) + 3, nullptr);
 }
 
-// Opens log.jsonl to go on after record run.step: later records, and a last line that a crash cut short, are dropped.
-// What stays also goes into the curves.
+// Opens log.jsonl to go on after record run.step: later records, and a last line that a crash cut
+// short, are dropped. What stays also goes into the curves.
 inline void open_log(Run& run) {
     std::string path = run.o.out + "/log.jsonl", kept;
     if (run.o.resume && std::filesystem::exists(path) && std::filesystem::file_size(path) > 0) {
@@ -232,7 +277,7 @@ inline void open_log(Run& run) {
             double step = log_number(line, "step"), loss = log_number(line, "loss");
             double val_loss = log_number(line, "val_loss");
             p = newline + 1;
-            if (run.step == 0 || !(step <= (double)run.step)) continue;   // record 0 is written again
+            if (run.step == 0 || !(step <= (double)run.step)) continue;   // 0 is written again
             kept += line + "\n";
             if (std::isfinite(loss)) run.losses.push_back({(int64_t)step, loss});
             if (std::isfinite(val_loss)) run.val_losses.push_back({(int64_t)step, val_loss});
@@ -254,7 +299,8 @@ struct Record {
 inline void write_record(Run& run, const Record& r) {
     double tok_per_s = (double)run.micro_batches * run.B * run.T / (r.ms / 1000);
     double mfu = tok_per_s * flops_per_token(run.model.config, run.T) / run.peak;
-    std::string line = text("{\"step\":%lld,\"tokens\":%lld", (long long)run.step, (long long)run.tokens);
+    std::string line = text("{\"step\":%lld,\"tokens\":%lld", (long long)run.step,
+                            (long long)run.tokens);
     auto put = [&](const char* key, double x) {
         if (!std::isnan(x)) line += text(",\"%s\":%.9g", key, x);
     };
@@ -266,12 +312,13 @@ inline void write_record(Run& run, const Record& r) {
     put("tok_per_s", tok_per_s);
     put("mfu", mfu);
     if (fprintf(run.log, "%s}\n", line.c_str()) < 0 || fflush(run.log) != 0)
-        fail("%s/log.jsonl: cannot be written: %s (is the disk full?)", run.o.out.c_str(), strerror(errno));
+        fail("%s/log.jsonl: cannot be written: %s (is the disk full?)", run.o.out.c_str(),
+             strerror(errno));
     if (!std::isnan(r.loss)) run.losses.push_back({run.step, r.loss});
     if (!std::isnan(r.val_loss)) run.val_losses.push_back({run.step, r.val_loss});
 }
 
-// ---- loss.svg -------------------------------------------------------------------------------------------
+// ---- loss.svg -----------------------------------------------------------------------------------
 
 // A round step for about n ticks over a range: 1, 2 or 5 times a power of ten.
 inline double tick_step(double range, int n) {
@@ -298,24 +345,30 @@ inline void draw_losses(const Run& run) {
     auto x = [&](double step) { return LEFT + step / last * (W - LEFT - RIGHT); };
     auto y = [&](double loss) { return TOP + (high - loss) / (high - low) * (H - TOP - BOTTOM); };
 
-    std::string s = text("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %g %g\" font-family=\"sans-serif\" "
-                         "font-size=\"12\" fill=\"#444\">\n<rect width=\"%g\" height=\"%g\" fill=\"white\"/>\n", W, H, W, H);
+    std::string s =
+        text("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %g %g\" "
+             "font-family=\"sans-serif\" font-size=\"12\" fill=\"#444\">\n"
+             "<rect width=\"%g\" height=\"%g\" fill=\"white\"/>\n", W, H, W, H);
     for (double loss = low; loss <= high + y_tick / 2; loss += y_tick)
-        s += text("<path d=\"M%g %.1fH%g\" stroke=\"#e4e4e4\"/><text x=\"%g\" y=\"%.1f\" text-anchor=\"end\">%g</text>\n",
+        s += text("<path d=\"M%g %.1fH%g\" stroke=\"#e4e4e4\"/>"
+                  "<text x=\"%g\" y=\"%.1f\" text-anchor=\"end\">%g</text>\n",
                   LEFT, y(loss), W - RIGHT, LEFT - 8, y(loss) + 4, round(loss / y_tick) * y_tick);
     for (double step = 0; step <= last; step += std::max(1.0, x_tick))
-        s += text("<text x=\"%.1f\" y=\"%g\" text-anchor=\"middle\">%g</text>\n", x(step), H - BOTTOM + 18, step);
-    s += text("<text x=\"%g\" y=\"%g\" text-anchor=\"middle\">step</text>\n", (LEFT + W - RIGHT) / 2, H - 8);
-    auto curve = [&](const std::vector<std::pair<int64_t, double>>& points, const char* colour, double width,
-                     const char* name, double name_x) {
+        s += text("<text x=\"%.1f\" y=\"%g\" text-anchor=\"middle\">%g</text>\n",
+                  x(step), H - BOTTOM + 18, step);
+    s += text("<text x=\"%g\" y=\"%g\" text-anchor=\"middle\">step</text>\n",
+              (LEFT + W - RIGHT) / 2, H - 8);
+    auto curve = [&](const std::vector<std::pair<int64_t, double>>& points, const char* colour,
+                     double width, const char* name, double name_x) {
         if (points.empty()) return;
         size_t every = points.size() / 1000 + 1;   // a screen shows no more
-        s += text("<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"%g\" points=\"", colour, width);
+        s += text("<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"%g\" points=\"",
+                  colour, width);
         for (size_t i = 0; i < points.size(); i++)
             if (i % every == 0 || i + 1 == points.size())
                 s += text("%.1f,%.1f ", x((double)points[i].first), y(points[i].second));
-        s += text("\"/>\n<text x=\"%g\" y=\"24\" fill=\"%s\">%s %.4f</text>\n", name_x, colour, name,
-                  points.back().second);
+        s += text("\"/>\n<text x=\"%g\" y=\"24\" fill=\"%s\">%s %.4f</text>\n",
+                  name_x, colour, name, points.back().second);
     };
     s += text("<text x=\"%g\" y=\"24\" font-weight=\"bold\">loss (nats per token)</text>\n", LEFT);
     curve(run.losses, "#5b8def", 1, "train", LEFT + 170);
@@ -326,19 +379,20 @@ inline void draw_losses(const Run& run) {
     atomic_close(f);
 }
 
-// ---- checkpoints ----------------------------------------------------------------------------------------
+// ---- checkpoints --------------------------------------------------------------------------------
 
 inline std::string checkpoint_path(const Run& run, int64_t step) {
     return run.o.out + text("/step-%08lld", (long long)step);
 }
 
-// The steps of the complete checkpoints in a folder, in order. A folder under its final name is complete.
+// The steps of a folder's complete checkpoints, in order. One under its final name is complete.
 inline std::vector<int64_t> find_checkpoints(const std::string& out) {
     std::vector<int64_t> steps;
     std::error_code error;
     for (auto& entry : std::filesystem::directory_iterator(out, error)) {
         std::string name = entry.path().filename().string();
-        if (name.size() >= 13 && name.rfind("step-", 0) == 0 && name.find_first_not_of("0123456789", 5) == std::string::npos)
+        if (name.size() >= 13 && name.rfind("step-", 0) == 0 &&
+            name.find_first_not_of("0123456789", 5) == std::string::npos)
             steps.push_back(atoll(name.c_str() + 5));
     }
     std::sort(steps.begin(), steps.end());
@@ -350,17 +404,20 @@ inline void remove_unfinished(const std::string& out) {
     std::error_code error;
     for (auto& entry : std::filesystem::directory_iterator(out, error)) {
         std::string name = entry.path().filename().string();
-        if (name.rfind("step-", 0) == 0 && name.size() > 4 && name.substr(name.size() - 4) == ".tmp")
+        if (name.rfind("step-", 0) == 0 && name.size() > 4 &&
+            name.substr(name.size() - 4) == ".tmp")
             std::filesystem::remove_all(entry.path(), error);
     }
 }
 
-// Under a name that no one takes for a checkpoint first: a crash half way through leaves nothing that looks whole.
+// Under a name that no one takes for a checkpoint first: a crash half way through leaves
+// nothing that looks whole.
 inline void remove_folder(const std::string& path) {
     std::error_code error;
     std::string doomed = path + ".tmp";
     std::filesystem::remove_all(doomed, error);
-    if (rename(path.c_str(), doomed.c_str()) != 0) fail("%s: cannot be removed: %s", path.c_str(), strerror(errno));
+    if (rename(path.c_str(), doomed.c_str()) != 0)
+        fail("%s: cannot be removed: %s", path.c_str(), strerror(errno));
     std::filesystem::remove_all(doomed, error);
 }
 
@@ -376,7 +433,8 @@ inline void save_optimizer(const Run& run, const std::string& path) {
     for (const Flag& f : run.flags)
         if (f.value != &run.o.out && f.value != &run.o.resume && f.value != &run.o.help)
             gguf_put_string(w, std::string("legible.") + f.name, flag_text(f));
-    std::vector<float> m = copy_to_host(run.model, run.model.m), v = copy_to_host(run.model, run.model.v);
+    std::vector<float> m = copy_to_host(run.model, run.model.m);
+    std::vector<float> v = copy_to_host(run.model, run.model.v);
     put_params(run.model, w, m, ".m");
     put_params(run.model, w, v, ".v");
     gguf_write(w, path);
@@ -388,7 +446,8 @@ inline void save_checkpoint(Run& run) {
     std::string path = checkpoint_path(run, run.step), temporary = path + ".tmp";
     std::error_code error;
     std::filesystem::remove_all(temporary, error);
-    if (mkdir(temporary.c_str(), 0777) != 0) fail("%s: cannot be created: %s", temporary.c_str(), strerror(errno));
+    if (mkdir(temporary.c_str(), 0777) != 0)
+        fail("%s: cannot be created: %s", temporary.c_str(), strerror(errno));
     gpt2_save(run.model, tokenizer, run.o.untied, temporary + "/model.gguf");
     save_optimizer(run, temporary + "/optimizer.gguf");
     sync_path(temporary);
@@ -400,7 +459,8 @@ inline void save_checkpoint(Run& run) {
     run.saved = run.step;
     std::vector<int64_t> steps = find_checkpoints(run.o.out);
     if (run.o.keep > 0)
-        for (size_t i = 0; i + (size_t)run.o.keep < steps.size(); i++) remove_folder(checkpoint_path(run, steps[i]));
+        for (size_t i = 0; i + (size_t)run.o.keep < steps.size(); i++)
+            remove_folder(checkpoint_path(run, steps[i]));
 }
 
 // Takes over a checkpoint's state; its flags have been taken over before.
@@ -416,23 +476,27 @@ inline void load_checkpoint(Run& run, const Gguf& weights, const Gguf& state) {
     run.step = run.saved = (int64_t)gguf_int(state, "legible.step");
     run.tokens = (int64_t)gguf_int(state, "legible.tokens");
     run.rng.state = gguf_int(state, "legible.rng");
-    loader_seek(run.train, (int64_t)gguf_int(state, "legible.epoch"), (int64_t)gguf_int(state, "legible.position"));
-    // A crash between the checkpoint's rename and this file's would have left the older weights here.
-    gpt2_save(run.model, run.has_tokenizer ? &run.origin : nullptr, run.o.untied, run.o.out + "/model.gguf");
+    loader_seek(run.train, (int64_t)gguf_int(state, "legible.epoch"),
+                (int64_t)gguf_int(state, "legible.position"));
+    // A crash between the checkpoint's rename and this file's would have left older weights here.
+    gpt2_save(run.model, run.has_tokenizer ? &run.origin : nullptr, run.o.untied,
+              run.o.out + "/model.gguf");
 }
 
-// ---- evaluation and samples -----------------------------------------------------------------------------
+// ---- evaluation and samples ---------------------------------------------------------------------
 
-// Stops the program where a number is not finite, before anything that follows from it is logged or saved.
-inline void check_finite(const Run& run, int64_t step, const char* what, double x, const std::string& where) {
+// Stops the program where a number is not finite, before anything made from it is logged or saved.
+inline void check_finite(const Run& run, int64_t step, const char* what, double x,
+                         const std::string& where) {
     if (std::isfinite(x)) return;
     fputc('\n', stderr);
     std::string last = run.saved < 0 ? "none" : checkpoint_path(run, run.saved);
-    fail("step %lld: the %s is %g, in %s. Nothing was saved after it; last good checkpoint: %s (try a lower --lr or "
-         "a longer --warmup)", (long long)step, what, x, where.c_str(), last.c_str());
+    fail("step %lld: the %s is %g, in %s. Nothing was saved after it; last good checkpoint: %s "
+         "(try a lower --lr or a longer --warmup)",
+         (long long)step, what, x, where.c_str(), last.c_str());
 }
 
-// The mean loss over the validation data from its start, in order. Summed in double, batch by batch.
+// The mean loss over the validation data from its start, in order. Summed in double, by batch.
 inline double evaluate(Run& run) {
     loader_seek(run.val, 0, 0);
     int64_t batches = run.val.batches;
@@ -443,14 +507,15 @@ inline double evaluate(Run& run) {
         next_batch(run.val, inputs.data(), targets.data());
         forward(run.model, inputs.data(), run.val.B, run.T);
         double loss = cross_entropy(run.model, targets.data(), 0);
-        check_finite(run, run.step, "validation loss", loss, text("batch %lld of --val", (long long)i));
+        check_finite(run, run.step, "validation loss", loss,
+                     text("batch %lld of --val", (long long)i));
         total += loss;
     }
     return total / (double)batches;
 }
 
-// Prints a sample: from end-of-text on, each token drawn from the model's distribution. The whole sequence goes through
-// the model again for each token; ./infer has the cache that makes this fast.
+// Prints a sample: from end-of-text on, each token drawn from the model's distribution. The whole
+// sequence goes through the model again for each token; ./infer has the cache that makes this fast.
 inline void print_sample(Run& run) {
     const Config& c = run.model.config;
     std::vector<int> ids = {run.tokenizer.eot};
@@ -473,24 +538,25 @@ inline void print_sample(Run& run) {
     fflush(stdout);
 }
 
-// ---- the loop -------------------------------------------------------------------------------------------
+// ---- the loop -----------------------------------------------------------------------------------
 
 inline volatile sig_atomic_t interrupted = 0;
 
 inline double seconds_now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    auto now = std::chrono::steady_clock::now().time_since_epoch();
+    return std::chrono::duration<double>(now).count();
 }
 
-// One update: micro-batches until the step's tokens are complete, then AdamW. Stops the program, before any weight has
-// moved, where the loss or the norm is not a finite number.
+// One update: micro-batches until the step's tokens are complete, then AdamW. Stops the program,
+// before any weight has moved, where the loss or the norm is not a finite number.
 inline Record train_step(Run& run) {
     Record r;
     std::vector<int> inputs(run.B * run.T), targets(inputs.size());
     double start = seconds_now(), total = 0;
     auto check = [&](const char* what, double x, int micro, int64_t epoch, int64_t position) {
         check_finite(run, run.step + 1, what, x,
-                     text("micro-batch %d of %d (epoch %lld, batch %lld of its data)", micro + 1, run.micro_batches,
-                          (long long)epoch, (long long)position));
+                     text("micro-batch %d of %d (epoch %lld, batch %lld of its data)", micro + 1,
+                          run.micro_batches, (long long)epoch, (long long)position));
     };
     zero_grad(run.model);
     int64_t epoch = 0, position = 0;
@@ -499,7 +565,8 @@ inline Record train_step(Run& run) {
         position = run.train.position;
         next_batch(run.train, inputs.data(), targets.data());
         forward(run.model, inputs.data(), run.B, run.T);
-        double loss = cross_entropy(run.model, targets.data(), (float)(1.0 / ((double)run.micro_batches * run.B * run.T)));
+        double tokens = (double)run.micro_batches * run.B * run.T;
+        double loss = cross_entropy(run.model, targets.data(), (float)(1.0 / tokens));
         check("loss", loss, micro, epoch, position);
         total += loss;
         backward(run.model);
@@ -509,34 +576,40 @@ inline Record train_step(Run& run) {
     check("gradient's norm", r.grad_norm, run.micro_batches - 1, epoch, position);
     r.lr = learning_rate(run.o, run.step);
     const Options& o = run.o;
-    update(run.model, {r.lr, o.beta1, o.beta2, o.eps, o.weight_decay, 1, (int)run.step + 1}, (float)r.grad_norm,
-           (float)o.grad_clip);
+    update(run.model, {r.lr, o.beta1, o.beta2, o.eps, o.weight_decay, 1, (int)run.step + 1},
+           (float)r.grad_norm, (float)o.grad_clip);
     run.step++;
     run.tokens += (int64_t)run.micro_batches * run.B * run.T;
     r.ms = (seconds_now() - start) * 1000;
     return r;
 }
 
-// A line that is rewritten in place on a terminal; elsewhere a line at each validation, and every ten seconds.
+// On a terminal a line rewritten in place; elsewhere one at each validation, and every ten seconds.
 inline void print_progress(const Run& run, const Record& r, double started, int64_t first) {
     static double printed = 0;
     double now = seconds_now();
     bool terminal = isatty(STDERR_FILENO), last = run.step == run.o.steps;
     if (!terminal && std::isnan(r.val_loss) && now - printed < 10 && !last) return;
     printed = now;
-    double each = (now - started) / (double)(run.step - first), left = each * (double)(run.o.steps - run.step);
+    double each = (now - started) / (double)(run.step - first);
+    double left = each * (double)(run.o.steps - run.step);
     double tok_per_s = (double)run.micro_batches * run.B * run.T / (r.ms / 1000);
-    std::string val = run.val_losses.empty() ? "" : text("  val %.4f", run.val_losses.back().second);
-    fprintf(stderr, "%sstep %lld/%lld  loss %.4f%s  lr %.2e  %.0f tok/s  %.1f%% of peak  %d:%02d left%s",
-            terminal ? "\r" : "", (long long)run.step, (long long)run.o.steps, r.loss, val.c_str(), r.lr, tok_per_s,
-            100 * tok_per_s * flops_per_token(run.model.config, run.T) / run.peak, (int)left / 60, (int)left % 60,
-            terminal && !last ? "  " : "\n");
+    std::string val =
+        run.val_losses.empty() ? "" : text("  val %.4f", run.val_losses.back().second);
+    fprintf(stderr,
+            "%sstep %lld/%lld  loss %.4f%s  lr %.2e  %.0f tok/s  %.1f%% of peak  %d:%02d left%s",
+            terminal ? "\r" : "", (long long)run.step, (long long)run.o.steps, r.loss, val.c_str(),
+            r.lr, tok_per_s,
+            100 * tok_per_s * flops_per_token(run.model.config, run.T) / run.peak,
+            (int)left / 60, (int)left % 60, terminal && !last ? "  " : "\n");
 }
 
 // Runs to the last step. False if Ctrl-C came first; then too, everything is saved.
 inline bool train(Run& run) {
     const Options& o = run.o;
-    auto due = [&](int64_t every) { return run.step == o.steps || (every > 0 && run.step % every == 0); };
+    auto due = [&](int64_t every) {
+        return run.step == o.steps || (every > 0 && run.step % every == 0);
+    };
     if (run.step == 0) {
         Record r;
         if (run.has_val) r.val_loss = evaluate(run);
@@ -559,7 +632,7 @@ inline bool train(Run& run) {
     return run.step >= o.steps;
 }
 
-// ---- setting up -----------------------------------------------------------------------------------------
+// ---- setting up ---------------------------------------------------------------------------------
 
 struct ModelSize {
     const char* name;
@@ -574,7 +647,8 @@ const ModelSize MODEL_SIZES[] = {
     {"gpt2-xl", 48, 25, 1600, 1024},
 };
 
-// The model's shape. Three sources: a file (--init, or the checkpoint), a name, or four numbers. given is the file or null.
+// The model's shape. Three sources: a file (--init, or the checkpoint), a name, or four numbers.
+// given is the file or null.
 inline Config choose_config(Run& run, const Gguf* given) {
     Options& o = run.o;
     if (given) {
@@ -594,14 +668,18 @@ inline Config choose_config(Run& run, const Gguf* given) {
     for (const ModelSize& size : MODEL_SIZES)
         if (o.model == size.name) {
             for (const char* flag : {"layers", "heads", "channels", "context"})
-                if (flag_given(run.flags, flag)) fail("--%s: --model %s has set it already", flag, size.name);
-            layers = size.layers, heads = size.heads, channels = size.channels, context = size.context;
+                if (flag_given(run.flags, flag))
+                    fail("--%s: --model %s has set it already", flag, size.name);
+            layers = size.layers, heads = size.heads;
+            channels = size.channels, context = size.context;
         }
     if (channels % heads)
-        fail("--channels %lld: not a multiple of --heads %lld, which share them out", (long long)channels,
-             (long long)heads);
-    if (!run.has_tokenizer) fail("--tokenizer is missing: it says how many tokens there are (or give --init FILE)");
-    return make_config((int)context, (int)run.tokenizer.tokens.size(), (int)layers, (int)heads, (int)channels);
+        fail("--channels %lld: not a multiple of --heads %lld, which share them out",
+             (long long)channels, (long long)heads);
+    if (!run.has_tokenizer)
+        fail("--tokenizer is missing: it says how many tokens there are (or give --init FILE)");
+    return make_config((int)context, (int)run.tokenizer.tokens.size(), (int)layers, (int)heads,
+                       (int)channels);
 }
 
 // The tokenizer of --tokenizer, or of the file that the weights come from.
@@ -612,7 +690,8 @@ inline void open_tokenizer(Run& run, const std::string& weights_path) {
     run.origin = gguf_open(path);
     run.has_tokenizer = tokenizer_present(run.origin);
     if (run.has_tokenizer) run.tokenizer = tokenizer_from_gguf(run.origin);
-    else if (path == run.o.tokenizer) fail("--tokenizer %s: holds no tokenizer (no key tokenizer.ggml.tokens)", path.c_str());
+    else if (path == run.o.tokenizer)
+        fail("--tokenizer %s: holds no tokenizer (no key tokenizer.ggml.tokens)", path.c_str());
 }
 
 // What a step consists of, in micro-batches and in batches of data.
@@ -622,12 +701,15 @@ inline void set_sizes(Run& run) {
     run.B = (int)o.batch;
     run.T = o.seq ? (int)o.seq : c.T;
     if (run.T > c.T) fail("--seq %d: longer than the context of %d", run.T, c.T);
-    if ((int64_t)run.B * run.T > (1 << 24)) fail("--batch %d: %d x %d tokens are more than 2^24", run.B, run.B, run.T);
+    if ((int64_t)run.B * run.T > (1 << 24))
+        fail("--batch %d: %d x %d tokens are more than 2^24", run.B, run.B, run.T);
     int64_t tokens = (int64_t)run.B * run.T, total = o.total_batch ? o.total_batch : tokens;
     if (total % tokens)
-        fail("--total-batch %lld: not a multiple of --batch %d x %d tokens", (long long)total, run.B, run.T);
+        fail("--total-batch %lld: not a multiple of --batch %d x %d tokens", (long long)total,
+             run.B, run.T);
     run.micro_batches = (int)(total / tokens);
-    run.train = open_loader("--train", o.train, run.B, run.T, o.order == "shuffled", (uint64_t)o.seed);
+    run.train = open_loader("--train", o.train, run.B, run.T, o.order == "shuffled",
+                            (uint64_t)o.seed);
     if (!o.val.empty()) {
         // Small validation data are read in smaller batches rather than not at all.
         int B = run.B;
@@ -640,8 +722,10 @@ inline void set_sizes(Run& run) {
         run.has_val = true;
     }
     run.train.vocabulary = c.V;
-    if (o.epochs > 0 && o.steps > 0 && !o.resume) fail("--epochs %lld: --steps is given too", (long long)o.epochs);
-    if (o.epochs > 0 && o.steps == 0) o.steps = std::max<int64_t>(1, o.epochs * run.train.batches / run.micro_batches);
+    if (o.epochs > 0 && o.steps > 0 && !o.resume)
+        fail("--epochs %lld: --steps is given too", (long long)o.epochs);
+    if (o.epochs > 0 && o.steps == 0)
+        o.steps = std::max<int64_t>(1, o.epochs * run.train.batches / run.micro_batches);
     if (o.min_lr > o.lr) fail("--min-lr %g: higher than --lr %g", o.min_lr, o.lr);
 }
 
@@ -652,16 +736,22 @@ inline void print_plan(const Run& run) {
     for (const Activation& a : m.activations) unshared += (double)a.bytes;
     double casts = (void*)m.params == (void*)m.master ? 0 : (double)m.space * sizeof(floatX);
     fprintf(stderr, "device  %s, %.0f GFLOP/s at most\n", device_name(), run.peak / 1e9);
-    fprintf(stderr, "model   %d layers, %d heads, %d channels, context %d, %d tokens: %zu parameters\n", c.L, c.NH, c.C,
-            c.T, c.V, param_count(m));
-    fprintf(stderr, "memory  %.1f MB: weights %.1f, gradients %.1f, AdamW %.1f, activations %.1f (%.1f if none "
-            "took another's place), the layers' own %.1f\n",
-            (4 * weights + casts + (double)(m.arena_bytes + m.reserved)) / 1e6, (weights + casts) / 1e6, weights / 1e6,
-            2 * weights / 1e6, (double)m.arena_bytes / 1e6, unshared / 1e6, (double)m.reserved / 1e6);
-    int64_t tokens = run.train.batches * run.B * run.T, step = (int64_t)run.micro_batches * run.B * run.T;
-    fprintf(stderr, "data    %lld tokens in an epoch; a step is %d x %d x %d = %lld tokens; %lld steps = %.2f epochs\n",
-            (long long)tokens, run.micro_batches, run.B, run.T, (long long)step, (long long)run.o.steps,
-            (double)run.o.steps * (double)step / (double)tokens);
+    fprintf(stderr,
+            "model   %d layers, %d heads, %d channels, context %d, %d tokens: %zu parameters\n",
+            c.L, c.NH, c.C, c.T, c.V, param_count(m));
+    fprintf(stderr,
+            "memory  %.1f MB: weights %.1f, gradients %.1f, AdamW %.1f, activations %.1f "
+            "(%.1f if none took another's place), the layers' own %.1f\n",
+            (4 * weights + casts + (double)(m.arena_bytes + m.reserved)) / 1e6,
+            (weights + casts) / 1e6, weights / 1e6, 2 * weights / 1e6, (double)m.arena_bytes / 1e6,
+            unshared / 1e6, (double)m.reserved / 1e6);
+    int64_t tokens = run.train.batches * run.B * run.T;
+    int64_t step = (int64_t)run.micro_batches * run.B * run.T;
+    fprintf(stderr,
+            "data    %lld tokens in an epoch; a step is %d x %d x %d = %lld tokens; "
+            "%lld steps = %.2f epochs\n",
+            (long long)tokens, run.micro_batches, run.B, run.T, (long long)step,
+            (long long)run.o.steps, (double)run.o.steps * (double)step / (double)tokens);
 }
 
 // Everything before the first step.
@@ -678,7 +768,8 @@ inline void open_run(Run& run, int argc, char** argv) {
     std::string weights_path = o.init;
     Gguf weights, state;
     if (o.resume) {
-        if (checkpoints.empty()) fail("--resume: %s holds no checkpoint to go on from", o.out.c_str());
+        if (checkpoints.empty())
+            fail("--resume: %s holds no checkpoint to go on from", o.out.c_str());
         remove_unfinished(o.out);
         std::string folder = checkpoint_path(run, checkpoints.back());
         weights_path = folder + "/model.gguf";
@@ -688,7 +779,8 @@ inline void open_run(Run& run, int argc, char** argv) {
         fail("--out %s: holds a run already (%s, or choose another folder)", o.out.c_str(),
              checkpoints.empty() ? "without a checkpoint: remove it" : "go on with --resume");
     }
-    if (o.train.empty()) fail("--train is missing: the token shards to train on (%s --help)", argv[0]);
+    if (o.train.empty())
+        fail("--train is missing: the token shards to train on (%s --help)", argv[0]);
     if (o.steps == 0 && o.epochs == 0 && !o.resume && !flag_given(run.flags, "steps"))
         fail("--steps is missing: how many updates (or --epochs)");
     device_init((int)o.threads);
@@ -697,8 +789,9 @@ inline void open_run(Run& run, int argc, char** argv) {
     if (!weights_path.empty()) weights = gguf_open(weights_path);
     run.model.config = choose_config(run, weights_path.empty() ? nullptr : &weights);
     if (run.has_tokenizer && (int)run.tokenizer.tokens.size() != run.model.config.V)
-        fail("%s: %zu tokens, but %s has %d rows of token_embd.weight", run.origin.file.path.c_str(),
-             run.tokenizer.tokens.size(), weights_path.c_str(), run.model.config.V);
+        fail("%s: %zu tokens, but %s has %d rows of token_embd.weight",
+             run.origin.file.path.c_str(), run.tokenizer.tokens.size(), weights_path.c_str(),
+             run.model.config.V);
     if (o.sample_every > 0 && !run.has_tokenizer) fail("--sample-every: needs --tokenizer FILE");
     set_sizes(run);
     gpt2_create(run.model, run.model.config, run.B, run.T, (int)o.recompute);
@@ -738,7 +831,7 @@ int main(int argc, char** argv) {
         fprintf(stderr, "saved %s/model.gguf\n", run.o.out.c_str());
         return 0;
     }
-    fprintf(stderr, "saved after step %lld; go on with: %s --resume --out %s\n", (long long)run.step, argv[0],
-            run.o.out.c_str());
+    fprintf(stderr, "saved after step %lld; go on with: %s --resume --out %s\n",
+            (long long)run.step, argv[0], run.o.out.c_str());
     return 130;
 }

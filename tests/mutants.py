@@ -32,7 +32,7 @@ SCRIPTS = {"infer": "infer", "trainer": "train_gpt2"}   # tests/test_X.py, and t
 
 # (file, what is wrong, the text, the text instead, the test that must fail)
 MUTANTS = [
-    # ---- layers ----
+    # ---- layers ----------------------------------------------------------------------------------
     ("train_gpt2.cpp", "encoder: position is the row in the batch",
      "wpe + (int64_t)(n % T) * C", "wpe + (int64_t)(n / T) * C", "layers"),
     ("train_gpt2.cpp", "encoder: a token's gradient takes its last row only",
@@ -86,7 +86,7 @@ MUTANTS = [
     ("train_gpt2.cpp", "attention: backward without D",
      "(dp_row[s] - d[t])", "dp_row[s]", "layers"),
     ("train_gpt2.cpp", "attention: a head's dk takes the place of its dv",
-     "gemm(dhead + 2 * C, 3 * C, {p.data(), 1, T}", "gemm(dhead + C, 3 * C, {p.data(), 1, T}", "layers"),
+     "gemm(dv, 3 * C, {p.data(), 1, T}", "gemm(dk, 3 * C, {p.data(), 1, T}", "layers"),
     ("train_gpt2.cpp", "attention: two threads add to one dk",
      "for (int t0 = 0; t0 < T; t0 += QUERIES) {\n                    int t1",
      "for (int t0 = T > QUERIES && omp_get_num_threads() > 1 ? QUERIES : 0; t0 < T; t0 += QUERIES) {\n"
@@ -116,7 +116,7 @@ MUTANTS = [
     ("train_gpt2.cpp", "adamw: clipping's scale is ignored",
      "float g = a.grad_scale * grads[i];", "float g = grads[i];", "layers"),
 
-    # ---- the same layers in CUDA ----
+    # ---- the same layers in CUDA -----------------------------------------------------------------
     ("train_gpt2.cu", "sums: a block does not wait for its warps",
      "__syncthreads();   // all warps' sums are there\n    float total = 0;\n    for (int warp = 0; warp < (int)blockDim",
      "float total = 0;\n    for (int warp = 0; warp < (int)blockDim", "layers_fp32"),
@@ -182,7 +182,7 @@ MUTANTS = [
      "if ((void*)params != (void*)master) store(params", "if ((void*)params == (void*)master) store(params",
      "layers_bf16"),
 
-    # ---- the model ----
+    # ---- the model -------------------------------------------------------------------------------
     ("gpt2.h", "decay of biases and norms", "dims.size() == 2, offset, count", "true, offset, count", "model"),
     ("gpt2.h", "clipping is ignored", "grad_clip / norm : 1.0f", "1.0f : 1.0f", "model"),
     ("gpt2.h", "clipping scales small gradients up", "grad_clip > 0 && norm > grad_clip ?", "grad_clip > 0 ?", "model"),
@@ -198,7 +198,7 @@ MUTANTS = [
     ("gpt2.h", "the MLP's gradient skips the GELU", "w + p.ffn_down_weight, b.ffn_pre, B, T, 4 * C, C",
      "w + p.ffn_down_weight, nullptr, B, T, 4 * C, C", "model"),
     ("gpt2.h", "the second norm's statistics are the first's",
-     "w + p.ffn_norm_weight, b.ffn_mean,", "w + p.ffn_norm_weight, b.attn_mean,", "model"),
+     "b.ffn_mean, b.ffn_rstd, B, T, C", "b.attn_mean, b.ffn_rstd, B, T, C", "model"),
     ("gpt2.h", "a lifetime ends with forward", "&b.residual, N * C, {{l == 0 ? 0 : attn, attn_undone}}",
      "&b.residual, N * C, {{l == 0 ? 0 : attn, mlp}}", "model"),
     ("gpt2.h", "recompute: what is computed again has no place yet",
@@ -216,7 +216,7 @@ MUTANTS = [
      "a.blk.back().residual_mid, w + at.output_norm_weight, a.mean", "model"),
     ("gpt2.h", "the loss is the last row's", "sum += loss;", "sum = loss * (B * T);", "model"),
 
-    # ---- the ground floor ----
+    # ---- the ground floor ------------------------------------------------------------------------
     ("numerics.h", "exp: one term of the series less", "float p = 1.0f / 5040.0f;", "float p = 0;", "numerics"),
     ("numerics.h", "exp: ln2 in one part", "r = __builtin_fmaf(n, -LN2_LOW, r);", "(void)LN2_LOW;", "numerics"),
     ("numerics.h", "GELU: its cubic term's factor", "GELU_CUBIC = 0.044715f", "GELU_CUBIC = 0.04472f", "numerics"),
@@ -249,7 +249,7 @@ MUTANTS = [
     ("gguf.h", "duplicate names are accepted", "if (!names.insert(g.tensors.back().name).second)",
      "if (false)", "gguf"),
 
-    # ---- the runtime ----
+    # ---- the runtime -----------------------------------------------------------------------------
     ("infer.cpp", "the cache forgets the token before", "int count = pos + t + 1;", "int count = pos + t + (pos == 0);",
      "infer"),
     ("infer.cpp", "positions start again at each call", "m.position_embd[(size_t)(s.pos + i) * C + c]",
@@ -259,12 +259,13 @@ MUTANTS = [
     ("infer.cpp", "perplexity counts a window's first token only", "total - window);\n        s.pos = 0;",
      "total - window);\n        s.pos = window ? 1 : 0;\n        if (s.pos + n > m.T) n--;", "infer"),
 
-    # ---- the trainer ----
+    # ---- the trainer -----------------------------------------------------------------------------
     ("trainer.h", "the warmup starts at 0", "(double)(step + 1) / (double)o.warmup", "(double)step / (double)o.warmup",
      "trainer"),
     ("trainer.h", "the warmup is one step longer", "if (step < o.warmup)", "if (step <= o.warmup)", "trainer"),
-    ("trainer.h", "accumulation forgets to divide", "1.0 / ((double)run.micro_batches * run.B * run.T)",
-     "1.0 / ((double)run.B * run.T)", "trainer"),
+    ("trainer.h", "accumulation forgets to divide",
+     "double tokens = (double)run.micro_batches * run.B * run.T;",
+     "double tokens = (double)run.B * run.T;", "trainer"),
     ("trainer.h", "AdamW's step is counted from 0", "1, (int)run.step + 1}", "1, (int)run.step + (run.step > 0)}",
      "trainer"),
     ("trainer.h", "a checkpoint forgets v", "put_params(run.model, w, v, \".v\");", "put_params(run.model, w, m, \".v\");",
@@ -273,7 +274,7 @@ MUTANTS = [
 ]
 
 
-# ---- the work -----------------------------------------------------------------------------------------------
+# ---- the work ------------------------------------------------------------------------------------
 
 def test_target(test):
     """What make has to build for a test."""
