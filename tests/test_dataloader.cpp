@@ -1,5 +1,6 @@
-// test_dataloader.cpp - token shards, and the order of the windows, against a second, slower way to say the same:
-// here each window is spelled out from DESIGN's formula, p = (s*B + r) * T, by plain loops over the shards.
+// test_dataloader.cpp - token shards, and the order of the windows, against a second, slower way
+// to say the same: here each window is spelled out from DESIGN's formula, p = (s*B + r) * T,
+// by plain loops over the shards.
 #include <algorithm>
 #include <filesystem>
 #include <functional>
@@ -14,7 +15,7 @@ typedef std::vector<Ints> Windows;   // rows: T inputs and the last target
 
 static std::string folder;
 
-// ---- making shards --------------------------------------------------------------------------------------
+// ---- making shards ------------------------------------------------------------------------------
 
 static void write_bytes(const std::string& path, const std::vector<char>& bytes) {
     FILE* f = fopen(path.c_str(), "wb");
@@ -23,7 +24,8 @@ static void write_bytes(const std::string& path, const std::vector<char>& bytes)
         fail("%s: cannot be written", path.c_str());
 }
 
-static std::vector<char> shard_bytes(const Ints& tokens, int magic = 20240520, int version = 1, int claimed = -1) {
+static std::vector<char> shard_bytes(const Ints& tokens, int magic = 20240520, int version = 1,
+                                     int claimed = -1) {
     std::vector<int32_t> header(256, 0);
     header[0] = magic;
     header[1] = version;
@@ -53,13 +55,13 @@ static std::string make_shards(const char* name, const Ints& sizes, std::vector<
     for (size_t i = 0; i < sizes.size(); i++) {
         shards.push_back(count_up(first, sizes[i]));
         first += sizes[i];
-        write_bytes(path + text("/train_%03zu.bin", i), shards.back().empty() ? shard_bytes({}, 20240520, 1, 0)
-                                                                             : shard_bytes(shards.back()));
+        write_bytes(path + text("/train_%03zu.bin", i),
+                    shard_bytes(shards.back(), 20240520, 1, sizes[i]));
     }
     return path + "/train_*.bin";
 }
 
-// ---- the same order, said plainly -----------------------------------------------------------------------
+// ---- the same order, said plainly ---------------------------------------------------------------
 
 static Windows expected_windows(const std::vector<Ints>& shards, int B, int T) {
     Windows all;
@@ -99,7 +101,7 @@ static void close_loader(DataLoader& d) {
     for (TokenShard& s : d.shards) unmap_file(s.file);
 }
 
-// ---- sequential -----------------------------------------------------------------------------------------
+// ---- sequential ---------------------------------------------------------------------------------
 
 static void test_sequential() {
     struct Case { Ints sizes; int B, T; };
@@ -114,16 +116,18 @@ static void test_sequential() {
         std::string pattern = make_shards(text("sequential%zu", i).c_str(), c.sizes, shards);
         Windows expected = expected_windows(shards, c.B, c.T);
         DataLoader d = open_loader("--train", pattern, c.B, c.T, false, 1);
-        check(d.batches * c.B == (int64_t)expected.size(), "case %zu: %lld batches, expected %zu", i,
-              (long long)d.batches, expected.size() / c.B);
+        check(d.batches * c.B == (int64_t)expected.size(), "case %zu: %lld batches, expected %zu",
+              i, (long long)d.batches, expected.size() / c.B);
         check(read_rows(d, d.batches) == expected, "case %zu: epoch 0 is not in order", i);
-        check(d.epoch == 1 && d.position == 0, "case %zu: after the epoch: %lld, %lld", i, (long long)d.epoch,
-              (long long)d.position);
-        check(read_rows(d, d.batches) == expected, "case %zu: after the last shard must come the first", i);
+        check(d.epoch == 1 && d.position == 0, "case %zu: after the epoch: %lld, %lld", i,
+              (long long)d.epoch, (long long)d.position);
+        check(read_rows(d, d.batches) == expected,
+              "case %zu: after the last shard must come the first", i);
         for (int64_t position = 0; position < d.batches; position++) {
             loader_seek(d, 5, position);
             Windows row(expected.begin() + position * c.B, expected.begin() + (position + 1) * c.B);
-            check(read_rows(d, 1) == row, "case %zu: loader_seek to batch %lld", i, (long long)position);
+            check(read_rows(d, 1) == row, "case %zu: loader_seek to batch %lld", i,
+                  (long long)position);
         }
         close_loader(d);
     }
@@ -135,17 +139,19 @@ static void test_boundary() {
     std::vector<Ints> shards;
     for (int B : {1, 3, 4})
         for (int T : {1, 7, 8}) {
-            DataLoader d = open_loader("--train", make_shards("boundary", {B * T + 1}, shards), B, T, false, 1);
+            std::string pattern = make_shards("boundary", {B * T + 1}, shards);
+            DataLoader d = open_loader("--train", pattern, B, T, false, 1);
             check(d.batches == 1, "%d tokens: %lld batches of %d x %d, expected 1", B * T + 1,
                   (long long)d.batches, B, T);
-            check(read_rows(d, 1) == expected_windows(shards, B, T), "%d x %d: the only batch", B, T);
+            check(read_rows(d, 1) == expected_windows(shards, B, T), "%d x %d: the only batch",
+                  B, T);
             check(d.epoch == 1 && d.position == 0, "%d x %d: one batch is the whole epoch", B, T);
             close_loader(d);
         }
     report("smallest shard");
 }
 
-// ---- shuffled -------------------------------------------------------------------------------------------
+// ---- shuffled -----------------------------------------------------------------------------------
 
 static void test_shuffled() {
     const int B = 3, T = 8, EPOCHS = 4;
@@ -158,7 +164,8 @@ static void test_shuffled() {
     for (int e = 0; e < EPOCHS; e++) {
         check(sorted(epochs[e]) == sorted(same), "epoch %d is no permutation of the windows", e);
         check(epochs[e] != same, "epoch %d is not shuffled", e);
-        for (int f = 0; f < e; f++) check(epochs[e] != epochs[f], "epochs %d and %d have one order", f, e);
+        for (int f = 0; f < e; f++)
+            check(epochs[e] != epochs[f], "epochs %d and %d have one order", f, e);
     }
     // A function of (seed, epoch, position): wherever the loader was before.
     DataLoader other = open_loader("--train", pattern, B, T, true, 42);
@@ -166,8 +173,8 @@ static void test_shuffled() {
         for (int64_t position : {d.batches - 1, (int64_t)0, d.batches / 2}) {
             loader_seek(other, e, position);
             Windows want(epochs[e].begin() + position * B, epochs[e].end());
-            check(read_rows(other, d.batches - position) == want, "loader_seek to batch %lld of epoch %d",
-                  (long long)position, e);
+            check(read_rows(other, d.batches - position) == want,
+                  "loader_seek to batch %lld of epoch %d", (long long)position, e);
             check(other.epoch == e + 1 && other.position == 0, "the end of epoch %d", e);
         }
     // Some window must move far: a shuffle within shards, or of whole batches, is not enough.
@@ -179,8 +186,10 @@ static void test_shuffled() {
         wandered += (from < same.size() / 2) != (i < same.size() / 2);
     }
     int batches = (int)(same.size() / B);
-    check(torn > batches / 2, "only %d of %d batches are of windows from different places", torn, batches);
-    check(wandered > batches / 4, "only %d of %d batches start with a window of the other half", wandered, batches);
+    check(torn > batches / 2, "only %d of %d batches are of windows from different places", torn,
+          batches);
+    check(wandered > batches / 4, "only %d of %d batches start with a window of the other half",
+          wandered, batches);
     for (uint64_t seed : {0, 1, 43}) {
         DataLoader e = open_loader("--train", pattern, B, T, true, seed);
         Windows rows = read_rows(e, e.batches);
@@ -193,25 +202,28 @@ static void test_shuffled() {
     report("shuffled order");
 }
 
-// ---- beyond 2^31 ----------------------------------------------------------------------------------------
+// ---- beyond 2^31 --------------------------------------------------------------------------------
 
-// A shard of more than 2 GiB, of which only the last tokens take room on the disk; under two names, so that positions
-// in all of the data pass 2^31 too.
+// A shard of more than 2 GiB, of which only the last tokens take room on the disk; under two names,
+// so that positions in all of the data pass 2^31 too.
 static void test_large() {
     const int64_t COUNT = 1200000000;
     const int B = 4, T = 1024;
     std::string path = folder + "/large", first = path + "/train_000.bin";
     std::filesystem::create_directories(path);
     write_bytes(first, shard_bytes({}, 20240520, 1, (int)COUNT));
-    int64_t batches = (COUNT - 1) / (B * T), last = (batches - 1) * B * T;   // where the last batch begins
+    int64_t batches = (COUNT - 1) / (B * T);
+    int64_t last = (batches - 1) * B * T;   // where the last batch begins
     std::vector<uint16_t> tokens(B * T + 1);
+    ssize_t bytes = 2 * (ssize_t)tokens.size();
     for (size_t i = 0; i < tokens.size(); i++) tokens[i] = (uint16_t)(i + 7);
     int fd = open(first.c_str(), O_WRONLY);
     bool made = fd >= 0 && ftruncate(fd, 1024 + 2 * COUNT) == 0 &&
-                pwrite(fd, tokens.data(), 2 * tokens.size(), 1024 + 2 * last) == (ssize_t)(2 * tokens.size());
+                pwrite(fd, tokens.data(), bytes, 1024 + 2 * last) == bytes;
     struct stat info = {};
     if (fd >= 0) {
-        made = made && fstat(fd, &info) == 0 && info.st_blocks < 1 << 20;   // of 512 bytes: really sparse
+        // Blocks of 512 bytes: is it really sparse?
+        made = made && fstat(fd, &info) == 0 && info.st_blocks < 1 << 20;
         close(fd);
     }
     if (!made || link(first.c_str(), (path + "/train_001.bin").c_str()) != 0) {
@@ -227,19 +239,21 @@ static void test_large() {
         loader_seek(d, 0, position);
         next_batch(d, inputs.data(), targets.data());
         bool right = true;
-        for (int i = 0; i < B * T; i++) right &= inputs[i] == tokens[i] && targets[i] == tokens[i + 1];
-        check(right, "large: batch %lld of %lld: not the tokens at the end of its shard", (long long)position,
-              (long long)d.batches);
+        for (int i = 0; i < B * T; i++)
+            right &= inputs[i] == tokens[i] && targets[i] == tokens[i + 1];
+        check(right, "large: batch %lld of %lld: not the tokens at the end of its shard",
+              (long long)position, (long long)d.batches);
     }
     close_loader(d);
     std::filesystem::remove_all(path);
     report("beyond 2 GiB");
 }
 
-// ---- errors ---------------------------------------------------------------------------------------------
+// ---- errors -------------------------------------------------------------------------------------
 
-// Runs an action in a child process: it must exit with 1, and what it prints must hold each of the words.
-static void expect_error(const std::string& name, const std::vector<std::string>& words, std::function<void()> action) {
+// Runs an action in a child process: it must exit with 1 and print all of the words.
+static void expect_error(const std::string& name, const std::vector<std::string>& words,
+                         std::function<void()> action) {
     int ends[2];
     fflush(stdout);
     if (pipe(ends) != 0) fail("pipe: %s", strerror(errno));
@@ -258,17 +272,18 @@ static void expect_error(const std::string& name, const std::vector<std::string>
     close(ends[0]);
     int status = 0;
     waitpid(child, &status, 0);
-    check(WIFEXITED(status) && WEXITSTATUS(status) == 1, "%s: expected exit code 1 (status %d): %s", name.c_str(),
-          status, printed.c_str());
+    check(WIFEXITED(status) && WEXITSTATUS(status) == 1,
+          "%s: expected exit code 1 (status %d): %s", name.c_str(), status, printed.c_str());
     for (const std::string& word : words)
-        check(printed.find(word) != std::string::npos, "%s: \"%s\" does not say \"%s\"", name.c_str(),
-              printed.c_str(), word.c_str());
+        check(printed.find(word) != std::string::npos, "%s: \"%s\" does not say \"%s\"",
+              name.c_str(), printed.c_str(), word.c_str());
 }
 
 static void test_errors() {
     std::string path = folder + "/bad.bin";
     Ints tokens = count_up(0, 100);
-    auto bad = [&](const char* name, const std::vector<char>& bytes, std::vector<std::string> words) {
+    auto bad = [&](const char* name, const std::vector<char>& bytes,
+                   std::vector<std::string> words) {
         write_bytes(path, bytes);
         words.push_back(path);
         expect_error(name, words, [&] { open_loader("--train", path, 2, 8, false, 1); });
@@ -289,12 +304,14 @@ static void test_errors() {
     bad("no batch: B*T tokens", shard_bytes(count_up(0, 16)), {"--train", "17 tokens", "2 x 8"});
     bad("no batch: no tokens", shard_bytes({}, 20240520, 1, 0), {"--train"});
     std::vector<Ints> shards;
-    std::string parts = make_shards("parts", {16, 16, 16}, shards);   // enough together, but windows never cross
+    // Enough together, but windows never cross.
+    std::string parts = make_shards("parts", {16, 16, 16}, shards);
     expect_error("no batch: in three shards", {"--train", parts},
                  [&] { open_loader("--train", parts, 2, 8, false, 1); });
     std::string none = folder + "/none_*.bin";
     expect_error("no file", {"--val", none}, [&] { open_loader("--val", none, 2, 8, false, 1); });
-    expect_error("a folder", {folder, "regular file"}, [&] { open_loader("--val", folder, 2, 8, false, 1); });
+    expect_error("a folder", {folder, "regular file"},
+                 [&] { open_loader("--val", folder, 2, 8, false, 1); });
     write_bytes(path, good);
     std::filesystem::create_directories(folder + "/second");
     write_bytes(folder + "/second/a.bin", good);

@@ -263,7 +263,8 @@ static void test_matmul() {
         matmul_forward(unbiased, nullptr, inp, weight, nullptr, B, T, C, OC);
         matmul_forward(zero_bias, nullptr, inp, weight, put(Floats(OC)), B, T, C, OC);
         // A GPU may take another algorithm, with another order of sums, where there is no bias.
-        Floats a = get(unbiased, N * OC), b = get(zero_bias, N * OC), scale = values(p + "out.scale");
+        Floats a = get(unbiased, N * OC), b = get(zero_bias, N * OC);
+        Floats scale = values(p + "out.scale");
         for (int o = 0; o < N * OC; o++)
             check_error(p + "no bias", fabs((double)a[o] - b[o]),
                         (2 * ROUND_X + 2 * sqrt((double)C) * ROUND_FLOAT) * scale[o]);

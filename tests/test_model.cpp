@@ -390,8 +390,8 @@ static size_t test_plan_offsets(Config c, int B, int T, int recompute) {
               "plan: %s lives from %d to %d", a.name.c_str(), s[0].born, s.back().dies);
         for (const Activation& b : model.activations) {
             bool overlap = a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
-            check(&a == &b || !alive_together(a, b) || !overlap, "plan: %s and %s share bytes while both live",
-                  a.name.c_str(), b.name.c_str());
+            check(&a == &b || !alive_together(a, b) || !overlap,
+                  "plan: %s and %s share bytes while both live", a.name.c_str(), b.name.c_str());
         }
     }
     // Rounding up to 256 bytes is all that could be lost; with 5 layers, some buffers find
