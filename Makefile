@@ -1,21 +1,27 @@
 # legible: `make help` lists what there is to make.
 
-# ---- tools ------------------------------------------------------------------------------------------------
+# ---- tools ---------------------------------------------------------------------------------------
 ifeq ($(origin CXX),default)
 CXX := $(firstword $(foreach c,g++ clang++ c++,$(if $(shell command -v $(c)),$(c))))
 endif
 PYTHON ?= python3
 need = $(if $(shell command -v $(1)),,$(error $(1) was not found. Install it with: $(2)))
-NEED_CXX = $(if $(CXX),,$(error no C++ compiler was found. Install one with: sudo apt-get install g++ (Debian, Ubuntu) or xcode-select --install (macOS)))
-NEED_PYTHON = $(call need,$(PYTHON),sudo apt-get install python3 (Debian, Ubuntu) or brew install python (macOS))
-NEED_CTEST = $(call need,ctest,sudo apt-get install cmake (Debian, Ubuntu) or brew install cmake (macOS))
+NEED_CXX = $(if $(CXX),,$(error no C++ compiler was found. Install one with: \
+    sudo apt-get install g++ (Debian, Ubuntu) or xcode-select --install (macOS)))
+NEED_PYTHON = $(call need,$(PYTHON),sudo apt-get install python3 (Debian, Ubuntu) \
+    or brew install python (macOS))
+NEED_CTEST = $(call need,ctest,sudo apt-get install cmake (Debian, Ubuntu) \
+    or brew install cmake (macOS))
 
-# ---- flags ------------------------------------------------------------------------------------------------
-# The same bits everywhere need -ffp-contract=off (no fusing but where the code says fma); -ffast-math is refused.
-# -fno-math-errno and -fno-trapping-math change no result: they only let loops with sqrt and comparisons vectorise.
-accepts = $(shell echo 'int main() { return 0; }' | $(CXX) $(1) -x c++ - -o /dev/null 2>/dev/null && echo yes)
+# ---- flags ---------------------------------------------------------------------------------------
+# The same bits everywhere need -ffp-contract=off (no fusing but where the code says fma);
+# -ffast-math is refused. -fno-math-errno and -fno-trapping-math change no result: they only let
+# loops with sqrt and comparisons vectorise.
+accepts = $(shell echo 'int main() { return 0; }' | \
+    $(CXX) $(1) -x c++ - -o /dev/null 2>/dev/null && echo yes)
 NATIVE := $(if $(call accepts,-march=native),-march=native,-mcpu=native)
-BREW_OMP := -Xpreprocessor -fopenmp -I/opt/homebrew/opt/libomp/include -L/opt/homebrew/opt/libomp/lib -lomp
+BREW_OMP := -Xpreprocessor -fopenmp \
+            -I/opt/homebrew/opt/libomp/include -L/opt/homebrew/opt/libomp/lib -lomp
 OPENMP := $(if $(call accepts,-fopenmp),-fopenmp,$(if $(call accepts,$(BREW_OMP)),$(BREW_OMP)))
 OPTIMIZE ?= -O3
 CXXFLAGS = -std=c++17 $(OPTIMIZE) $(NATIVE) -ffp-contract=off -fno-math-errno -fno-trapping-math \
@@ -28,16 +34,17 @@ BIN ?= .
 TESTS = test_numerics test_gguf test_tokenizer test_dataloader test_layers test_model
 TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%)
 TEST_SCRIPTS = test_data test_infer test_trainer test_hf test_llama
-# The emulator is tried on Linux only; `make test EMU=` leaves out its own tests, and those of train_gpt2.cu under it: the
-# layers' with threads and blocks in five orders.
+# The emulator is tried on Linux only; `make test EMU=` leaves out its own tests, and those of
+# train_gpt2.cu under it: the layers' with threads and blocks in five orders.
 EMU ?= $(filter Linux,$(shell uname -s))
 ifneq ($(EMU),)
-TEST_PROGRAMS += $(foreach f,$(EMU_FORMS),$(BUILD)/test_layers_$f $(BUILD)/test_model_$f $(BUILD)/train_$f)
+TEST_PROGRAMS += $(foreach f,$(EMU_FORMS),\
+    $(BUILD)/test_layers_$f $(BUILD)/test_model_$f $(BUILD)/train_$f)
 TEST_SCRIPTS += test_emu test_backends
 EMU_ORDERS = 1 2 3 4 5
 endif
 
-# ---- programs ---------------------------------------------------------------------------------------------
+# ---- programs ------------------------------------------------------------------------------------
 .PHONY: all help demo demo-emu test test-torch compare test-mutants sanitize clean
 all: $(BIN)/train_gpt2 $(BIN)/infer
 	@echo "built $(BIN)/train_gpt2 and $(BIN)/infer; next: make demo"
@@ -45,7 +52,8 @@ all: $(BIN)/train_gpt2 $(BIN)/infer
 help:
 	@echo "make                build ./train_gpt2 and ./infer"
 	@echo "make train_gpt2cu   the trainer for NVIDIA GPUs: bfloat16, or PRECISION=fp32; needs nvcc"
-	@echo "make emu            the same CUDA code for the CPU: ./train_gpt2emu, no GPU and no CUDA Toolkit"
+	@echo "make emu            the same CUDA code for the CPU: ./train_gpt2emu," \
+	    "no GPU and no CUDA Toolkit"
 	@echo "make demo           train a small GPT for about a minute, and let it tell three tales"
 	@echo "make demo-emu       ten steps of it by the CUDA kernels on the CPU, loss beside loss"
 	@echo "make test           build and run the test suite (no network, no packages)"
@@ -69,29 +77,36 @@ $(BUILD)/%.o: %.cpp Makefile | $(BUILD)
 $(BUILD):
 	mkdir -p $@
 
-# ---- CUDA -------------------------------------------------------------------------------------------------
-# With a GPU, its architecture; else those from a free T4 to Hopper in one file. PRECISION=fp32 is for GPUs before sm_80.
+# ---- CUDA ----------------------------------------------------------------------------------------
+# With a GPU, its architecture; else those from a free T4 to Hopper in one file.
+# PRECISION=fp32 is for GPUs before sm_80.
 NVCC ?= nvcc
+NEED_NVCC = $(call need,$(firstword $(NVCC)),https://developer.nvidia.com/cuda-downloads \
+    (or: make emu, which needs no CUDA))
 PRECISION ?= bf16
-ARCH ?= $(addprefix sm_,$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .))
+ARCH ?= $(addprefix sm_,$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader \
+    2>/dev/null | head -1 | tr -d .))
 FAT = $(if $(filter fp32,$(PRECISION)),75) 80 86 89 90
 GENCODE = $(if $(ARCH),-arch=$(ARCH),$(foreach a,$(FAT),-gencode arch=compute_$(a),code=sm_$(a)))
-NVFLAGS = -std=c++17 -O3 $(GENCODE) $(if $(filter bf16,$(PRECISION)),-DLEGIBLE_BF16) -Xcompiler -Wall,-Wextra -I.
+NVFLAGS = -std=c++17 -O3 $(GENCODE) $(if $(filter bf16,$(PRECISION)),-DLEGIBLE_BF16) \
+          -Xcompiler -Wall,-Wextra -I.
 
 $(BIN)/train_gpt2cu: train_gpt2.cu $(wildcard *.h) Makefile
-	$(call need,$(firstword $(NVCC)),https://developer.nvidia.com/cuda-downloads (or: make emu, which needs no CUDA))
-	$(NVCC) $(NVFLAGS) $< -o $@ -lcublasLt
+	$(NEED_NVCC)$(NVCC) $(NVFLAGS) $< -o $@ -lcublasLt
 
-# The same file on the CPU: dev/emu/emucc compiles CUDA C++ with $(CXX). Training uses the fast form, without checks.
+# The same file on the CPU: dev/emu/emucc compiles CUDA C++ with $(CXX). Training uses the fast
+# form, without checks.
 .PHONY: emu
 emu: $(BIN)/train_gpt2emu
-EMUCC = $(NEED_PYTHON)$(NEED_CXX)EMU_BUILD=$(abspath $(BUILD))/emu CXX=$(CXX) $(PYTHON) dev/emu/emucc -std=c++17 -O2 -I.
+EMUCC = $(NEED_PYTHON)$(NEED_CXX)EMU_BUILD=$(abspath $(BUILD))/emu CXX=$(CXX) \
+        $(PYTHON) dev/emu/emucc -std=c++17 -O2 -I.
 EMU_FILES = $(wildcard dev/emu/* dev/emu/include/*) $(wildcard *.h) Makefile
 
 $(BIN)/train_gpt2emu: train_gpt2.cu $(EMU_FILES) | $(BUILD)
 	EMU_CHECK=0 $(EMUCC) $< -o $@
 
-# The tests use the checked form, of three programs: cuBLASLt's GELU epilogues are used from sm_90 on, and in bfloat16.
+# The tests use the checked form, of three programs: cuBLASLt's GELU epilogues are used from sm_90
+# on, and in bfloat16.
 EMU_FORMS = fp32 bf16 sm90
 EMU_FLAGS_fp32 = -arch=sm_75
 EMU_FLAGS_bf16 = -arch=sm_80 -DLEGIBLE_BF16
@@ -112,15 +127,15 @@ $(foreach t,layers model,$(foreach f,$(EMU_FORMS),$(eval $(call EMU_TEST,$t,$f))
 $(EMU_FORMS:%=$(BUILD)/train_%): $(BUILD)/train_%: $(BUILD)/emu_%.o
 	$(EMUCC) $< -Xlinker --defsym=main=_Z10train_mainiPPc -o $@
 
-# ---- the demo ---------------------------------------------------------------------------------------------
+# ---- the demo ------------------------------------------------------------------------------------
 demo: all
 	$(NEED_PYTHON)@PYTHON=$(PYTHON) sh dev/demo.sh
 
 demo-emu: all emu
 	$(NEED_PYTHON)@PYTHON=$(PYTHON) sh dev/demo.sh emu
 
-# ---- tests ------------------------------------------------------------------------------------------------
-# The layers' tests link the trainer's own object, compiled once more with its main() under another name.
+# ---- tests ---------------------------------------------------------------------------------------
+# The layers' tests link the trainer's own object, compiled once more with its main() renamed.
 $(BUILD)/train_gpt2_test.o: train_gpt2.cpp Makefile | $(BUILD)
 	$(COMPILE) -Dmain=train_main -c $< -o $@
 
@@ -133,27 +148,32 @@ $(BUILD)/test_%: $(BUILD)/test_%.o $(BUILD)/train_gpt2_test.o
 # CTest reads one file; a test that returns 77 was skipped, and says why.
 $(BUILD)/CTestTestfile.cmake: Makefile | $(BUILD)
 	@{ add() { echo "add_test($$1 $$2)"; \
-	       echo "set_tests_properties($$1 PROPERTIES WORKING_DIRECTORY \"$(CURDIR)\" SKIP_RETURN_CODE 77 TIMEOUT 600 $$3)"; }; \
+	       echo "set_tests_properties($$1 PROPERTIES WORKING_DIRECTORY \"$(CURDIR)\"" \
+	            "SKIP_RETURN_CODE 77 TIMEOUT 600 $$3)"; }; \
 	   for t in $(TESTS); do add $$t "\"$(abspath $(BUILD))/$$t\""; done; \
 	   for f in $(if $(EMU_ORDERS),$(EMU_FORMS)); do \
 	       for o in $(EMU_ORDERS); do \
-	           add test_layers_$${f}_order$$o "\"$(abspath $(BUILD))/test_layers_$$f\"" "ENVIRONMENT EMU_SEED=$$o"; done; \
+	           add test_layers_$${f}_order$$o "\"$(abspath $(BUILD))/test_layers_$$f\"" \
+	               "ENVIRONMENT EMU_SEED=$$o"; done; \
 	       add test_model_$$f "\"$(abspath $(BUILD))/test_model_$$f\""; done; \
 	   for t in $(TEST_SCRIPTS); do add $$t "$(PYTHON) tests/$$t.py"; done; } > $@
 
 test: $(BIN)/train_gpt2 $(BIN)/infer $(TEST_PROGRAMS) $(BUILD)/CTestTestfile.cmake
-	$(NEED_PYTHON)$(NEED_CTEST)cd $(BUILD) && INFER=$(abspath $(BIN)/infer) TRAIN=$(abspath $(BIN)/train_gpt2) \
-	    TRAIN_CUDA=$(abspath $(BUILD))/train ctest --output-on-failure
+	$(NEED_PYTHON)$(NEED_CTEST)cd $(BUILD) && INFER=$(abspath $(BIN)/infer) \
+	    TRAIN=$(abspath $(BIN)/train_gpt2) TRAIN_CUDA=$(abspath $(BUILD))/train \
+	    ctest --output-on-failure
 
 test-torch:
 	$(NEED_PYTHON)$(PYTHON) tests/reference.py --check
 
-# tinyshakespeare, every loss beside PyTorch's. SHAKESPEARE=FILE: a copy of the text, so nothing is downloaded.
+# tinyshakespeare, every loss beside PyTorch's. SHAKESPEARE=FILE: a copy, so no download.
 STEPS ?= 500
 compare: $(BIN)/train_gpt2
-	$(NEED_PYTHON)$(PYTHON) data/tinyshakespeare.py --out data/tinyshakespeare $(if $(SHAKESPEARE),--from $(SHAKESPEARE))
+	$(NEED_PYTHON)$(PYTHON) data/tinyshakespeare.py $(if $(SHAKESPEARE),--from $(SHAKESPEARE)) \
+	    --out data/tinyshakespeare
 	rm -rf build/compare
-	$(PYTHON) tests/compare_training.py --data data/tinyshakespeare --out build/compare --steps $(STEPS)
+	$(PYTHON) tests/compare_training.py --data data/tinyshakespeare --out build/compare \
+	    --steps $(STEPS)
 
 test-mutants:
 	$(NEED_PYTHON)CXX=$(CXX) $(PYTHON) tests/mutants.py

@@ -1,6 +1,6 @@
 #!/bin/sh
-# make demo: from nothing to three tales, in about two minutes. Each command here is one that you can
-# type yourself; the README explains their flags.
+# make demo: from nothing to three tales, in about two minutes. Each command here is one that you
+# can type yourself; the README explains their flags.
 # make demo-emu (dev/demo.sh emu): ten steps of that run twice, by train_gpt2.cpp and by the CUDA
 # kernels of train_gpt2.cu on the CPU, loss beside loss.
 set -eu
@@ -16,7 +16,8 @@ say() { printf '\n== %s\n' "$1"; }
 if [ ! -f $DATA/manifest.json ]; then
     say "Writing a corpus of short tales, and turning it into tokens"
     $PYTHON data/tales.py --out $DATA
-    $PYTHON data/prepare.py $DATA/train.txt --val $DATA/val.txt --tokenizer bpe:1024 --licence MIT --out $DATA
+    $PYTHON data/prepare.py $DATA/train.txt --val $DATA/val.txt --tokenizer bpe:1024 \
+        --licence MIT --out $DATA
 fi
 
 if [ "$MODE" = emu ]; then
@@ -31,7 +32,8 @@ cpu, cuda = ([json.loads(line) for line in open(f"{sys.argv[1]}/{program}/log.js
              for program in ("train_gpt2", "train_gpt2emu"))
 print("\n step   train_gpt2.cpp    train_gpt2.cu   relative difference")
 for a, b in zip(cpu, cuda):
-    print(f"{a['step']:5} {a['loss']:16.9f} {b['loss']:16.9f} {abs(a['loss'] - b['loss']) / a['loss']:21.1e}")
+    apart = abs(a["loss"] - b["loss"]) / a["loss"]
+    print(f"{a['step']:5} {a['loss']:16.9f} {b['loss']:16.9f} {apart:21.1e}")
 END
     exit
 fi
@@ -67,5 +69,6 @@ See the curves:          $RUN/loss.svg
 Read the code:           start with layers.h, then gpt2.h (doc/map.md has the way)
 Train on your own text:  $PYTHON data/prepare.py book.txt --tokenizer bpe:1024 --out data/book
                          ./train_gpt2 --train "data/book/train_*.bin" --val "data/book/val_*.bin" \\
-                             --tokenizer data/book/tokenizer.gguf --steps 1000 --lr 3e-3 --warmup 50 --out runs/book
+                             --tokenizer data/book/tokenizer.gguf --steps 1000 --lr 3e-3 \\
+                             --warmup 50 --out runs/book
 END

@@ -5,26 +5,33 @@
 #
 #   1. builds train_gpt2cu and the tests for this GPU, in bfloat16 and float32
 #   2. the layer and model tests on the GPU
-#   3. compute-sanitizer (memcheck, racecheck, initcheck) on the layer tests and on two steps of a tiny model
+#   3. compute-sanitizer (memcheck, racecheck, initcheck) on the layer tests and two training steps
 #   4. each layer's time as a part of what memory or arithmetic allows (dev/bench/gpu_layers.cpp)
 #   5. training of GPT-2 124M and 350M beside PyTorch, eager and compiled (dev/bench/gpu_torch.py)
 #
-# Writes FOLDER/report.md and FOLDER/gpu_check.json (default folder: build/gpu). Needs nvcc and a C++ compiler; PyTorch
-# and compute-sanitizer are used where they are. Exit code 1 if a build, a test or a sanitizer failed.
+# Writes FOLDER/report.md and FOLDER/gpu_check.json (default folder: build/gpu).
+# Needs nvcc and a C++ compiler; PyTorch and compute-sanitizer are used where they are.
+# Exit code 1 if a build, a test or a sanitizer failed.
 #
-# Settings: ARCH=sm_90  NVCC=...  CXX=...  PYTHON=...  BATCH=32 (sequences of 1024)  MODELS=gpt2,gpt2-medium
+# Settings: ARCH=sm_90  NVCC=...  CXX=...  PYTHON=...
+#           BATCH=32 (sequences of 1024)  MODELS=gpt2,gpt2-medium
 set -u
 cd "$(dirname "$0")/.." || exit 1
 OUT=${1:-build/gpu}
-NVCC=${NVCC:-nvcc} CXX=${CXX:-g++} PYTHON=${PYTHON:-python3} BATCH=${BATCH:-32} MODELS=${MODELS:-gpt2,gpt2-medium}
-command -v "$NVCC" > /dev/null || { echo "nvcc was not found: install the CUDA Toolkit, or set NVCC" >&2; exit 1; }
-command -v nvidia-smi > /dev/null || { echo "nvidia-smi was not found: is there an NVIDIA GPU?" >&2; exit 1; }
+NVCC=${NVCC:-nvcc} CXX=${CXX:-g++} PYTHON=${PYTHON:-python3}
+BATCH=${BATCH:-32} MODELS=${MODELS:-gpt2,gpt2-medium}
+# need PROGRAM ADVICE
+need() {
+    command -v "$1" > /dev/null || { echo "$1 was not found: $2" >&2; exit 1; }
+}
+need "$NVCC" "install the CUDA Toolkit, or set NVCC"
+need nvidia-smi "is there an NVIDIA GPU?"
 CUDA=$(dirname "$(dirname "$(readlink -f "$(command -v "$NVCC")")")")
 ARCH=${ARCH:-sm_$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)}
 mkdir -p "$OUT/logs" || exit 1
 STARTED=$(date +%s)
 
-# check NAME COMMAND...: runs it, keeps its output in logs/NAME.txt, and notes passed, failed or refused.
+# check NAME COMMAND...: runs it, keeps its output in logs/NAME.txt; notes passed, failed, refused.
 check() {
     name=$1
     shift
@@ -34,14 +41,15 @@ check() {
     if [ $code -ne 0 ]; then
         verdict=failed
         # A driver or a container that does not let a tool in is no fault of the program.
-        grep -qiE 'device not supported|not supported on this|insufficient permission|unable to (initialize|attach)' \
-            "$OUT/logs/$name.txt" && verdict=refused
+        refusals='device not supported|not supported on this|insufficient permission'
+        grep -qiE "$refusals|unable to (initialize|attach)" "$OUT/logs/$name.txt" && verdict=refused
         command -v "$1" > /dev/null || verdict=absent
     fi
     seconds=$(($(date +%s) - began))
     echo "$name: $verdict ($seconds s)"
     [ $verdict = failed ] && tail -5 "$OUT/logs/$name.txt"
-    printf '{"check":"%s","verdict":"%s","seconds":%d}\n' "$name" $verdict $seconds >> "$OUT/checks.jsonl"
+    printf '{"check":"%s","verdict":"%s","seconds":%d}\n' "$name" $verdict $seconds \
+        >> "$OUT/checks.jsonl"
     [ $verdict != failed ]
 }
 
@@ -55,7 +63,8 @@ build() {
         $CU -Dmain=train_main -c train_gpt2.cu -o "$OUT/train_$1.o" || return 1
     for test in tests/test_layers tests/test_model dev/bench/gpu_layers; do
         object=$OUT/$(basename $test)_$1
-        $CC -c $test.cpp -o "$object.o" && $NVCC "$object.o" "$OUT/train_$1.o" -o "$object" -lcublasLt || return 1
+        $CC -c $test.cpp -o "$object.o" &&
+            $NVCC "$object.o" "$OUT/train_$1.o" -o "$object" -lcublasLt || return 1
     done
 }
 
@@ -66,29 +75,34 @@ if [ "${2:-}" = --build ]; then
 fi
 
 rm -f "$OUT"/*.jsonl
-nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total --format=csv,noheader | head -1 > "$OUT/gpu.txt"
+nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total --format=csv,noheader |
+    head -1 > "$OUT/gpu.txt"
 echo "$(cat "$OUT/gpu.txt"), $ARCH, $($NVCC --version | grep -o 'release [0-9.]*')"
 FAILED=0
 check build_bf16 sh dev/gpu_check.sh "$OUT" --build bf16 || FAILED=1
 check build_fp32 sh dev/gpu_check.sh "$OUT" --build fp32 || FAILED=1
 for precision in bf16 fp32; do
-    for test in layers model; do check test_${test}_$precision "$OUT/test_${test}_$precision" || FAILED=1; done
+    for test in test_layers test_model; do
+        check ${test}_$precision "$OUT/${test}_$precision" || FAILED=1
+    done
 done
 
 "$PYTHON" dev/bench/gpu_torch.py --data "$OUT/data" || FAILED=1
 SANITIZER=compute-sanitizer
 command -v $SANITIZER > /dev/null || SANITIZER=$CUDA/bin/compute-sanitizer
 for tool in memcheck racecheck initcheck; do
-    check ${tool}_layers "$SANITIZER" --tool $tool --error-exitcode 9 "$OUT/test_layers_bf16" || FAILED=1
+    check ${tool}_layers "$SANITIZER" --tool $tool --error-exitcode 9 "$OUT/test_layers_bf16" ||
+        FAILED=1
     rm -rf "$OUT/tiny"
     check ${tool}_training "$SANITIZER" --tool $tool --error-exitcode 9 "$OUT/train_gpt2cu_bf16" \
-        --train "$OUT/data/train_*.bin" --tokenizer "$OUT/data/tokenizer.gguf" --layers 2 --heads 2 --channels 64 \
-        --context 64 --batch 2 --steps 2 --out "$OUT/tiny" || FAILED=1
+        --train "$OUT/data/train_*.bin" --tokenizer "$OUT/data/tokenizer.gguf" \
+        --layers 2 --heads 2 --channels 64 --context 64 --batch 2 --steps 2 --out "$OUT/tiny" ||
+        FAILED=1
 done
 
 "$OUT/gpu_layers_bf16" gpt2 768 12 "$BATCH" 1024 > "$OUT/layers.jsonl" || FAILED=1
-timeout 420 "$PYTHON" dev/bench/gpu_torch.py --trainer "$OUT/train_gpt2cu_bf16" --work "$OUT" --models "$MODELS" \
-    --batch "$BATCH" > "$OUT/training.jsonl" || FAILED=1
+timeout 420 "$PYTHON" dev/bench/gpu_torch.py --trainer "$OUT/train_gpt2cu_bf16" --work "$OUT" \
+    --models "$MODELS" --batch "$BATCH" > "$OUT/training.jsonl" || FAILED=1
 
 "$PYTHON" - "$OUT" $(($(date +%s) - STARTED)) <<'END' || FAILED=1
 import json, os, statistics, sys
@@ -99,15 +113,21 @@ def lines(name):
 gpu = open(os.path.join(out, "gpu.txt")).read().strip()
 checks, layers, training = lines("checks.jsonl"), lines("layers.jsonl"), lines("training.jsonl")
 with open(os.path.join(out, "gpu_check.json"), "w") as f:
-    json.dump({"gpu": gpu, "seconds": seconds, "checks": checks, "layers": layers, "training": training}, f, indent=1)
-text = [f"# gpu_check: {gpu}", "", f"{seconds} seconds in all.", "", "| check | verdict | s |", "|---|---|---|"]
+    json.dump({"gpu": gpu, "seconds": seconds, "checks": checks, "layers": layers,
+               "training": training}, f, indent=1)
+text = [f"# gpu_check: {gpu}", "", f"{seconds} seconds in all."]
+text += ["", "| check | verdict | s |", "|---|---|---|"]
 text += [f"| {c['check']} | {c['verdict']} | {c['seconds']} |" for c in checks]
 for c in (c for c in layers if c["layer"] == "ceilings"):
-    text += ["", f"Ceilings measured: {c['gb_per_s']} GB/s copied, {c['tflop_per_s']} TFLOP/s in matrix products."]
-text += ["", "| layer | us | GB/s | TFLOP/s | bound by | % of that ceiling |", "|---|---|---|---|---|---|"]
-text += [f"| {r['layer']} | {r['us']} | {r['gb_per_s']} | {r['tflop_per_s']} | {r['bound']} | {r['percent']} |"
+    text += ["", f"Ceilings measured: {c['gb_per_s']} GB/s copied, {c['tflop_per_s']} TFLOP/s in "
+             "matrix products."]
+text += ["", "| layer | us | GB/s | TFLOP/s | bound by | % of that ceiling |",
+         "|---|---|---|---|---|---|"]
+columns = ["layer", "us", "gb_per_s", "tflop_per_s", "bound", "percent"]
+text += [f"| {' | '.join(str(r[column]) for column in columns)} |"
          for r in layers if r["layer"] != "ceilings"]
-text += ["", "| model | trained by | ms a step (each round) | tok/s (median) |", "|---|---|---|---|"]
+text += ["", "| model | trained by | ms a step (each round) | tok/s (median) |",
+         "|---|---|---|---|"]
 for key in dict.fromkeys((r["model"], r["way"]) for r in training):
     rows = [r for r in training if (r["model"], r["way"]) == key]
     good = [r for r in rows if "ms" in r]

@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """gpu_torch.py - train_gpt2cu beside PyTorch, on the same GPU, in one run, taking turns.
 
-    gpu_torch.py --trainer ./train_gpt2cu --work DIR [--models gpt2,gpt2-medium] [--batch 32] [--rounds 2]
+    gpu_torch.py --trainer ./train_gpt2cu --work DIR
+                 [--models gpt2,gpt2-medium] [--batch 32] [--rounds 2]
 
-Three ways to train the same GPT-2 on the same shapes: this project's trainer; PyTorch as one writes it (eager);
-and PyTorch under torch.compile. Both of PyTorch's use bfloat16 autocast over float32 weights, flash attention
-(scaled_dot_product_attention), the fused AdamW and the padded vocabulary of 50304: the usual fast set-up. They take
-turns, so that a GPU that slows down when it is warm slows down for all. Prints one JSON object a line: for each
-round, model and way, the median of ms for a step and tokens per second.
+Three ways to train the same GPT-2 on the same shapes: this project's trainer; PyTorch as one writes
+it (eager); and PyTorch under torch.compile. Both of PyTorch's use bfloat16 autocast over float32
+weights, flash attention (scaled_dot_product_attention), the fused AdamW and the padded vocabulary
+of 50304: the usual fast set-up. They take turns, so that a GPU that slows down when it is warm
+slows down for all. Prints one JSON object a line: for each round, model and way, the median of ms
+for a step and tokens per second.
 
-    gpu_torch.py --data DIR     only writes random token shards and a tokenizer of 50257 tokens there
+    gpu_torch.py --data DIR   only writes random token shards and a tokenizer of 50257 tokens there
 """
 import argparse
 import array
@@ -37,11 +39,13 @@ def make_data(folder, tokens=1 << 20):
     os.makedirs(folder, exist_ok=True)
     pairs = [(a, b) for a in range(224) for b in range(224)][:V - 257]
     keys = bpe.to_keys(bpe.from_merges(pairs))
-    gguf.write(os.path.join(folder, "tokenizer.gguf"), {"general.architecture": ("string", "gpt2"), **keys})
+    gguf.write(os.path.join(folder, "tokenizer.gguf"),
+               {"general.architecture": ("string", "gpt2"), **keys})
     rng = random.Random(1)
     header = array.array("i", [20240520, 1, tokens] + [0] * 253)
     with open(os.path.join(folder, "train_000.bin"), "wb") as f:
-        f.write(header.tobytes() + array.array("H", [rng.randrange(V) for _ in range(tokens)]).tobytes())
+        f.write(header.tobytes())
+        f.write(array.array("H", [rng.randrange(V) for _ in range(tokens)]).tobytes())
 
 
 def torch_model(size):
@@ -59,7 +63,8 @@ def torch_model(size):
 
         def forward(self, x):
             B = x.shape[0]
-            q, k, v = (t.view(B, T, NH, C // NH).transpose(1, 2) for t in self.qkv(self.norm1(x)).split(C, -1))
+            qkv = self.qkv(self.norm1(x)).split(C, -1)
+            q, k, v = (t.view(B, T, NH, C // NH).transpose(1, 2) for t in qkv)
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
             x = x + self.output(y.transpose(1, 2).reshape(B, T, C))
             return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
@@ -112,11 +117,12 @@ class Torch:
 
 
 def trainer_round(trainer, work, size, batch):
-    out = os.path.join(work, "run")
+    out, data = os.path.join(work, "run"), os.path.join(work, "data")
     shutil.rmtree(out, ignore_errors=True)
-    p = subprocess.run([trainer, "--train", os.path.join(work, "data", "train_*.bin"), "--tokenizer",
-                        os.path.join(work, "data", "tokenizer.gguf"), "--model", size, "--batch", str(batch), "--steps",
-                        str(STEPS), "--lr", "1e-4", "--eval-every", "0", "--out", out], capture_output=True, text=True)
+    p = subprocess.run([trainer, "--train", os.path.join(data, "train_*.bin"),
+                        "--tokenizer", os.path.join(data, "tokenizer.gguf"), "--model", size,
+                        "--batch", str(batch), "--steps", str(STEPS), "--lr", "1e-4",
+                        "--eval-every", "0", "--out", out], capture_output=True, text=True)
     if p.returncode:
         raise RuntimeError(p.stderr[-500:])
     with open(os.path.join(out, "log.jsonl")) as f:
