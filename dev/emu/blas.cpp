@@ -16,20 +16,20 @@ struct emu_blas {
 };
 struct emu_lt_desc {
     cudaDataType scale;
-    cublasOperation_t ta, tb;
-    cublasLtEpilogue_t epilogue;
-    cublasPointerMode_t pointers;
-    void *bias, *aux;
-    int64_t aux_ld;
-    int bias_type, aux_type;          // -1: that of D
-    bool unsupported;
+    cublasOperation_t ta = CUBLAS_OP_N, tb = CUBLAS_OP_N;
+    cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+    cublasPointerMode_t pointers = CUBLAS_POINTER_MODE_HOST;
+    void *bias = nullptr, *aux = nullptr;
+    int64_t aux_ld = 0;
+    int bias_type = -1, aux_type = -1;          // -1: that of D
+    bool unsupported = scale != CUDA_R_32F;
 };
 struct emu_lt_layout {
     cudaDataType type;
     uint64_t rows, cols;
-    int64_t ld, stride;
-    int batches;
-    cublasLtOrder_t order;
+    int64_t ld, stride = 0;
+    int batches = 1;
+    cublasLtOrder_t order = CUBLASLT_ORDER_COL;
 };
 struct emu_lt_preference { size_t workspace; };
 
@@ -416,17 +416,7 @@ cublasStatus_t cublasLtCreate(cublasLtHandle_t* h) { return cublasCreate(h); }
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t h) { return cublasDestroy(h); }
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* desc, cublasComputeType_t,
                                         cudaDataType scale) {
-    *desc = new emu_lt_desc{scale,
-                            CUBLAS_OP_N,
-                            CUBLAS_OP_N,
-                            CUBLASLT_EPILOGUE_DEFAULT,
-                            CUBLAS_POINTER_MODE_HOST,
-                            nullptr,
-                            nullptr,
-                            0,
-                            -1,
-                            -1,
-                            scale != CUDA_R_32F};
+    *desc = new emu_lt_desc{scale};
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc) {
@@ -459,7 +449,7 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d,
 }
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout, cudaDataType type,
                                           uint64_t rows, uint64_t cols, int64_t ld) {
-    *layout = new emu_lt_layout{type, rows, cols, ld, 0, 1, CUBLASLT_ORDER_COL};
+    *layout = new emu_lt_layout{type, rows, cols, ld};
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {

@@ -171,20 +171,32 @@ struct cudaDeviceProp {
         isMultiGpuBoard;
     int hostNativeAtomicSupported, globalL1CacheSupported, localL1CacheSupported,
         streamPrioritiesSupported;
-    int kernelExecTimeoutEnabled, singleToDoublePrecisionPerfRatio, cooperativeMultiDeviceLaunch;
+    int kernelExecTimeoutEnabled, singleToDoublePrecisionPerfRatio, cooperativeMultiDeviceLaunch,
+        memoryPoolsSupported;
 };
+#define EMU_DEVICE_ATTRIBUTES(X)      /* name, number, the property that it asks for */ \
+    X(MaxThreadsPerBlock, 1, maxThreadsPerBlock) X(MaxBlockDimX, 2, maxThreadsDim[0]) \
+    X(MaxBlockDimY, 3, maxThreadsDim[1]) X(MaxBlockDimZ, 4, maxThreadsDim[2]) \
+    X(MaxGridDimX, 5, maxGridSize[0]) X(MaxGridDimY, 6, maxGridSize[1]) \
+    X(MaxGridDimZ, 7, maxGridSize[2]) X(MaxSharedMemoryPerBlock, 8, sharedMemPerBlock) \
+    X(TotalConstantMemory, 9, totalConstMem) X(WarpSize, 10, warpSize) \
+    X(MaxRegistersPerBlock, 12, regsPerBlock) X(ClockRate, 13, clockRate) \
+    X(MultiProcessorCount, 16, multiProcessorCount) X(ConcurrentKernels, 31, concurrentKernels) \
+    X(MemoryClockRate, 36, memoryClockRate) X(GlobalMemoryBusWidth, 37, memoryBusWidth) \
+    X(L2CacheSize, 38, l2CacheSize) \
+    X(MaxThreadsPerMultiProcessor, 39, maxThreadsPerMultiProcessor) \
+    X(UnifiedAddressing, 41, unifiedAddressing) X(ComputeCapabilityMajor, 75, major) \
+    X(ComputeCapabilityMinor, 76, minor) \
+    X(MaxSharedMemoryPerMultiprocessor, 81, sharedMemPerMultiprocessor) \
+    X(ManagedMemory, 83, managedMemory) X(ConcurrentManagedAccess, 89, concurrentManagedAccess) \
+    X(CooperativeLaunch, 95, cooperativeLaunch) \
+    X(MaxSharedMemoryPerBlockOptin, 97, sharedMemPerBlockOptin) \
+    X(MaxBlocksPerMultiprocessor, 106, maxBlocksPerMultiProcessor) \
+    X(MemoryPoolsSupported, 115, memoryPoolsSupported)
 enum cudaDeviceAttr {
-    cudaDevAttrMaxThreadsPerBlock = 1, cudaDevAttrMaxBlockDimX, cudaDevAttrMaxBlockDimY,
-    cudaDevAttrMaxBlockDimZ, cudaDevAttrMaxGridDimX, cudaDevAttrMaxGridDimY, cudaDevAttrMaxGridDimZ,
-    cudaDevAttrMaxSharedMemoryPerBlock, cudaDevAttrTotalConstantMemory, cudaDevAttrWarpSize,
-    cudaDevAttrMaxRegistersPerBlock = 12, cudaDevAttrClockRate, cudaDevAttrMultiProcessorCount = 16,
-    cudaDevAttrConcurrentKernels = 31, cudaDevAttrMemoryClockRate = 36,
-    cudaDevAttrGlobalMemoryBusWidth, cudaDevAttrL2CacheSize, cudaDevAttrMaxThreadsPerMultiProcessor,
-    cudaDevAttrUnifiedAddressing = 41, cudaDevAttrComputeCapabilityMajor = 75,
-    cudaDevAttrComputeCapabilityMinor, cudaDevAttrMaxSharedMemoryPerMultiprocessor = 81,
-    cudaDevAttrManagedMemory = 83, cudaDevAttrConcurrentManagedAccess = 89,
-    cudaDevAttrCooperativeLaunch = 95, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
-    cudaDevAttrMaxBlocksPerMultiprocessor = 106, cudaDevAttrMemoryPoolsSupported = 115
+#define EMU_ENUM(name, value, field) cudaDevAttr##name = value,
+    EMU_DEVICE_ATTRIBUTES(EMU_ENUM)
+#undef EMU_ENUM
 };
 enum cudaLimit {
     cudaLimitStackSize, cudaLimitPrintfFifoSize, cudaLimitMallocHeapSize,
