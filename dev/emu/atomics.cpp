@@ -58,9 +58,19 @@ uint64_t atomic(AtomicOp op, void* p, int bytes, uint64_t v, uint64_t expected) 
     uint64_t old = bytes == 2 ? swap_until_done(op, (uint16_t*)p, v, expected)
                    : bytes == 4 ? swap_until_done(op, (uint32_t*)p, v, expected)
                                 : swap_until_done(op, (uint64_t*)p, v, expected);
-    // A failed compare-and-swap, or an exchange that found what it brought, may be waiting for
-    // another thread.
-    if ((op == COMPARE_AND_SWAP && old != expected) || (op == EXCHANGE && old == v)) yield();
+    // atomicCAS(lock, 0, x) or atomicExch(lock, x) takes a lock that was 0; what comes next on the
+    // same word releases it.
+    if (worker.thread) {
+        uint32_t lock = (uintptr_t)p / 4 % 127 + 1, &held = worker.thread->lock;
+        bool takes = op == EXCHANGE || (op == COMPARE_AND_SWAP && expected == 0);
+        if (takes && old == 0 && v != 0) held = lock;
+        else if (held == lock) held = 0;
+    }
+    // A failed compare-and-swap, an exchange that found what it brought, or a sum with 0, which
+    // only looks, may be waiting for another thread.
+    if ((op == COMPARE_AND_SWAP && old != expected) || (op == EXCHANGE && old == v) ||
+        ((op == ADD || op == OR) && v == 0))
+        yield();
     return old;
 }
 

@@ -200,6 +200,23 @@ void wait_here(ThreadState state, Pc pc) {
     if (next != thread) switch_from(thread->fiber, next);
 }
 
+// Nobody but waiting threads for so many seconds: what they wait for does not come.
+static void check_progress() {
+    const int PATIENCE = 5;
+    static __thread uint32_t seen, seen_in;
+    static __thread time_t since;
+    const Launch& l = *worker.launch;
+    time_t now = time(nullptr);
+    if (seen != l.progress || seen_in != l.id) seen = l.progress, seen_in = l.id, since = now;
+    if (now - since < PATIENCE) return;
+    report_begin("deadlock: for %d seconds all threads that run have waited in loops", PATIENCE);
+    report_at(EMU_CALLER);
+    if (l.next < l.blocks)
+        report_line("%d blocks have not begun: to wait for other blocks takes a cooperative launch",
+                    l.blocks - l.next);
+    report_end();
+}
+
 // Loops that wait for another thread's store must let it run. When threads do nothing but wait like
 // this, those in __activemask cannot hope for more company either.
 void yield() {
@@ -208,7 +225,7 @@ void yield() {
     if (worker.launch->abandoned) abandon((cudaError_t)worker.launch->abandoned.load());
     if (++block.spins > 2 * block.threads) {
         block.spins = 0;
-        release_activemask(block);
+        if (!release_activemask(block)) check_progress();
     }
     if (block.ready_count == 0) return;
     make_ready(block, worker.thread->number);
@@ -227,6 +244,7 @@ extern "C" void emu_fiber_entry() {
         if (checking) race_flush();
         thread->state = EXITED;
         block.alive--;
+        if (block.spins) worker.launch->progress++;
         block.spins = 0;
         warp_lane_exited(block, *thread);
         if (block.waiting && block.waiting == block.alive) finish_barrier(block);
@@ -252,6 +270,7 @@ static void finish_barrier(Block& block) {
     block.barrier_all = true;
     block.waiting = 0;
     block.spins = 0;
+    worker.launch->progress++;
     block.barriers = ++worker.epoch;
     if (counting) {
         stats_barrier();
@@ -370,6 +389,7 @@ static void begin_block(Block& block, int number) {
         t.number = i;
         t.fiber = nullptr;
         t.pc = nullptr;
+        t.lock = 0;
         t.state = READY;
         block.ready[i] = i;
         if (++index.x == c.block.x) index.x = 0, index.y++;
@@ -377,6 +397,7 @@ static void begin_block(Block& block, int number) {
     }
     block.ready_count = block.threads;
     block.barriers = block.first_epoch = ++worker.epoch;
+    worker.launch->progress++;
     if (checking) race_block_begins(block);
 }
 

@@ -40,6 +40,7 @@ struct Thread {
     unsigned mask;
     int argument, width;
     uint64_t value, result;
+    uint32_t lock;           // the one it holds, by a number from 1 to 127 (atomics.cpp), or 0
 };
 
 enum BarrierKind { SYNC, COUNT, AND_, OR_ };
@@ -72,6 +73,7 @@ struct Launch {
     uint32_t id, op;                     // op: its place in the order of streams (streams.cpp)
     uint32_t ordered_before;  // every op up to this one is known to come before this launch
     std::atomic<int> next;               // the next block to hand out
+    std::atomic<uint32_t> progress;      // counts blocks begun, barriers, ends of threads that wait
     std::atomic<int> abandoned;  // cudaError of a kernel that stopped itself (assert, __trap)
     const int* order;                    // of the blocks, or null for 0, 1, 2, ...
     std::atomic<size_t> static_shared;   // bytes of its static __shared__ variables, seen so far
@@ -195,10 +197,12 @@ void check_library(const char* call, const void* p, size_t bytes, Access access,
 struct Note {                    // one access to a word
     uint32_t epoch, clock;       // of the block and of the lane; older than the block's first: none
     uint32_t pc;                 // as an offset
-    uint32_t who;  // in one piece, which is faster: thread, bytes of the word << 16, atomic << 24
+    uint32_t who;  // in one, which is faster: thread, bytes of the word << 16, atomic << 24,
+                   // and the lock held << 25
     unsigned thread() const { return who & 0xffff; }
     unsigned bytes() const { return who >> 16 & 0xf; }
-    bool atomic() const { return who >> 24; }
+    bool atomic() const { return who >> 24 & 1; }
+    unsigned lock() const { return who >> 25; }
 };
 struct alignas(64) Cell {        // what is kept of a word
     Note write, read, read_other;    // read_other: of another warp than read

@@ -104,7 +104,8 @@ bool near_symbols(uintptr_t p) { return p >= first_symbol && p < last_symbol; }
 Symbol::Symbol(const char* name, const void* address, size_t bytes, SymbolKind kind) {
     first_symbol = std::min(first_symbol, (uintptr_t)address);
     last_symbol = std::max(last_symbol, (uintptr_t)address + bytes);
-    memory().symbols[(char*)address] = {(char*)address, bytes, SYMBOL, kind, name, false, false, nullptr};
+    memory().symbols[(char*)address] = {(char*)address, bytes, SYMBOL, kind,
+                                        name,           false, false,  nullptr};
 }
 
 // ---- allocation ---------------------------------------------------------------------------------
@@ -361,15 +362,21 @@ cudaError_t symbol_address(void** p, size_t* bytes, const void* symbol) {
 
 using namespace emu;
 
-cudaError_t cudaMalloc(void** p, size_t bytes) { return allocate(p, bytes, DEVICE_MEMORY, EMU_CALLER); }
+cudaError_t cudaMalloc(void** p, size_t bytes) {
+    return allocate(p, bytes, DEVICE_MEMORY, EMU_CALLER);
+}
 cudaError_t cudaMallocAsync(void** p, size_t bytes, cudaStream_t) {
     return allocate(p, bytes, DEVICE_MEMORY, EMU_CALLER);
 }
 cudaError_t cudaMallocManaged(void** p, size_t bytes, unsigned) {
     return allocate(p, bytes, MANAGED_MEMORY, EMU_CALLER);
 }
-cudaError_t cudaMallocHost(void** p, size_t bytes, unsigned) { return allocate_pinned(p, bytes, EMU_CALLER); }
-cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) { return allocate_pinned(p, bytes, EMU_CALLER); }
+cudaError_t cudaMallocHost(void** p, size_t bytes, unsigned) {
+    return allocate_pinned(p, bytes, EMU_CALLER);
+}
+cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) {
+    return allocate_pinned(p, bytes, EMU_CALLER);
+}
 cudaError_t cudaMallocPitch(void** p, size_t* pitch, size_t width, size_t height) {
     *pitch = (width + 511) / 512 * 512;
     return allocate(p, *pitch * height, DEVICE_MEMORY, EMU_CALLER);
@@ -390,8 +397,8 @@ cudaError_t cudaFreeHost(void* p) {
 cudaError_t cudaHostRegister(void* p, size_t bytes, unsigned) {
     if (!p || !bytes) return set_error(cudaErrorInvalidValue);
     if (find_range(p)) return set_error(cudaErrorHostMemoryAlreadyRegistered);
-    memory().ranges[(char*)p] = {(char*)p, bytes,   PINNED, DEVICE, nullptr,
-                                 false,    false,   EMU_CALLER};
+    memory().ranges[(char*)p] = {(char*)p, bytes, PINNED, DEVICE,
+                                 nullptr,  false, false,  EMU_CALLER};
     return set_error(cudaSuccess);
 }
 cudaError_t cudaHostUnregister(void* p) {

@@ -2,10 +2,10 @@
 // orders them.
 //
 // For each word the last write and two reads are kept, with the writer's clock. Two accesses are
-// ordered if a
-// __syncthreads lies between them (the block's epoch has moved on), or a __syncwarp in which both
-// took part (vector clocks over the 32 lanes, after Lamport 1978 and FastTrack, Flanagan and Freund
-// 2009). Conflicts between blocks, which no barrier can order, are outside of this detector.
+// ordered if a __syncthreads lies between them (the block's epoch has moved on), or a __syncwarp in
+// which both took part (vector clocks over the 32 lanes, after Lamport 1978 and FastTrack, Flanagan
+// and Freund 2009), or if both are made under the same lock. Conflicts between blocks, which no
+// barrier can order, are outside of this detector.
 #include "emu.h"
 
 namespace emu {
@@ -39,6 +39,7 @@ void race_syncwarp(int warp, unsigned mask) {
 
 static inline bool ordered(const Note& n, const Note& now) {
     if (n.epoch < now.epoch || n.thread() == now.thread()) return true;
+    if (n.lock() && n.lock() == now.lock()) return true;
     return n.thread() / WARP == now.thread() / WARP &&
            worker.races->clock[now.thread()][n.thread() % WARP] >= n.clock;
 }
@@ -141,7 +142,8 @@ void race_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared
     for (uintptr_t q = p, end = p + bytes; q < end; q = (q | 3) + 1) {
         uintptr_t word = q / 4, next = (q | 3) + 1;
         uint32_t used = next <= end ? 0xfu << (q & 3) & 0xf : ((1u << (end - q)) - 1) << (q & 3);
-        Note now = {epoch, clock, at, number | used << 16 | (uint32_t)(access == ATOMIC) << 24};
+        Note now = {epoch, clock, at, number | used << 16 | (uint32_t)(access == ATOMIC) << 24 |
+                                          worker.thread->lock << 25};
         Cell* c = in_shared ? &r->shared[(q - (uintptr_t)arena) / 4]
                             : &r->global[(word ^ word >> 15) % GLOBAL_CELLS];
         if (c->word != word) {

@@ -34,7 +34,7 @@ __global__ void two_roles(float* out) {
 
 template <typename T, int N>
 __global__ void reverse(T* d) {
-    __shared__ T tile[N];
+    T __shared__ tile[N];
     int t = threadIdx.x;
     tile[t] = d[t];
     __syncthreads();

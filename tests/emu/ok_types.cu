@@ -55,7 +55,7 @@ __global__ void atomics(float* f, double* d, int* i, unsigned* u, unsigned long 
 __global__ void locked(int* lock, int* n) {      // a lock that a whole block fights for
     for (bool done = false; !done;) {
         if (atomicCAS(lock, 0, 1) == 0) {
-            atomicAdd(n, 1);
+            *n = *n + 1;
             __threadfence();
             atomicExch(lock, 0);
             done = true;
