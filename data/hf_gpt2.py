@@ -34,7 +34,7 @@ PREFIX_KEY = "legible.hf_prefix"                # "transformer." or "": what the
 CONTEXT_HINT = "llama.cpp needs a context_length that is a multiple of 256"
 
 
-# ---- names --------------------------------------------------------------------------------------
+# ---- names ---------------------------------------------------------------------------------------
 
 def parameters(layers, C, T, V):
     """Every parameter: (GGUF name, Hugging Face name and shape, is it a Conv1D matrix)."""
@@ -52,7 +52,7 @@ def parameters(layers, C, T, V):
                    ("output_norm.bias", "ln_f.bias", (C,), False)]
 
 
-# ---- numbers ------------------------------------------------------------------------------------
+# ---- numbers -------------------------------------------------------------------------------------
 # numpy has no bfloat16, so arrays hold the bits: uint32 for F32, uint16 for F16 and BF16.
 
 def bits(data, type, shape):
@@ -75,7 +75,7 @@ def from_f32(a, type):
     return small if np.array_equal(to_f32(small, type), a) else None
 
 
-# ---- safetensors --------------------------------------------------------------------------------
+# ---- safetensors ---------------------------------------------------------------------------------
 # u64 length of the header; the header, JSON: {name: {dtype, shape, data_offsets}}; the data.
 
 def read_safetensors(path):
@@ -124,7 +124,7 @@ def write_safetensors(path, tensors):
             f.write(memoryview(np.ascontiguousarray(a)).cast("B"))
 
 
-# ---- to GGUF ------------------------------------------------------------------------------------
+# ---- to GGUF -------------------------------------------------------------------------------------
 
 def read_config(path):
     """config.json, refused by name where it describes another arithmetic than GPT-2's."""
@@ -246,7 +246,7 @@ def read_tokenizer(folder, V):
     return bpe.to_keys(tokenizer)
 
 
-# ---- to Hugging Face ----------------------------------------------------------------------------
+# ---- to Hugging Face -----------------------------------------------------------------------------
 
 def to_hf(source, folder):
     f = gguf.read(source)

@@ -36,7 +36,7 @@ import time
 
 SEPARATOR = '<|endoftext|>\n'
 
-# ---- the world in tables ------------------------------------------------------------------------
+# ---- the world in tables -------------------------------------------------------------------------
 # In every text {A} is a name, {A.he} its pronoun and so on, and [this|that] means one of the two.
 
 
@@ -343,7 +343,7 @@ dig | got sand in {A.his} eyes | was buried under the snow | dug a tunnel and pu
   badger rabbit fox
 ''')
 
-# ---- the pen ------------------------------------------------------------------------------------
+# ---- the pen -------------------------------------------------------------------------------------
 
 
 def make_pick(seed):
@@ -494,7 +494,7 @@ class Tale:
         return '\n\n'.join(' '.join(paragraph) for paragraph in self.paragraphs) + '\n'
 
 
-# ---- the plots ----------------------------------------------------------------------------------
+# ---- the plots -----------------------------------------------------------------------------------
 # First the lines that the tales of many plots share: to introduce A, and to introduce B.
 
 OPEN = '''
@@ -875,7 +875,7 @@ PLOTS = [(stage, script(text)) for stage, text in (
     (mended, MENDED), (secret, SECRET), (journey, JOURNEY), (gift, GIFT), (garden, GARDEN),
     (night, NIGHT), (taught, TAUGHT))]
 
-# ---- the corpus ---------------------------------------------------------------------------------
+# ---- the corpus ----------------------------------------------------------------------------------
 
 
 def write_tales(path, wanted, pick, seen, vocabulary):

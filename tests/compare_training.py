@@ -3,10 +3,11 @@
 
     tests/compare_training.py --data data/tinyshakespeare --out runs/compare
 
-Both start from the same weights (which the trainer wrote), see the same batches in the same order, and take
-the same AdamW steps in float32. Two correct programs then differ by rounding alone: every loss must agree to
---bound, 1e-4. A bug that no look at a loss curve would find, such as weight decay on the biases, moves it by
-more. Writes DIR/compare.svg (both curves, and their distance) and DIR/compare.jsonl.
+Both start from the same weights (which the trainer wrote), see the same batches in the same order,
+and take the same AdamW steps in float32. Two correct programs then differ by rounding alone:
+every loss must agree to --bound, 1e-4. A bug that no look at a loss curve would find, such as
+weight decay on the biases, moves it by more. Writes DIR/compare.svg (both curves, and their
+distance) and DIR/compare.jsonl.
 
 Needs numpy and PyTorch (1.13 or newer); without them it says so and exits with 77.
 """
@@ -31,27 +32,31 @@ import reference
 
 
 def parse():
-    parser = argparse.ArgumentParser(description="Trains with ./train_gpt2 and with PyTorch; compares every loss.")
-    parser.add_argument("--data", required=True, help="folder with train_*.bin and tokenizer.gguf (data/prepare.py)")
+    parser = argparse.ArgumentParser(
+        description="Trains with ./train_gpt2 and with PyTorch; compares every loss.")
+    parser.add_argument("--data", required=True,
+                        help="folder with train_*.bin and tokenizer.gguf (data/prepare.py)")
     parser.add_argument("--out", required=True, help="folder to write to; must not hold a run yet")
     parser.add_argument("--trainer", default="./train_gpt2")
-    parser.add_argument("--bound", type=float, default=1e-4, help="largest relative difference of a loss")
-    for name, value in [("steps", 500), ("layers", 4), ("heads", 4), ("channels", 128), ("context", 256), ("batch", 8),
-                        ("warmup", 50), ("threads", 0)]:
+    parser.add_argument("--bound", type=float, default=1e-4,
+                        help="largest relative difference of a loss")
+    for name, value in [("steps", 500), ("layers", 4), ("heads", 4), ("channels", 128),
+                        ("context", 256), ("batch", 8), ("warmup", 50), ("threads", 0)]:
         parser.add_argument("--" + name, type=int, default=value)
-    for name, value in [("lr", 1e-3), ("min-lr", 1e-4), ("beta1", 0.9), ("beta2", 0.95), ("eps", 1e-8),
-                        ("weight-decay", 0.1), ("grad-clip", 1.0)]:
+    for name, value in [("lr", 1e-3), ("min-lr", 1e-4), ("beta1", 0.9), ("beta2", 0.95),
+                        ("eps", 1e-8), ("weight-decay", 0.1), ("grad-clip", 1.0)]:
         parser.add_argument("--" + name, type=float, default=value)
     return parser.parse_args()
 
 
-# ---- the trainer ----------------------------------------------------------------------------------------
+# ---- the trainer ---------------------------------------------------------------------------------
 
 def run_trainer(o, out, **flags):
     command = [o.trainer, "--out", out, "--train", os.path.join(o.data, "train_*.bin"),
-               "--tokenizer", os.path.join(o.data, "tokenizer.gguf"), "--order", "sequential", "--schedule", "cosine"]
-    shared = ["layers", "heads", "channels", "context", "batch", "warmup", "threads", "lr", "min_lr", "beta1", "beta2",
-              "eps", "weight_decay", "grad_clip"]
+               "--tokenizer", os.path.join(o.data, "tokenizer.gguf"), "--order", "sequential",
+               "--schedule", "cosine"]
+    shared = ["layers", "heads", "channels", "context", "batch", "warmup", "threads", "lr",
+              "min_lr", "beta1", "beta2", "eps", "weight_decay", "grad_clip"]
     for name, value in [*((name, getattr(o, name)) for name in shared), *flags.items()]:
         command += ["--" + name.replace("_", "-"), str(value)]
     subprocess.run(command, check=True)
@@ -59,15 +64,16 @@ def run_trainer(o, out, **flags):
 
 def trainer_losses(out, steps):
     with open(os.path.join(out, "log.jsonl")) as f:
-        losses = {record["step"]: record["loss"] for record in map(json.loads, f) if "loss" in record}
-    assert sorted(losses) == list(range(1, steps + 1)), f"{out}/log.jsonl lacks some of {steps} steps"
-    return [losses[step] for step in range(1, steps + 1)]
+        losses = {r["step"]: r["loss"] for r in map(json.loads, f) if "loss" in r}
+    all_steps = list(range(1, steps + 1))
+    assert sorted(losses) == all_steps, f"{out}/log.jsonl lacks some of {steps} steps"
+    return [losses[step] for step in all_steps]
 
 
-# ---- PyTorch ----------------------------------------------------------------------------------------------
+# ---- PyTorch -------------------------------------------------------------------------------------
 
 def sequential_batches(o):
-    """(inputs, targets), without end: row r of batch s of a shard covers tokens p .. p+T, p = (s*B + r)*T."""
+    """(inputs, targets), without end: row r of batch s of a shard is tokens (s*B + r)*T and on."""
     B, T = o.batch, o.context
     while True:
         for path in sorted(glob.glob(os.path.join(o.data, "train_*.bin"))):
@@ -89,7 +95,8 @@ def pytorch_losses(o, weights_path):
     weights, NH, _ = reference.load_weights(weights_path, torch.float32)
     for w in weights.values():
         w.requires_grad_(True)
-    groups = [{"params": [w for w in weights.values() if w.dim() == 2], "weight_decay": o.weight_decay},
+    groups = [{"params": [w for w in weights.values() if w.dim() == 2],
+               "weight_decay": o.weight_decay},
               {"params": [w for w in weights.values() if w.dim() == 1], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=o.lr, betas=(o.beta1, o.beta2), eps=o.eps)
     losses, start = [], time.time()
@@ -107,11 +114,13 @@ def pytorch_losses(o, weights_path):
         optimizer.step()
         losses.append(loss.item())
         if (step + 1) % 50 == 0:
-            print(f"PyTorch {step + 1}/{o.steps}  loss {losses[-1]:.6f}  {time.time() - start:.0f} s", flush=True)
+            seconds = time.time() - start
+            print(f"PyTorch {step + 1}/{o.steps}  loss {losses[-1]:.6f}  {seconds:.0f} s",
+                  flush=True)
     return losses
 
 
-# ---- the plot -----------------------------------------------------------------------------------------------
+# ---- the plot ------------------------------------------------------------------------------------
 
 def panel(top, height, low, high, ticks, title, curves, log):
     """One set of axes as SVG, 720 wide. curves: (points, colour, width, name)."""
@@ -128,9 +137,11 @@ def panel(top, height, low, high, ticks, title, curves, log):
         svg.append(f'<path d="M{left} {y(tick):.1f}H{right}" stroke="#e4e4e4"/>'
                    f'<text x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
     for i, (points, colour, width, name) in enumerate(curves):
-        line = " ".join(f"{left + (right - left) * (n + 1) / last:.1f},{y(p):.1f}" for n, p in enumerate(points))
-        svg.append(f'<polyline fill="none" stroke="{colour}" stroke-width="{width}" points="{line}"/>'
-                   f'<text x="{right}" y="{top - 10 + 16 * i}" fill="{colour}" text-anchor="end">{name}</text>')
+        line = " ".join(f"{left + (right - left) * (n + 1) / last:.1f},{y(p):.1f}"
+                        for n, p in enumerate(points))
+        svg.append(f'<polyline fill="none" stroke="{colour}" stroke-width="{width}" '
+                   f'points="{line}"/><text x="{right}" y="{top - 10 + 16 * i}" '
+                   f'fill="{colour}" text-anchor="end">{name}</text>')
     for n in range(0, last + 1, max(1, last // 5)):
         svg.append(f'<text x="{left + (right - left) * n / last:.1f}" y="{top + height + 18}" '
                    f'text-anchor="middle">{n}</text>')
@@ -142,14 +153,16 @@ def plot(path, ours, theirs, differences, bound):
     low = math.floor(min(ours + theirs))
     floor = 1e-8
     with open(path, "w") as f:
-        f.write('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 560" font-family="sans-serif" '
-                'font-size="12" fill="#444">\n<rect width="720" height="560" fill="white"/>\n')
+        f.write('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 560" '
+                'font-family="sans-serif" font-size="12" fill="#444">\n'
+                '<rect width="720" height="560" fill="white"/>\n')
         f.write(panel(40, 260, low, high, range(low, high + 1), "loss (nats per token)",
                       [(ours, "#9fc2ff", 4, f"train_gpt2 {ours[-1]:.6f}"),
                        (theirs, "#1c1c1c", 0.8, f"PyTorch {theirs[-1]:.6f}")], False))
         f.write("\n" + panel(370, 150, floor, 1e-3, [1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3],
                              "relative difference of the two losses",
-                             [([max(d, floor) for d in differences], "#d9480f", 1, f"at most {max(differences):.1e}"),
+                             [([max(d, floor) for d in differences], "#d9480f", 1,
+                               f"at most {max(differences):.1e}"),
                               ([bound] * len(ours), "#888", 1, "")], True))
         f.write(f'\n<text x="380" y="550" text-anchor="middle">step</text>\n</svg>\n')
 
@@ -171,8 +184,9 @@ def main():
     plot(os.path.join(o.out, "compare.svg"), ours, theirs, differences, o.bound)
     far = sum(not d <= o.bound for d in differences)
     worst = max(range(o.steps), key=differences.__getitem__)
-    print(f"losses {theirs[0]:.4f} to {theirs[-1]:.4f}; largest relative difference {differences[worst]:.2e}, at step "
-          f"{worst + 1}; allowed {o.bound:.0e}; PyTorch {torch.__version__}")
+    print(f"losses {theirs[0]:.4f} to {theirs[-1]:.4f}; largest relative difference "
+          f"{differences[worst]:.2e}, at step {worst + 1}; allowed {o.bound:.0e}; "
+          f"PyTorch {torch.__version__}")
     print(f"{o.steps - far} passed, {far} failed")
     return 1 if far else 0
 

@@ -4,10 +4,11 @@
     tests/mutants.py            all of them                                    (make test-mutants)
     tests/mutants.py WORD...    those whose file or description contains a word
 
-A test that passes says little until it has been seen to fail. Each mutant below is a mistake that somebody could
-make, or has made: a term left out, = for +=, a bound off by one. It is planted in a copy of the tree; the
-test that it names is built there, and must fail. A mutant that is not noticed fails this program, and so
-does one whose text is not found exactly once, since then it no longer speaks of the code as it is.
+A test that passes says little until it has been seen to fail. Each mutant below is a mistake that
+somebody could make, or has made: a term left out, = for +=, a bound off by one. It is planted in a
+copy of the tree; the test that it names is built there, and must fail. A mutant that is not noticed
+fails this program, and so does one whose text is not found exactly once, since then it no longer
+speaks of the code as it is.
 """
 import concurrent.futures
 import glob
@@ -27,8 +28,8 @@ LIMIT = 300   # seconds; a test that a mutant keeps running for ever counts as f
 
 # What a mutant is caught by: how the test is built, and how it is run.
 PROGRAMS = ["numerics", "layers", "model", "gguf", "tokenizer", "dataloader",   # build/test_X
-            "layers_fp32", "layers_bf16", "layers_sm90"]   # on train_gpt2.cu, by the emulator with its checks
-SCRIPTS = {"infer": "infer", "trainer": "train_gpt2"}   # tests/test_X.py, and the program that it runs
+            "layers_fp32", "layers_bf16", "layers_sm90"]   # of train_gpt2.cu, on the emulator
+SCRIPTS = {"infer": "infer", "trainer": "train_gpt2"}   # tests/test_X.py, and what it runs
 
 # (file, what is wrong, the text, the text instead, the test that must fail)
 MUTANTS = [
@@ -39,9 +40,10 @@ MUTANTS = [
      "for (int j = i; j < N && tokens[sorted[j]] == token; j++) {\n            const float* d",
      "for (int j = i; j < i + 1; j++) {\n            const float* d", "layers"),
     ("train_gpt2.cpp", "encoder: positions' gradient overwrites",
-     "const float* d = dout + ((int64_t)b * T + t) * C;\n            for (int c = 0; c < C; c++) row[c] += d[c];",
-     "const float* d = dout + ((int64_t)b * T + t) * C;\n            for (int c = 0; c < C; c++) row[c] = d[c];",
-     "layers"),
+     "const float* d = dout + ((int64_t)b * T + t) * C;\n"
+     "            for (int c = 0; c < C; c++) row[c] += d[c];",
+     "const float* d = dout + ((int64_t)b * T + t) * C;\n"
+     "            for (int c = 0; c < C; c++) row[c] = d[c];", "layers"),
     ("train_gpt2.cpp", "layernorm: no epsilon",
      "/ C + LAYERNORM_EPS)", "/ C)", "layers"),
     ("train_gpt2.cpp", "layernorm: the variance is divided by C - 1",
@@ -51,11 +53,13 @@ MUTANTS = [
     ("train_gpt2.cpp", "layernorm: backward leaves out the mean of g * xhat",
      "- g_mean - xhat[c] * g_xhat_mean", "- g_mean", "layers"),
     ("train_gpt2.cpp", "layernorm: no gradient of the bias",
-     "dbias[c0 + c] += db[c];\n        }\n    }\n#pragma omp parallel\n", "}\n    }\n#pragma omp parallel\n", "layers"),
+     "dbias[c0 + c] += db[c];\n        }\n    }\n#pragma omp parallel\n",
+     "}\n    }\n#pragma omp parallel\n", "layers"),
     ("train_gpt2.cpp", "layernorm: the weight's gradient overwrites",
      "dweight[c0 + c] += dw[c];", "dweight[c0 + c] = dw[c];", "layers"),
     ("train_gpt2.cpp", "residual: its own gradient is dropped",
-     "dx[c] = skip ? skip[c] + norm : norm;", "dx[c] = norm;\n                (void)skip;", "layers"),
+     "dx[c] = skip ? skip[c] + norm : norm;", "dx[c] = norm;\n                (void)skip;",
+     "layers"),
     ("train_gpt2.cpp", "matmul: no gradient of the bias",
      "for (int o = 0; o < width; o++) dbias[o0 + o] += db[o];", "", "layers"),
     ("train_gpt2.cpp", "matmul: the bias's gradient overwrites",
@@ -74,7 +78,8 @@ MUTANTS = [
     ("train_gpt2.cpp", "attention: a position does not see itself",
      "int t, int t1) {\n", "int t, int t1) {\n    if (t > 0) t--;\n", "layers"),
     ("train_gpt2.cpp", "attention: the mask forgets a block's last columns",
-     "for (int s = t + 1; s < t1; s++) row[s] = 0;", "for (int s = t + 2; s < t1; s++) row[s] = 0;", "layers"),
+     "for (int s = t + 1; s < t1; s++) row[s] = 0;", "for (int s = t + 2; s < t1; s++) row[s] = 0;",
+     "layers"),
     ("train_gpt2.cpp", "attention: the mask is off by one in backward",
      "for (int s = t + 1; s < t1; s++) p_row[s] = dp_row[s] = 0;",
      "for (int s = t + 2; s < t1; s++) p_row[s] = dp_row[s] = 0;", "layers"),
@@ -89,10 +94,12 @@ MUTANTS = [
      "gemm(dv, 3 * C, {p.data(), 1, T}", "gemm(dk, 3 * C, {p.data(), 1, T}", "layers"),
     ("train_gpt2.cpp", "attention: two threads add to one dk",
      "for (int t0 = 0; t0 < T; t0 += QUERIES) {\n                    int t1",
-     "for (int t0 = T > QUERIES && omp_get_num_threads() > 1 ? QUERIES : 0; t0 < T; t0 += QUERIES) {\n"
+     "for (int t0 = T > QUERIES && omp_get_num_threads() > 1 ? QUERIES : 0; t0 < T; "
+     "t0 += QUERIES) {\n"
      "                    int t1", "layers"),
     ("train_gpt2.cpp", "classifier: the maximum is not subtracted",
-     "float most = x[0];\n            for (int v = 1; v < V; v++) most = x[v] > most ? x[v] : most;",
+     "float most = x[0];\n"
+     "            for (int v = 1; v < V; v++) most = x[v] > most ? x[v] : most;",
      "float most = 0;", "layers"),
     ("train_gpt2.cpp", "classifier: dloss is forgotten",
      "float factor = dloss / total;", "float factor = 1 / total;", "layers"),
@@ -104,7 +111,8 @@ MUTANTS = [
      "return (float)sqrt(total);", "return (float)total;", "layers"),
     ("train_gpt2.cpp", "adamw: beta1 and beta2 swapped",
      "const float beta1 = (float)a.beta1, rest1 = (float)(1 - a.beta1);",
-     "std::swap(a.beta1, a.beta2);\n    const float beta1 = (float)a.beta1, rest1 = (float)(1 - a.beta1);", "layers"),
+     "std::swap(a.beta1, a.beta2);\n"
+     "    const float beta1 = (float)a.beta1, rest1 = (float)(1 - a.beta1);", "layers"),
     ("train_gpt2.cpp", "adamw: no bias correction of v",
      "vhat = v[i] / correction2", "vhat = v[i]", "layers"),
     ("train_gpt2.cpp", "adamw: no bias correction of m",
@@ -112,32 +120,39 @@ MUTANTS = [
     ("train_gpt2.cpp", "adamw: epsilon inside the root",
      "sqrtf(vhat) + eps", "sqrtf(vhat + eps)", "layers"),
     ("train_gpt2.cpp", "adamw: weight decay as part of the gradient",
-     "float g = a.grad_scale * grads[i];", "float g = a.grad_scale * grads[i] + weight_decay * master[i];", "layers"),
+     "float g = a.grad_scale * grads[i];",
+     "float g = a.grad_scale * grads[i] + weight_decay * master[i];", "layers"),
     ("train_gpt2.cpp", "adamw: clipping's scale is ignored",
      "float g = a.grad_scale * grads[i];", "float g = grads[i];", "layers"),
 
     # ---- the same layers in CUDA -----------------------------------------------------------------
     ("train_gpt2.cu", "sums: a block does not wait for its warps",
-     "__syncthreads();   // all warps' sums are there\n    float total = 0;\n    for (int warp = 0; warp < (int)blockDim",
+     "__syncthreads();   // all warps' sums are there\n    float total = 0;\n"
+     "    for (int warp = 0; warp < (int)blockDim",
      "float total = 0;\n    for (int warp = 0; warp < (int)blockDim", "layers_fp32"),
     ("train_gpt2.cu", "sums: shuffles begin at a quarter of the lanes",
      "for (int other = width / 2; other > 0; other /= 2) x += ",
      "for (int other = width / 4; other > 0; other /= 2) x += ", "layers_fp32"),
     ("train_gpt2.cu", "sums: the columns of two warps are added before all have come",
-     "__syncthreads();   // all warps' sums are there\n    float total = 0;\n    if (threadIdx.x < SUM_COLUMNS)",
+     "__syncthreads();   // all warps' sums are there\n    float total = 0;\n"
+     "    if (threadIdx.x < SUM_COLUMNS)",
      "float total = 0;\n    if (threadIdx.x < SUM_COLUMNS)", "layers_fp32"),
     ("train_gpt2.cu", "sums: a stride that fits one of two users only",
-     "load(parts + (int64_t)p * stride + column", "load(parts + (int64_t)p * n + column", "layers_fp32"),
+     "load(parts + (int64_t)p * stride + column", "load(parts + (int64_t)p * n + column",
+     "layers_fp32"),
     ("train_gpt2.cu", "tails: a row's last elements are not read",
      "j < left ? (float)p[j] : 0.0f", "0.0f", "layers_fp32"),
     ("train_gpt2.cu", "tails: one element too many is written",
-     "if (j < left) p[j] = (Number)v.x[j];", "if (j <= left) p[j] = (Number)v.x[j];", "layers_fp32"),
+     "if (j < left) p[j] = (Number)v.x[j];", "if (j <= left) p[j] = (Number)v.x[j];",
+     "layers_fp32"),
     ("train_gpt2.cu", "tails: 16 bytes at once from any address",
-     "Vec v;\n    if (left >= VEC && (uintptr_t)p % 16 == 0) {", "Vec v;\n    if (left >= VEC) {", "layers_fp32"),
+     "Vec v;\n    if (left >= VEC && (uintptr_t)p % 16 == 0) {", "Vec v;\n    if (left >= VEC) {",
+     "layers_fp32"),
     ("train_gpt2.cu", "encoder: positions' gradient with the stride of one sequence",
      "((int64_t)b * T + t) * C + c", "((int64_t)b + t) * C + c", "layers_fp32"),
     ("train_gpt2.cu", "encoder: two blocks write a token's gradient",
-     "if (i > 0 && tokens[sorted[i - 1]] == token)\n        return;", "if (i < 0)\n        return;", "layers_fp32"),
+     "if (i > 0 && tokens[sorted[i - 1]] == token)\n        return;", "if (i < 0)\n        return;",
+     "layers_fp32"),
     ("train_gpt2.cu", "layernorm: channels beyond C count in the variance",
      "c + j < C ? x.x[j] - m : 0.0f", "x.x[j] - m", "layers_fp32"),
     ("train_gpt2.cu", "layernorm: two sums share their shared memory",
@@ -147,10 +162,11 @@ MUTANTS = [
     ("train_gpt2.cu", "matmul: the last part of a bias's gradient goes beyond the rows",
      "end = min(N, begin + rows)", "end = begin + rows", "layers_fp32"),
     ("train_gpt2.cu", "matmul: a kernel's grid is rounded down",
-     "dim3(N, (unsigned)ceil_div(columns, 128 * VEC))", "dim3(N, (unsigned)std::max(1, columns / (128 * VEC)))",
-     "layers_fp32"),
+     "dim3(N, (unsigned)ceil_div(columns, 128 * VEC))",
+     "dim3(N, (unsigned)std::max(1, columns / (128 * VEC)))", "layers_fp32"),
     ("train_gpt2.cu", "matmul: the epilogue leaves out GELU",
-     "fused.epilogue = CUBLASLT_EPILOGUE_GELU_AUX_BIAS", "fused.epilogue = CUBLASLT_EPILOGUE_BIAS", "layers_sm90"),
+     "fused.epilogue = CUBLASLT_EPILOGUE_GELU_AUX_BIAS", "fused.epilogue = CUBLASLT_EPILOGUE_BIAS",
+     "layers_sm90"),
     ("train_gpt2.cu", "attention: no 1/sqrt(hs)",
      "tx + 16 * j <= t ? scale * score[i][j]", "tx + 16 * j <= t ? score[i][j]", "layers_fp32"),
     ("train_gpt2.cu", "attention: the mask is off by one",
@@ -161,7 +177,8 @@ MUTANTS = [
      "__syncthreads();   // other warps may still be reading the last tile from k and v\n"
      "        load_tile<HS>(k, head + C", "load_tile<HS>(k, head + C", "layers_fp32"),
     ("train_gpt2.cu", "attention: scores are read before they are complete",
-     "__syncwarp();   // a row of p was written, and will be read, by the same half of a warp\n", "", "layers_fp32"),
+     "__syncwarp();   // a row of p was written, and will be read, by the same half of a warp\n",
+     "", "layers_fp32"),
     ("train_gpt2.cu", "attention: in backward, ds takes the place of p too early",
      "__syncwarp();   // the other lanes have read p: ds may take its place\n", "", "layers_fp32"),
     ("train_gpt2.cu", "attention: rows of shared memory overlap",
@@ -170,40 +187,49 @@ MUTANTS = [
      "grant_shared(attention_backward_kv_kernel<HS>, bytes);", "", "layers_fp32"),
     ("train_gpt2.cu", "classifier: the target's logit is read when others may have written it",
      "d.x[j] = v + j < V ? expf(d.x[j] - most) * factor : 0.0f;",
-     "d.x[j] = v + j < V ? expf(d.x[j] - most) * factor + 0 * (float)x[target] : 0.0f;", "layers_fp32"),
+     "d.x[j] = v + j < V ? expf(d.x[j] - most) * factor + 0 * (float)x[target] : 0.0f;",
+     "layers_fp32"),
     ("train_gpt2.cu", "classifier: padding is part of the softmax",
      "if (v + j >= V) logit.x[j] = -INFINITY;", "", "layers_fp32"),
     ("train_gpt2.cu", "grad_norm: neighbouring threads share elements",
      "for (size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * VEC; i < n; i += step)",
-     "for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step)", "layers_fp32"),
+     "for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step)",
+     "layers_fp32"),
     ("train_gpt2.cu", "adamw: the last elements get no block",
-     "(unsigned)ceil_div((int64_t)n, 256 * VEC)", "(unsigned)std::max<size_t>(1, n / (256 * VEC))", "layers_fp32"),
+     "(unsigned)ceil_div((int64_t)n, 256 * VEC)", "(unsigned)std::max<size_t>(1, n / (256 * VEC))",
+     "layers_fp32"),
     ("train_gpt2.cu", "adamw: the copy in floatX keeps its old value",
-     "if ((void*)params != (void*)master) store(params", "if ((void*)params == (void*)master) store(params",
-     "layers_bf16"),
+     "if ((void*)params != (void*)master) store(params",
+     "if ((void*)params == (void*)master) store(params", "layers_bf16"),
 
     # ---- the model -------------------------------------------------------------------------------
-    ("gpt2.h", "decay of biases and norms", "dims.size() == 2, offset, count", "true, offset, count", "model"),
+    ("gpt2.h", "decay of biases and norms",
+     "dims.size() == 2, offset, count", "true, offset, count", "model"),
     ("gpt2.h", "clipping is ignored", "grad_clip / norm : 1.0f", "1.0f : 1.0f", "model"),
-    ("gpt2.h", "clipping scales small gradients up", "grad_clip > 0 && norm > grad_clip ?", "grad_clip > 0 ?", "model"),
+    ("gpt2.h", "clipping scales small gradients up",
+     "grad_clip > 0 && norm > grad_clip ?", "grad_clip > 0 ?", "model"),
     ("gpt2.h", "residual projections start as large as the others",
      "0.02f / sqrtf(2.0f * c.L)", "0.02f", "model"),
     ("gpt2.h", "every tensor starts with the same numbers",
      "make_rng(seed, RNG_INIT, tensor++)", "make_rng(seed, RNG_INIT, tensor)", "model"),
-    ("gpt2.h", "gradients are not cleared", "device_zero(model.grads, model.space * sizeof(float));", "(void)model;",
-     "model"),
+    ("gpt2.h", "gradients are not cleared",
+     "device_zero(model.grads, model.space * sizeof(float));", "(void)model;", "model"),
     ("gpt2.h", "token embeddings get no gradient from the head",
      "matmul_backward(a.dnorm, dw + at.token_embd, nullptr,",
      "matmul_backward(a.dnorm, model.m + at.token_embd, nullptr,", "model"),
-    ("gpt2.h", "the MLP's gradient skips the GELU", "w + p.ffn_down_weight, b.ffn_pre, B, T, 4 * C, C",
+    ("gpt2.h", "the MLP's gradient skips the GELU",
+     "w + p.ffn_down_weight, b.ffn_pre, B, T, 4 * C, C",
      "w + p.ffn_down_weight, nullptr, B, T, 4 * C, C", "model"),
     ("gpt2.h", "the second norm's statistics are the first's",
      "b.ffn_mean, b.ffn_rstd, B, T, C", "b.attn_mean, b.ffn_rstd, B, T, C", "model"),
-    ("gpt2.h", "a lifetime ends with forward", "&b.residual, N * C, {{l == 0 ? 0 : attn, attn_undone}}",
+    ("gpt2.h", "a lifetime ends with forward",
+     "&b.residual, N * C, {{l == 0 ? 0 : attn, attn_undone}}",
      "&b.residual, N * C, {{l == 0 ? 0 : attn, mlp}}", "model"),
     ("gpt2.h", "recompute: what is computed again has no place yet",
-     "return {{born, last}, {mlp_undone, undone}};", "return {{born, last}, {undone, undone}};", "model"),
-    ("gpt2.h", "recompute: GELU is not computed again", "gelu_forward(b.ffn_up, b.ffn_pre, B, T, 4 * C);", "", "model"),
+     "return {{born, last}, {mlp_undone, undone}};", "return {{born, last}, {undone, undone}};",
+     "model"),
+    ("gpt2.h", "recompute: GELU is not computed again",
+     "gelu_forward(b.ffn_up, b.ffn_pre, B, T, 4 * C);", "", "model"),
     ("gpt2.h", "recompute: the block's first norm is of another stream",
      "if (l == 0 || again)", "if (l == 0)", "model"),
     ("gpt2.h", "the plan lets neighbours overlap",
@@ -212,65 +238,83 @@ MUTANTS = [
     ("gpt2.h", "padding rows are written to files",
      "row(\"token_embd.weight\", at.token_embd, {C, (uint64_t)c.V}, STD, 0);",
      "row(\"token_embd.weight\", at.token_embd, {C, (uint64_t)c.Vp}, STD, 0);", "model"),
-    ("gpt2.h", "the last norm's backward reads another stream", "a.residual, w + at.output_norm_weight, a.mean",
+    ("gpt2.h", "the last norm's backward reads another stream",
+     "a.residual, w + at.output_norm_weight, a.mean",
      "a.blk.back().residual_mid, w + at.output_norm_weight, a.mean", "model"),
     ("gpt2.h", "the loss is the last row's", "sum += loss;", "sum = loss * (B * T);", "model"),
 
     # ---- the ground floor ------------------------------------------------------------------------
-    ("numerics.h", "exp: one term of the series less", "float p = 1.0f / 5040.0f;", "float p = 0;", "numerics"),
-    ("numerics.h", "exp: ln2 in one part", "r = __builtin_fmaf(n, -LN2_LOW, r);", "(void)LN2_LOW;", "numerics"),
-    ("numerics.h", "GELU: its cubic term's factor", "GELU_CUBIC = 0.044715f", "GELU_CUBIC = 0.04472f", "numerics"),
-    ("numerics.h", "GELU: derivative without u'", "* (1.0f - s) * 2.0f * du", "* (1.0f - s) * 2.0f * GELU_SCALE",
+    ("numerics.h", "exp: one term of the series less",
+     "float p = 1.0f / 5040.0f;", "float p = 0;", "numerics"),
+    ("numerics.h", "exp: ln2 in one part",
+     "r = __builtin_fmaf(n, -LN2_LOW, r);", "(void)LN2_LOW;", "numerics"),
+    ("numerics.h", "GELU: its cubic term's factor",
+     "GELU_CUBIC = 0.044715f", "GELU_CUBIC = 0.04472f", "numerics"),
+    ("numerics.h", "GELU: derivative without u'",
+     "* (1.0f - s) * 2.0f * du", "* (1.0f - s) * 2.0f * GELU_SCALE", "numerics"),
+    ("numerics.h", "log: two terms of the series less",
+     "int k = 21; k >= 1", "int k = 17; k >= 1", "numerics"),
+    ("numerics.h", "random numbers: a shift of SplitMix64",
+     "(z ^ (z >> 27))", "(z ^ (z >> 28))", "numerics"),
+    ("numerics.h", "normal numbers: log of 1 - u",
+     "__builtin_sqrt(-2.0 * log_d(u))", "__builtin_sqrt(-1.9 * log_d(u))", "numerics"),
+    ("matmul.h", "a tile's last rows are left out",
+     "int rows = std::min(MR, M - m);",
+     "int rows = std::min(MR, M - m);\n                if (rows == 1 && M > 1) continue;",
      "numerics"),
-    ("numerics.h", "log: two terms of the series less", "int k = 21; k >= 1", "int k = 17; k >= 1", "numerics"),
-    ("numerics.h", "random numbers: a shift of SplitMix64", "(z ^ (z >> 27))", "(z ^ (z >> 28))", "numerics"),
-    ("numerics.h", "normal numbers: log of 1 - u", "__builtin_sqrt(-2.0 * log_d(u))", "__builtin_sqrt(-1.9 * log_d(u))",
-     "numerics"),
-    ("matmul.h", "a tile's last rows are left out", "int rows = std::min(MR, M - m);", "int rows = std::min(MR, M - m);\n"
-     "                if (rows == 1 && M > 1) continue;", "numerics"),
-    ("matmul.h", "beyond 256 steps, the product starts again", "Matrix am = {a.p + m * a.row + k0 * a.col,",
-     "Matrix am = {a.p + m * a.row,", "numerics"),
+    ("matmul.h", "beyond 256 steps, the product starts again",
+     "Matrix am = {a.p + m * a.row + k0 * a.col,", "Matrix am = {a.p + m * a.row,", "numerics"),
     ("matmul.h", "the edge forgets what was there",
-     "memcpy(edge + i * NR, cm + i * ldc, sizeof(float) * width);", "edge[i * NR] = 0;", "numerics"),
-    ("dataloader.h", "targets are the inputs", "targets[r * d.T + t] = p[t + 1];", "targets[r * d.T + t] = p[t];",
-     "dataloader"),
-    ("dataloader.h", "windows are T + 1 apart", "(window - s.first_window) * d.T", "(window - s.first_window) * (d.T + 1)",
-     "dataloader"),
-    ("dataloader.h", "a batch may lack its last target", "(s.count - 1) / ((int64_t)B * T)", "s.count / ((int64_t)B * T)",
-     "dataloader"),
-    ("dataloader.h", "every epoch has the same order", "RNG_ORDER, (uint64_t)d.epoch", "RNG_ORDER, 0", "dataloader"),
-    ("tokenizer.h", "a contraction is not a word", "\"'re\", \"'ve\", \"'m\"", "\"'re\", \"'m\"", "tokenizer"),
+     "memcpy(edge + i * NR, cm + i * ldc, sizeof(float) * width);", "edge[i * NR] = 0;",
+     "numerics"),
+    ("dataloader.h", "targets are the inputs",
+     "targets[r * d.T + t] = p[t + 1];", "targets[r * d.T + t] = p[t];", "dataloader"),
+    ("dataloader.h", "windows are T + 1 apart",
+     "(window - s.first_window) * d.T", "(window - s.first_window) * (d.T + 1)", "dataloader"),
+    ("dataloader.h", "a batch may lack its last target",
+     "(s.count - 1) / ((int64_t)B * T)", "s.count / ((int64_t)B * T)", "dataloader"),
+    ("dataloader.h", "every epoch has the same order",
+     "RNG_ORDER, (uint64_t)d.epoch", "RNG_ORDER, 0", "dataloader"),
+    ("tokenizer.h", "a contraction is not a word",
+     "\"'re\", \"'ve\", \"'m\"", "\"'re\", \"'m\"", "tokenizer"),
     ("tokenizer.h", "a merge of the wrong rank comes first",
-     "return a.rank != b.rank ? a.rank > b.rank", "return a.rank != b.rank ? a.rank < b.rank", "tokenizer"),
-    ("tokenizer.h", "white space keeps its last character", "return i == text.size() || last == at ? i : last;",
-     "return i;", "tokenizer"),
-    ("gguf.h", "a tensor may end past the file", "t.bytes > size - expected", "t.bytes > size", "gguf"),
+     "return a.rank != b.rank ? a.rank > b.rank", "return a.rank != b.rank ? a.rank < b.rank",
+     "tokenizer"),
+    ("tokenizer.h", "white space keeps its last character",
+     "return i == text.size() || last == at ? i : last;", "return i;", "tokenizer"),
+    ("gguf.h", "a tensor may end past the file",
+     "t.bytes > size - expected", "t.bytes > size", "gguf"),
     ("gguf.h", "rounding to bfloat16 cuts off", "bits + 0x7fff + (bits >> 16 & 1)", "bits", "gguf"),
     ("gguf.h", "duplicate names are accepted", "if (!names.insert(g.tensors.back().name).second)",
      "if (false)", "gguf"),
 
     # ---- the runtime -----------------------------------------------------------------------------
-    ("infer.cpp", "the cache forgets the token before", "int count = pos + t + 1;", "int count = pos + t + (pos == 0);",
-     "infer"),
-    ("infer.cpp", "positions start again at each call", "m.position_embd[(size_t)(s.pos + i) * C + c]",
-     "m.position_embd[(size_t)i * C + c]", "infer"),
+    ("infer.cpp", "the cache forgets the token before",
+     "int count = pos + t + 1;", "int count = pos + t + (pos == 0);", "infer"),
+    ("infer.cpp", "positions start again at each call",
+     "m.position_embd[(size_t)(s.pos + i) * C + c]", "m.position_embd[(size_t)i * C + c]", "infer"),
     ("infer.cpp", "the MLP has no GELU", "s.up[i] = gelu(s.up[i])", "s.up[i] = s.up[i]", "infer"),
-    ("infer.cpp", "an untied output is ignored", "if (gguf_tensor(g, \"output.weight\"))", "if (false)", "infer"),
-    ("infer.cpp", "perplexity counts a window's first token only", "total - window);\n        s.pos = 0;",
-     "total - window);\n        s.pos = window ? 1 : 0;\n        if (s.pos + n > m.T) n--;", "infer"),
+    ("infer.cpp", "an untied output is ignored",
+     "if (gguf_tensor(g, \"output.weight\"))", "if (false)", "infer"),
+    ("infer.cpp", "perplexity counts a window's first token only",
+     "total - window);\n        s.pos = 0;",
+     "total - window);\n        s.pos = window ? 1 : 0;\n        if (s.pos + n > m.T) n--;",
+     "infer"),
 
     # ---- the trainer -----------------------------------------------------------------------------
-    ("trainer.h", "the warmup starts at 0", "(double)(step + 1) / (double)o.warmup", "(double)step / (double)o.warmup",
-     "trainer"),
-    ("trainer.h", "the warmup is one step longer", "if (step < o.warmup)", "if (step <= o.warmup)", "trainer"),
+    ("trainer.h", "the warmup starts at 0",
+     "(double)(step + 1) / (double)o.warmup", "(double)step / (double)o.warmup", "trainer"),
+    ("trainer.h", "the warmup is one step longer",
+     "if (step < o.warmup)", "if (step <= o.warmup)", "trainer"),
     ("trainer.h", "accumulation forgets to divide",
      "double tokens = (double)run.micro_batches * run.B * run.T;",
      "double tokens = (double)run.B * run.T;", "trainer"),
-    ("trainer.h", "AdamW's step is counted from 0", "1, (int)run.step + 1}", "1, (int)run.step + (run.step > 0)}",
-     "trainer"),
-    ("trainer.h", "a checkpoint forgets v", "put_params(run.model, w, v, \".v\");", "put_params(run.model, w, m, \".v\");",
-     "trainer"),
-    ("trainer.h", "--resume forgets where the data was", "(int64_t)gguf_int(state, \"legible.position\")", "0", "trainer"),
+    ("trainer.h", "AdamW's step is counted from 0",
+     "1, (int)run.step + 1}", "1, (int)run.step + (run.step > 0)}", "trainer"),
+    ("trainer.h", "a checkpoint forgets v",
+     "put_params(run.model, w, v, \".v\");", "put_params(run.model, w, m, \".v\");", "trainer"),
+    ("trainer.h", "--resume forgets where the data was",
+     "(int64_t)gguf_int(state, \"legible.position\")", "0", "trainer"),
 ]
 
 
@@ -282,13 +326,13 @@ def test_target(test):
 
 
 def run(command, folder):
-    """(exit code, output). A program is stopped at its first line that begins with FAIL, or after LIMIT seconds; its
-    code is then -1."""
+    """(exit code, output). A program is stopped at its first line that begins with FAIL, or after
+    LIMIT seconds; its code is then -1."""
     # Waiting threads sleep, because two jobs share the cores; Python prints a line when it has one.
     environment = dict(os.environ, OMP_WAIT_POLICY="passive", PYTHONUNBUFFERED="1", INFER="./infer",
                        TRAIN="./train_gpt2", TMPDIR=folder)
-    p = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                         stdin=subprocess.DEVNULL, start_new_session=True)
+    p = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE,
+                         stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def stop():
         try:
@@ -318,8 +362,8 @@ def build(folder, test):
 
 
 def run_test(folder, test):
-    command = ["build/test_" + test] if test in PROGRAMS else [sys.executable, f"tests/test_{test}.py"]
-    return run(command, folder)
+    script = [sys.executable, f"tests/test_{test}.py"]
+    return run(["build/test_" + test] if test in PROGRAMS else script, folder)
 
 
 def copy_tree(folder):
@@ -333,7 +377,8 @@ def copy_tree(folder):
 
 
 def try_mutant(base, folder, mutant):
-    """None if the mutant is caught, or what is wrong. Times of files are kept, so make builds what it must only."""
+    """None if the mutant is caught, or what is wrong. Times of files are kept, so that make builds
+    only what it must."""
     file, _, old, new, test = mutant
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(base, folder)

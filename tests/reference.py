@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""reference.py - what PyTorch says that GPT-2 computes: the golden values that tests/*.cpp compare with.
+"""reference.py - what PyTorch says that GPT-2 computes: the golden values of tests/*.cpp.
 
-    tests/reference.py            computes everything and writes tests/golden/*.gguf
-    tests/reference.py --check    computes everything and compares it with the files  (make test-torch)
+    tests/reference.py           computes everything and writes tests/golden/*.gguf
+    tests/reference.py --check   computes everything and compares it with them (make test-torch)
 
-Needs numpy and PyTorch (1.13 or newer). All arithmetic is float64, from float32 inputs; results are stored
-as float32. Inputs are random numbers that depend on nothing but a tensor's name, rounded to bfloat16's 8
-bits, so that a backend which computes in bfloat16 starts from the very same numbers.
+Needs numpy and PyTorch (1.13 or newer). All arithmetic is float64, from float32 inputs; results are
+stored as float32. Inputs are random numbers that depend on nothing but a tensor's name, rounded to
+bfloat16's 8 bits, so that a backend which computes in bfloat16 starts from the very same numbers.
 
-An output X of a layer comes with X.scale: the layer's formula with every term replaced by its absolute
-value. Rounding errors of a sum are proportional to that, and not to the result, which may be 0 by
-cancellation; so the tests allow |error| <= (a few roundings) * X.scale, for each element by itself.
+An output X of a layer comes with X.scale: the layer's formula with every term replaced by
+its absolute value. Rounding errors of a sum are proportional to that, and not to the result,
+which may be 0 by cancellation; so the tests allow |error| <= (a few roundings) * X.scale,
+for each element by itself.
 
 gpt2_logits(path, ids) is the whole model for other tests to import.
 """
@@ -32,7 +33,7 @@ GOLDEN = os.path.join(HERE, "golden")
 NUMPY_TYPES = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "I32": np.int32}
 
 
-# ---- inputs and files ---------------------------------------------------------------------------------
+# ---- inputs and files ----------------------------------------------------------------------------
 
 def to_bfloat16(x):
     """The nearest float32 whose lower 16 bits are 0, halfway cases to even."""
@@ -77,8 +78,8 @@ def backward(out, dout):
     (out * dout.detach()).sum().backward()
 
 
-# ---- layers -------------------------------------------------------------------------------------------
-# Each function computes one case of one layer: inputs, PyTorch's forward, PyTorch's autograd, scales.
+# ---- layers --------------------------------------------------------------------------------------
+# Each function computes one case of one layer: inputs, PyTorch's forward, its autograd, scales.
 
 def encoder(g, p, B, T, C, V):
     tokens = g.integers(p + "tokens", V, B, T)
@@ -87,13 +88,14 @@ def encoder(g, p, B, T, C, V):
     out = F.embedding(tokens, wte) + wpe[:T]
     backward(out, dout)
     g.output(p + "out", out, F.embedding(tokens, wte.abs()) + wpe[:T].abs())
-    absolute = torch.zeros(V, C, dtype=torch.float64).index_add(0, tokens.flatten(), dout.abs().reshape(-1, C))
+    absolute = torch.zeros(V, C, dtype=torch.float64)
+    absolute.index_add_(0, tokens.flatten(), dout.abs().reshape(-1, C))
     g.output(p + "dwte", wte.grad, absolute)
     g.output(p + "dwpe", wpe.grad, F.pad(dout.abs().sum(0), (0, 0, 0, 1)))
 
 
 def norm_outputs(g, p, x, weight, bias, dout, out, dinp, dresidual):
-    """mean, rstd, out and the gradients of a layernorm of x; dresidual is added to dinp where there is one."""
+    """mean, rstd, out and the gradients of a layernorm of x; dresidual, or 0, is added to dinp."""
     C = x.shape[-1]
     x, weight, bias, dout = (t.detach() for t in (x, weight, bias, dout))
     mean = x.mean(-1, keepdim=True)
@@ -171,7 +173,8 @@ def causal_attention(qkv, NH):
 
 
 def attention(g, name, B, T, C, NH):
-    # A large q in case 3 makes scores of some hundreds: e^score overflows, unless the maximum is subtracted.
+    # A large q in case 3 makes scores of some hundreds: e^score overflows,
+    # unless the maximum is subtracted.
     qkv = g.random(name + "qkv", B, T, 3 * C, std=12.0 if name == "attention.3." else 1.0)
     dout = g.random(name + "dout", B, T, C)
     out, lse, p = causal_attention(qkv, NH)
@@ -185,19 +188,23 @@ def attention(g, name, B, T, C, NH):
     oscale = p @ v * relative
     g.output(name + "out", out, oscale.transpose(1, 2).reshape(B, T, C))
     g.output(name + "lse", lse, (relative + lse.abs()[..., None])[..., 0])
-    ds = p * (d @ v.transpose(-1, -2) + (d * oscale).sum(-1, keepdim=True)) * relative / math.sqrt(hs)
+    ds = p * (d @ v.transpose(-1, -2) + (d * oscale).sum(-1, keepdim=True))
+    ds = ds * relative / math.sqrt(hs)
     parts = ds @ k, ds.transpose(-1, -2) @ q, (p * relative).transpose(-1, -2) @ d
-    g.output(name + "dqkv", qkv.grad, torch.cat([t.transpose(1, 2).reshape(B, T, C) for t in parts], -1))
+    g.output(name + "dqkv", qkv.grad,
+             torch.cat([t.transpose(1, 2).reshape(B, T, C) for t in parts], -1))
 
 
 def classifier(g, p, B, T, V):
-    # softmax does not see an offset, but without subtracting the maximum e^logit is infinite, or every one 0.
+    # softmax does not see an offset, but without subtracting the maximum e^logit is infinite or 0.
     offset = np.zeros((B, T, 1))
     offset[0, 0], offset[-1, -1] = 512.0, -512.0
-    logits, targets = g.random(p + "logits", B, T, V, std=3.0, mean=offset), g.integers(p + "targets", V, B, T)
+    logits = g.random(p + "logits", B, T, V, std=3.0, mean=offset)
+    targets = g.integers(p + "targets", V, B, T)
     dloss = 1.0 / (B * T)
     g.put(p + "dloss", [dloss])
-    losses = F.cross_entropy(logits.reshape(-1, V), targets.flatten(), reduction="none").reshape(B, T)
+    losses = F.cross_entropy(logits.reshape(-1, V), targets.flatten(), reduction="none")
+    losses = losses.reshape(B, T)
     losses.sum().backward()
     lse = torch.logsumexp(logits, -1)
     hot = F.one_hot(targets, V)
@@ -213,7 +220,8 @@ def adamw(g, p, n, steps):
     g.put(p + "settings", settings, "F64")
     master = g.random(p + "master", n)
     grads = [g.random(p + f"grads.{t}", n).detach() * grad_scale for t in range(1, steps + 1)]
-    optimizer = torch.optim.AdamW([master], lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=decay)
+    optimizer = torch.optim.AdamW([master], lr=lr, betas=(beta1, beta2), eps=eps,
+                                  weight_decay=decay)
     scale, mscale = master.detach().abs().clone(), torch.zeros(n, dtype=torch.float64)
     for t, grad in enumerate(grads, 1):
         master.grad = grad
@@ -221,7 +229,8 @@ def adamw(g, p, n, steps):
         mscale = beta1 * mscale + (1 - beta1) * grad.abs()
         v = optimizer.state[master]["exp_avg_sq"]
         vhat = v / (1 - beta2 ** t)
-        scale = scale + lr * (mscale / (1 - beta1 ** t) / (vhat.sqrt() + eps) + decay * master.detach().abs())
+        step = mscale / (1 - beta1 ** t) / (vhat.sqrt() + eps) + decay * master.detach().abs()
+        scale = scale + lr * step
     g.output(p + "after", master, scale)
     g.output(p + "m", optimizer.state[master]["exp_avg"], mscale)
     g.output(p + "v", optimizer.state[master]["exp_avg_sq"], v)
@@ -232,7 +241,8 @@ LAYERS = [   # sizes in the order of the function's arguments; odd on purpose
     (layernorm, [(1, 1, 3), (2, 3, 13), (3, 5, 48), (1, 2, 200), (2, 1, 1)]),
     (residual_layernorm, [(1, 1, 3), (2, 3, 13), (3, 5, 48), (1, 2, 200)]),
     (matmul, [(1, 1, 1, 1), (1, 1, 7, 5), (2, 3, 13, 17), (1, 9, 40, 129), (3, 5, 64, 24)]),
-    (attention, [(1, 1, 4, 1), (1, 7, 5, 1), (2, 5, 12, 3), (1, 9, 16, 2), (2, 33, 40, 4), (1, 131, 8, 1)]),
+    (attention, [(1, 1, 4, 1), (1, 7, 5, 1), (2, 5, 12, 3), (1, 9, 16, 2), (2, 33, 40, 4),
+                 (1, 131, 8, 1)]),
     (classifier, [(1, 1, 5), (2, 3, 37), (1, 4, 128), (1, 3, 300)]),
     (adamw, [(37, 5), (1, 1)])]
 
@@ -246,7 +256,7 @@ def layers():
     return g
 
 
-# ---- the model ----------------------------------------------------------------------------------------
+# ---- the model -----------------------------------------------------------------------------------
 
 def gpt2(w, tokens, NH, activation=gelu):
     """Logits (B, T, V) of tokens (B, T). w holds the weights under their names in a GGUF."""
@@ -269,7 +279,7 @@ def gpt2(w, tokens, NH, activation=gelu):
 
 
 def fp16_table_gelu(x):
-    """llama.cpp's GELU on the CPU: a table over all half-precision numbers, with half-precision results."""
+    """llama.cpp's GELU on the CPU: a table of half-precision results for half-precision numbers."""
     half = x.to(torch.float16).to(torch.float64)
     y = gelu(half).to(torch.float16).to(torch.float64)
     return torch.where(x <= -10, torch.zeros_like(x), torch.where(x >= 10, x, y))
@@ -289,21 +299,25 @@ def load_weights(path, dtype=torch.float64):
 
 
 def gpt2_logits(path, ids, fp16_gelu=False):
-    """Logits (T, V), a float64 numpy array, of one sequence of T ids. fp16_gelu: with llama.cpp's GELU."""
+    """Logits (T, V), a float64 numpy array, of one sequence of T ids.
+    fp16_gelu: with llama.cpp's GELU."""
     weights, NH, context = load_weights(path)
     if len(ids) > context:
         raise ValueError(f"{len(ids)} ids, but the context is {context}")
     with torch.no_grad():
-        return gpt2(weights, torch.tensor([list(ids)]), NH, fp16_table_gelu if fp16_gelu else gelu)[0].numpy()
+        activation = fp16_table_gelu if fp16_gelu else gelu
+        return gpt2(weights, torch.tensor([list(ids)]), NH, activation)[0].numpy()
 
 
 def model(prefix, B, T, context, V, L, NH, C, clip, steps=10):
-    """A GPT-2 with random weights (biases and norms too, so that a term left out shows), its logits, loss and
-    gradients on the first batch, and the weights after `steps` AdamW steps on as many batches."""
+    """A GPT-2 with random weights (biases and norms too, so that a term left out shows), its
+    logits, loss and gradients on the first batch, and the weights after `steps` AdamW steps on
+    as many batches."""
     keys = {"general.architecture": ("string", "gpt2"), "gpt2.context_length": ("u32", context),
             "gpt2.embedding_length": ("u32", C), "gpt2.block_count": ("u32", L),
             "gpt2.feed_forward_length": ("u32", 4 * C), "gpt2.attention.head_count": ("u32", NH),
-            "gpt2.attention.layer_norm_epsilon": ("f32", 1e-5), "test.batch": ("i32s", [steps, B, T])}
+            "gpt2.attention.layer_norm_epsilon": ("f32", 1e-5),
+            "test.batch": ("i32s", [steps, B, T])}
     g = Golden(keys)
     shapes = {"token_embd.weight": (V, C), "position_embd.weight": (context, C)}
     for i in range(L):
@@ -320,7 +334,7 @@ def model(prefix, B, T, context, V, L, NH, C, clip, steps=10):
         g.put(name, w[name].detach().numpy())
     tokens = g.integers("test.tokens", V, steps, B, T)
     targets = g.integers("test.targets", V, steps, B, T)
-    # Settings: lr peaks after a warmup of 4 steps and falls; clip is below some of the norms and above others.
+    # lr peaks after a warmup of 4 steps and falls; clip is below some of the norms, above others.
     lr = [4e-3 * min((s + 1) / 4, 1 - 0.1 * (s - 3)) for s in range(steps)]
     beta1, beta2, eps, decay = 0.9, 0.95, 1e-8, 0.1
     groups = [{"params": [t for t in w.values() if t.dim() == 2], "weight_decay": decay},
@@ -356,15 +370,18 @@ def model(prefix, B, T, context, V, L, NH, C, clip, steps=10):
 
 FILES = {
     "layers.gguf": layers,
-    "model.gguf": lambda: model("model.", B=4, T=11, context=16, V=37, L=2, NH=3, C=24, clip=3.0),
-    "model-odd.gguf": lambda: model("model-odd.", B=1, T=7, context=7, V=129, L=1, NH=1, C=5, clip=2.25)}
+    "model.gguf":
+        lambda: model("model.", B=4, T=11, context=16, V=37, L=2, NH=3, C=24, clip=3.0),
+    "model-odd.gguf":
+        lambda: model("model-odd.", B=1, T=7, context=7, V=129, L=1, NH=1, C=5, clip=2.25)}
 
 
-# ---- writing and checking -----------------------------------------------------------------------------
+# ---- writing and checking ------------------------------------------------------------------------
 
 def same(name, kept, fresh):
-    """Problems between a file's tensor and a fresh one. Inputs are equal bit by bit; a result, which is float64
-    rounded to float32, may fall on the other side of a rounding under another version of PyTorch."""
+    """Problems between a file's tensor and a fresh one. Inputs are equal bit by bit; a result,
+    which is float64 rounded to float32, may fall on the other side of a rounding under another
+    version of PyTorch."""
     if kept is None or kept.shape != fresh.shape or kept.dtype != fresh.dtype:
         return f"{name}: missing, or of another shape"
     error = np.abs(kept.astype(np.float64) - fresh)
@@ -387,7 +404,8 @@ def check(name, golden):
             problems.append(f"key {key}: {kept!r}, expected {value!r}")
     if [t.name for t in f.tensors] != [t[0] for t in golden.tensors]:
         problems.append("other tensors, or in another order")
-    kept = {t.name: np.frombuffer(t.data, NUMPY_TYPES[t.type]).reshape(t.dims[::-1]) for t in f.tensors}
+    kept = {t.name: np.frombuffer(t.data, NUMPY_TYPES[t.type]).reshape(t.dims[::-1])
+            for t in f.tensors}
     problems += filter(None, (same(n, kept.get(n), array) for n, _, _, array in golden.tensors))
     for problem in problems:
         print(f"FAIL: {name}: {problem}")
@@ -396,7 +414,8 @@ def check(name, golden):
 
 def main():
     parser = argparse.ArgumentParser(description="Golden values by PyTorch.")
-    parser.add_argument("--check", action="store_true", help="compare with tests/golden instead of writing it")
+    parser.add_argument("--check", action="store_true",
+                        help="compare with tests/golden instead of writing it")
     arguments = parser.parse_args()
     torch.set_num_threads(1)   # one order of sums
     os.makedirs(GOLDEN, exist_ok=True)

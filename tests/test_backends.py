@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""test_backends.py - one training run on two backends: train_gpt2.cpp, and train_gpt2.cu on the emulator.
+"""test_backends.py - one training run by train_gpt2.cpp, and by train_gpt2.cu on the emulator.
 
-TRAIN names the first program (default ./train_gpt2). TRAIN_CUDA is what the names of the others begin with: the same
-CUDA code built for float32, for bfloat16, and for bfloat16 with cuBLASLt's GELU (default build/train, for
-build/train_fp32, build/train_bf16 and build/train_sm90). The emulator checks every access to memory on the way.
+TRAIN names the first program (default ./train_gpt2). TRAIN_CUDA is what the names of the others
+begin with: the same CUDA code built for float32, for bfloat16, and for bfloat16 with cuBLASLt's
+GELU (default build/train, for build/train_fp32, build/train_bf16 and build/train_sm90).
+The emulator checks every access to memory on the way.
 """
 import os
 import shutil
@@ -16,8 +17,9 @@ import test_trainer as t
 CPU = t.TRAIN
 CUDA = os.path.abspath(os.environ.get("TRAIN_CUDA", os.path.join(t.ROOT, "build", "train")))
 STEPS = 20
-# Two orders of float32 additions differ by a few times 1e-7. bfloat16 keeps 8 bits: a correct run of 20 steps from
-# GPT-2's initialisation stays within 2.3e-3, while one that drops layernorm's bias gradients is off by 1.4e-2.
+# Two orders of float32 additions differ by a few times 1e-7. bfloat16 keeps 8 bits:
+# a correct run of 20 steps from GPT-2's initialisation stays within 2.3e-3, while one that drops
+# layernorm's bias gradients is off by 1.4e-2.
 BOUNDS = {"fp32": 1e-5, "bf16": 5e-3, "sm90": 5e-3}
 
 
@@ -34,12 +36,15 @@ def compare(out, reference, bound, first=0):
     far = 0
     for x, y in zip(a, b):
         for key in ("loss", "val_loss"):
-            t.check((key in x) == (key in y), f"{out}: record {x['step']}: {key} is in one log only")
+            t.check((key in x) == (key in y),
+                    f"{out}: record {x['step']}: {key} is in one log only")
             if key in x and key in y:
                 apart = abs(float(x[key]) - float(y[key])) / float(y[key])
-                t.check(apart <= bound, f"{out}: record {x['step']}: {key} {x[key]}, on the CPU {y[key]}")
+                t.check(apart <= bound,
+                        f"{out}: record {x['step']}: {key} {x[key]}, on the CPU {y[key]}")
                 far = max(far, apart)
-        t.check(x["tokens"] == y["tokens"] and x.get("lr") == y.get("lr"), f"{out}: record {x['step']}: tokens or lr")
+        t.check(x["tokens"] == y["tokens"] and x.get("lr") == y.get("lr"),
+                f"{out}: record {x['step']}: tokens or lr")
     print(f"{out}: within {far:.1e} of {reference} (bound {bound:.0e})")
 
 
@@ -53,9 +58,10 @@ def test_losses():
 
 
 def test_crossing():
-    """A run begun on the CPU, continued under the emulator, and ended on the CPU, against one that never left it.
-    In bfloat16 too: its master weights are float32, and so a checkpoint is the same."""
-    flags = dict(steps=6, save_every=2, eval_every=2, keep=0, batch=2, total_batch=4 * t.T, schedule="constant")
+    """A run begun on the CPU, continued under the emulator, and ended on the CPU, against one that
+    never left it. In bfloat16 too: its master weights are float32, so a checkpoint is the same."""
+    flags = dict(steps=6, save_every=2, eval_every=2, keep=0, batch=2, total_batch=4 * t.T,
+                 schedule="constant")
     on(CPU, t.train, "stayed", **flags)
     on(CPU, t.train, "begun", **{**flags, "steps": 2})
     for form in ("fp32", "bf16"):
@@ -63,16 +69,17 @@ def test_crossing():
         for program, steps in ((f"{CUDA}_{form}", 4), (CPU, 6)):
             _, err = on(program, t.resume, f"crossed_{form}", steps=steps)
             t.check(f"resumed after step {steps - 2}\n" in err, f"crossing: {err}")
-        t.check(t.checkpoints(f"crossed_{form}") == [2, 4, 6], f"crossing: {t.checkpoints(f'crossed_{form}')}")
+        t.check(t.checkpoints(f"crossed_{form}") == [2, 4, 6],
+                f"crossing: {t.checkpoints(f'crossed_{form}')}")
         compare(f"crossed_{form}", "stayed", BOUNDS[form])
     a, b = t.tensors("crossed_fp32", "model.gguf"), t.tensors("stayed", "model.gguf")
     t.check(sorted(a) == sorted(b), "crossing: other tensors")
-    t.check(t.data("crossed_fp32", "step-00000002", "model.gguf") == t.data("stayed", "step-00000002", "model.gguf"),
-            "crossing: the CPU's own part of the run differs")
+    a, b = (t.data(out, "step-00000002", "model.gguf") for out in ("crossed_fp32", "stayed"))
+    t.check(a == b, "crossing: the CPU's own part of the run differs")
 
 
 def test_same_program():
-    """The CUDA trainer has the CPU's flags, and writes what a CPU run writes: a file of weights from the same seed."""
+    """The CUDA trainer has the CPU's flags, and makes the same weights of the same seed."""
     helps = []
     for program in (CPU, f"{CUDA}_fp32", f"{CUDA}_bf16"):
         out, _ = t.execute([program, "--help"])
@@ -81,10 +88,12 @@ def test_same_program():
     for form in ("fp32", "bf16"):
         on(f"{CUDA}_{form}", t.train, f"initial_{form}", steps=0)
         on(CPU, t.train, f"initial_cpu_{form}", steps=0)
-        t.same_file((f"initial_{form}", "model.gguf"), (f"initial_cpu_{form}", "model.gguf"), "initial weights")
+        t.same_file((f"initial_{form}", "model.gguf"), (f"initial_cpu_{form}", "model.gguf"),
+                    "initial weights")
     out, _ = on(f"{CUDA}_fp32", t.train, "samples", steps=1, sample_every=1)
     same, _ = on(CPU, t.train, "samples_cpu", steps=1, sample_every=1)
-    t.check(out == same and b"--- sample after step 1" in out, f"samples: {out!r}, on the CPU {same!r}")
+    t.check(out == same and b"--- sample after step 1" in out,
+            f"samples: {out!r}, on the CPU {same!r}")
 
 
 def main():

@@ -68,16 +68,16 @@ def read(path):
         return f.read()
 
 
-# ---- gguf.py ------------------------------------------------------------------------------------
+# ---- gguf.py -------------------------------------------------------------------------------------
 
 def test_gguf(folder):
     path = os.path.join(folder, "a.gguf")
     keys = {"general.architecture": ("string", "é"), "u8": ("u8", 255), "i8": ("i8", -128),
             "u16": ("u16", 65535), "i16": ("i16", -5), "u32": ("u32", 2**32 - 1),
             "i32": ("i32", -7), "u64": ("u64", 2**64 - 1), "i64": ("i64", -2**63),
-            "f32": ("f32", 0.5), "f64": ("f64", 0.1), "bool": ("bool", True), "strings": ("strings", ["", "x y"]),
-            "i32s": ("i32s", [1, -1]), "f32s": ("f32s", [0.25]), "bools": ("bools", [False, True]),
-            "none": ("u64s", [])}
+            "f32": ("f32", 0.5), "f64": ("f64", 0.1), "bool": ("bool", True),
+            "strings": ("strings", ["", "x y"]), "i32s": ("i32s", [1, -1]),
+            "f32s": ("f32s", [0.25]), "bools": ("bools", [False, True]), "none": ("u64s", [])}
     tensors = [("a", "F32", (2, 3), array.array("f", range(6))),
                ("b", "F16", (3,), bytes(range(6))), ("d", "BF16", (1,), b"\x80\x3f"),
                ("c", "F64", (1, 1, 2, 1), array.array("d", [1, 2])),
@@ -136,7 +136,7 @@ def test_atomic(folder):
     check_equal((read(path), os.listdir(folder)), (b"new", ["x"]), "a finished write")
 
 
-# ---- bpe.py -------------------------------------------------------------------------------------
+# ---- bpe.py --------------------------------------------------------------------------------------
 
 def slow_train(word_counts, merge_count):
     """All pairs of all words, counted anew for each merge; ties go to the smallest ids."""
@@ -256,7 +256,7 @@ def test_refused_tokenizers(folder):
                   f"infer tokenize: exit {p.returncode} without a good {word}: {said}")
 
 
-# ---- prepare.py ---------------------------------------------------------------------------------
+# ---- prepare.py ----------------------------------------------------------------------------------
 
 class Prepared:
     """What prepare.py wrote into a folder, checked on the way."""
@@ -505,7 +505,7 @@ def test_tiktoken():
     check_equal(prepare.fastest_encoder(odd, text)[1], "bpe.py", "for an unordered vocabulary")
 
 
-# ---- download.py --------------------------------------------------------------------------------
+# ---- download.py ---------------------------------------------------------------------------------
 
 class Server(http.server.BaseHTTPRequestHandler):
     """Sends CONTENT from where it is asked to; /broken breaks off in the middle."""

@@ -45,7 +45,7 @@ def convert(*arguments, code=0, words=()):
     check("Traceback" not in p.stderr, p.stderr)
 
 
-# ---- models to convert, written here without hf_gpt2.py's help ----------------------------------
+# ---- models to convert, written here without hf_gpt2.py's help -----------------------------------
 
 def weights(kind, prefix="transformer."):
     """{name: (kind, shape, bytes)} with random values."""
@@ -93,7 +93,7 @@ def read_safetensors(folder):
             for name, row in header.items() if name != "__metadata__"}
 
 
-# ---- tests --------------------------------------------------------------------------------------
+# ---- tests ---------------------------------------------------------------------------------------
 
 def test_round_trips(folder):
     path, back = os.path.join(folder, "m.gguf"), os.path.join(folder, "back")

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """test_infer.py - the runtime, from outside: its commands, its errors, and its arithmetic.
 
-Runs the program that the environment variable INFER names (default ./infer) on small models with random
-weights. What a GPT-2 computes is written down a second time here, in plain Python and double precision.
+Runs the program that the environment variable INFER names (default ./infer) on small models with
+random weights. What a GPT-2 computes is written down a second time here, in plain Python and
+double precision.
 """
 import array
 import math
@@ -29,15 +30,16 @@ def check(ok, what):
         print("FAIL:", what)
 
 
-# ---- running it ---------------------------------------------------------------------------------------
+# ---- running it ----------------------------------------------------------------------------------
 
 def run(*arguments, stdin=b"", code=0):
     """stdout and stderr of infer; its exit code is one of the checks."""
     command = [INFER, *map(str, arguments)]
     p = subprocess.run(command, input=stdin, capture_output=True, timeout=120)
-    check(p.returncode == code, f"{' '.join(command[1:])}: exit code {p.returncode}, expected {code}: "
-          + p.stderr.decode(errors="replace"))
-    return p.stdout, p.stderr.decode(errors="replace")
+    err = p.stderr.decode(errors="replace")
+    check(p.returncode == code,
+          f"{' '.join(command[1:])}: exit code {p.returncode}, expected {code}: {err}")
+    return p.stdout, err
 
 
 def refused(words, *arguments, stdin=b""):
@@ -59,11 +61,12 @@ def generate(path, ids, n, *more):
 def logits(path, ids, *more):
     out, _ = run("logits", "-m", path, "--ids", commas(ids), *more)
     lines = out.decode().split("\n")
-    check(lines.pop() == "" and len(lines) == len(ids), f"logits of {len(ids)} ids: {len(lines)} lines")
+    check(lines.pop() == "" and len(lines) == len(ids),
+          f"logits of {len(ids)} ids: {len(lines)} lines")
     return [[float(word) for word in line.split(" ")] for line in lines]
 
 
-# ---- models -------------------------------------------------------------------------------------------
+# ---- models --------------------------------------------------------------------------------------
 
 def shapes(L, C, F, T, V, untied):
     """{name: dims}, fastest first"""
@@ -94,7 +97,8 @@ class Model:
                         for name, dims in self.shapes.items()}
         self.keys = {"general.architecture": ("string", "gpt2"), "gpt2.context_length": ("u32", T),
                      "gpt2.embedding_length": ("u32", C), "gpt2.block_count": ("u32", L),
-                     "gpt2.feed_forward_length": ("u32", F), "gpt2.attention.head_count": ("u32", NH),
+                     "gpt2.feed_forward_length": ("u32", F),
+                     "gpt2.attention.head_count": ("u32", NH),
                      "gpt2.attention.layer_norm_epsilon": ("f32", 1e-5)}
 
     def write(self, path, type="F32", without=(), shape={}, types={}, **keys):
@@ -119,7 +123,8 @@ class Model:
         def norm(x, name):
             mean = sum(x) / C
             rstd = 1 / math.sqrt(sum((v - mean) ** 2 for v in x) / C + 1e-5)
-            return [(v - mean) * rstd * g + b for v, g, b in zip(x, w[name + ".weight"], w[name + ".bias"])]
+            return [(v - mean) * rstd * g + b
+                    for v, g, b in zip(x, w[name + ".weight"], w[name + ".bias"])]
 
         def product(x, matrix):
             n = len(x)
@@ -142,14 +147,15 @@ class Model:
                 out = []
                 for h in range(0, C, hs):
                     q = cache[i][t][h:h + hs]
-                    p = [math.exp(sum(map(float.__mul__, q, past[C + h:C + h + hs])) / math.sqrt(hs))
-                         for past in cache[i]]
-                    out += [sum(p[s] * past[2 * C + h + j] for s, past in enumerate(cache[i])) / sum(p)
-                            for j in range(hs)]
+                    keys = [past[C + h:C + h + hs] for past in cache[i]]
+                    p = [math.exp(sum(map(float.__mul__, q, k)) / math.sqrt(hs)) for k in keys]
+                    values = [past[2 * C + h:2 * C + h + hs] for past in cache[i]]
+                    out += [sum(map(float.__mul__, p, v)) / sum(p) for v in zip(*values)]
                 x = [a + b for a, b in zip(x, linear(out, b + "attn_output"))]
                 up = [gelu(v) for v in linear(norm(x, b + "ffn_norm"), b + "ffn_up")]
                 x = [a + b for a, b in zip(x, linear(up, b + "ffn_down"))]
-            rows.append(product(norm(x, "output_norm"), w.get("output.weight", w["token_embd.weight"])))
+            rows.append(product(norm(x, "output_norm"),
+                                w.get("output.weight", w["token_embd.weight"])))
         return rows
 
 
@@ -169,14 +175,15 @@ def random_ids(model, n, seed=5):
     return [chance.randrange(model.V) for _ in range(n)]
 
 
-# ---- the arithmetic -----------------------------------------------------------------------------------
+# ---- the arithmetic ------------------------------------------------------------------------------
 
 def largest_difference(a, b):
     return max(abs(x - y) for row_a, row_b in zip(a, b) for x, y in zip(row_a, row_b))
 
 
 def test_logits(folder):
-    for sizes in [{}, {"untied": True}, {"NH": 1, "C": 7, "F": 11, "V": 5, "L": 1}, {"NH": 24, "V": 1, "T": 9}]:
+    for sizes in [{}, {"untied": True}, {"NH": 1, "C": 7, "F": 11, "V": 5, "L": 1},
+                  {"NH": 24, "V": 1, "T": 9}]:
         model = Model(**sizes)
         path = model.write(f"{folder}/model.gguf")
         ids = random_ids(model, model.T)
@@ -196,7 +203,8 @@ def test_bits(folder):
             path = model.write(f"{folder}/{type}.gguf", type)
             for threads in (1, 2, 3):
                 results.add(run("logits", "-m", path, "--ids", ids, "--threads", threads)[0])
-        check(len(results) == 1, f"untied={untied}: the same bits for F32, F16, BF16 and 1, 2, 3 threads")
+        check(len(results) == 1,
+              f"untied={untied}: the same bits for F32, F16, BF16 and 1, 2, 3 threads")
     types = dict.fromkeys(model.shapes, "F16")   # the norms, biases and positions too
     path = model.write(f"{folder}/all.gguf", types=types)
     check({run("logits", "-m", path, "--ids", ids)[0]} == results, "all tensors in F16")
@@ -204,17 +212,19 @@ def test_bits(folder):
 
 
 def test_cache(folder):
-    """Tokens made one at a time, with the cache, are those that the whole text's logits call for."""
+    """Tokens made one at a time, with the cache, are those that the whole text's logits name."""
     for threads in (1, 2):
         model = Model(seed=2)
         path = model.write(f"{folder}/model.gguf")
         for n in (1, 9):
             ids = random_ids(model, n)
             made = generate(path, ids, model.T, "--threads", threads)
-            check(len(made) == model.T - n + 1, f"{n} ids: {len(made)} made, expected {model.T - n + 1}")
+            check(len(made) == model.T - n + 1,
+                  f"{n} ids: {len(made)} made, expected {model.T - n + 1}")
             rows = logits(path, (ids + made)[:model.T])[n - 1:]
             for i, (row, id) in enumerate(zip(rows, made)):
-                check(row[id] > max(row) - 1e-4, f"token {i}: {id} has logit {row[id]}, the best {max(row)}")
+                check(row[id] > max(row) - 1e-4,
+                      f"token {i}: {id} has logit {row[id]}, the best {max(row)}")
     report("decoding with the cache equals computing anew")
 
 
@@ -234,7 +244,8 @@ def test_sampling(folder):
     # What is drawn for 300 seeds: the right tokens, about as often as they should be.
     row = logits(path, ids)[-1]
     order = sorted(range(model.V), key=lambda id: -row[id])
-    drawn = lambda *more: [generate(path, ids, 1, *free, *more, "--seed", seed)[0] for seed in range(300)]
+    drawn = lambda *more: [generate(path, ids, 1, *free, *more, "--seed", seed)[0]
+                           for seed in range(300)]
     p = [math.exp(v) / sum(map(math.exp, row)) for v in row]
     some = drawn()
     for id in order[:3]:
@@ -245,7 +256,8 @@ def test_sampling(folder):
     mass, keep = 0, 0
     while mass < 0.6:
         mass, keep = mass + p[order[keep]], keep + 1
-    check(set(drawn("--top-p", 0.6, "--temp", 4)) == set(order[:keep]), f"--top-p 0.6 draws from {keep}")
+    check(set(drawn("--top-p", 0.6, "--temp", 4)) == set(order[:keep]),
+          f"--top-p 0.6 draws from {keep}")
     above = {id for id in order if p[id] >= 0.3 * p[order[0]]}
     check(set(drawn("--min-p", 0.3, "--temp", 4)) == above, f"--min-p 0.3 draws from {len(above)}")
 
@@ -268,7 +280,8 @@ def test_end_of_text(folder):
     row = logits(path, ids)[-1]
     second = sorted(range(model.V), key=lambda id: -row[id])[1]
     forbidden = generate(path, ids, 20, "--ignore-eos")
-    check(len(forbidden) == 20 and forbidden[0] == second and greedy[0] not in forbidden, "--ignore-eos")
+    check(len(forbidden) == 20 and forbidden[0] == second and greedy[0] not in forbidden,
+          "--ignore-eos")
     report("end of text")
 
 
@@ -277,22 +290,25 @@ def test_context(folder):
     path = model.write(f"{folder}/model.gguf")
     ids = random_ids(model, model.T)
     out, err = run("-m", path, "--ids", commas(ids), "-n", 5)
-    check(len(out.split()) == 1 and "the context length of 24 tokens is reached" in err, f"full: {out} {err}")
+    check(len(out.split()) == 1 and "the context length of 24 tokens is reached" in err,
+          f"full: {out} {err}")
     out, err = run("-m", path, "--ids", commas(ids[:3]), "-n", 0)
     check(out == b"\n", "-n 0 makes nothing")
     refused(["--ids", "25 tokens", "context length is 24"], "-m", path, "--ids", commas(ids + [0]))
     refused(["--ids", "25 tokens", "24"], "logits", "-m", path, "--ids", commas(ids + [0]))
     for command in ([], ["logits"]):
-        for bad, words in [("1,61", ["token id 61", "0 to 60"]), ("1,-1", ['"-1" is not a token id']),
-                           ("99999999999999999999", ["out of range"]), ("1,x", ['"x"']), ("", ["no ids"]),
-                           (" , ", ["no ids"]), ("1;2", ['"1;2"']), ("1.0", ['"1.0"'])]:
+        for bad, words in [("1,61", ["token id 61", "0 to 60"]),
+                           ("1,-1", ['"-1" is not a token id']),
+                           ("99999999999999999999", ["out of range"]), ("1,x", ['"x"']),
+                           ("", ["no ids"]), (" , ", ["no ids"]), ("1;2", ['"1;2"']),
+                           ("1.0", ['"1.0"'])]:
             refused(["--ids", *words], *command, "-m", path, "--ids", bad)
-    check(logits(path, [1, 2]) == [[float(v) for v in line.split()] for line in
-                                   run("logits", "-m", path, "--ids", " 1 2\n")[0].splitlines()], "spaces")
+    lines = run("logits", "-m", path, "--ids", " 1 2\n")[0].splitlines()
+    check(logits(path, [1, 2]) == [[float(v) for v in line.split()] for line in lines], "spaces")
     report("the context's end, and ids out of range")
 
 
-# ---- text ---------------------------------------------------------------------------------------------
+# ---- text ----------------------------------------------------------------------------------------
 
 def text_model(folder, T=24, seed=4):
     tokenizer = bpe.from_merges([(ord("t"), ord("h")), (256, ord("e")), (ord(" "), 257)])
@@ -311,13 +327,14 @@ def test_text(folder):
         out, err = run("-m", path, "-p", prompt, "-n", 8, "--temp", 0, "--ignore-eos")
         check(out.endswith(b"\n"), "text ends with a newline")
         check(same_text(out[:-1], raw), f"-p {prompt!r}: printed {out!r}, expected {raw!r}")
-        check("load" in err and "prompt" in err and "tok/s" in err and "generation 8" in err, f"timings: {err}")
+        check("load" in err and "prompt" in err and "tok/s" in err and "generation 8" in err,
+              f"timings: {err}")
     out, _ = run("-m", path, "-n", 4, "--temp", 0, "--ignore-eos")
     check(same_text(out[:-1], tokenizer.decode(generate(path, [end], 4, "--ignore-eos"))),
           "without -p, a text begins after end-of-text")
     for seed in range(20):   # bytes drawn at random, but what is printed is UTF-8
-        out, _ = run("-m", path, "-p", "x", "-n", 23, "--temp", 100, "--top-k", 0, "--top-p", 1, "--min-p", 0,
-                     "--seed", seed)
+        out, _ = run("-m", path, "-p", "x", "-n", 23, "--temp", 100, "--top-k", 0, "--top-p", 1,
+                     "--min-p", 0, "--seed", seed)
         try:
             out.decode()
             check(True, "")
@@ -331,8 +348,8 @@ def test_text(folder):
 
 
 def same_text(printed, raw):
-    """What is printed is the bytes where they are UTF-8, and U+FFFD for those that are not. How many
-    stand for a broken sequence is a matter of taste, so runs of them count as one."""
+    """What is printed is the bytes where they are UTF-8, and U+FFFD for those that are not.
+    How many stand for a broken sequence is a matter of taste, so runs of them count as one."""
     squeeze = lambda s: re.sub("\ufffd+", "\ufffd", s)
     return squeeze(printed.decode()) == squeeze(raw.decode(errors="replace"))
 
@@ -342,19 +359,24 @@ def test_tokenize(folder):
     alone = f"{folder}/tokenizer.gguf"
     gguf.write(alone, {"general.architecture": ("string", "gpt2"), **bpe.to_keys(tokenizer)})
     for m in (path, alone):
-        for raw in (b"", b"the thing", b"a\nb\n", "na\u00efve \u4e16\u754c".encode(), bytes(range(256)), b"\xff\xfe the"):
+        for raw in (b"", b"the thing", b"a\nb\n", "na\u00efve \u4e16\u754c".encode(),
+                    bytes(range(256)), b"\xff\xfe the"):
             out, _ = run("tokenize", "-m", m, stdin=raw)
             check(re.fullmatch(rb"(\d+( \d+)*)?\n", out), f"tokenize {raw!r}: {out!r}")
-            for ids in (out, out.replace(b" ", b","), out.replace(b" ", b"\n"), out.replace(b" ", b", ")):
-                check(run("detokenize", "-m", m, stdin=ids)[0] == raw, f"{raw!r} comes back from {ids[:40]!r}")
+            for ids in (out, out.replace(b" ", b","), out.replace(b" ", b"\n"),
+                        out.replace(b" ", b", ")):
+                check(run("detokenize", "-m", m, stdin=ids)[0] == raw,
+                      f"{raw!r} comes back from {ids[:40]!r}")
     ids = lambda s: " ".join(map(str, tokenizer.encode(s))).encode() + b"\n"
-    records = {b"": b"", b"the\0a b": ids("the") + ids("a b"), b"the\0a b\0": ids("the") + ids("a b"),
-               b"\0the\n\0\0": b"\n" + ids("the\n") + b"\n"}
+    records = {b"": b"", b"the\0a b": ids("the") + ids("a b"),
+               b"the\0a b\0": ids("the") + ids("a b"), b"\0the\n\0\0": b"\n" + ids("the\n") + b"\n"}
     for raw, want in records.items():
         check(run("tokenize", "-m", alone, "-0", stdin=raw)[0] == want, f"tokenize -0 {raw!r}")
     text, end = b"a<|endoftext|>", tokenizer.end_of_text
-    check(run("tokenize", "-m", alone, stdin=text)[0] == ids(text.decode()), "special tokens are plain text")
-    check(run("tokenize", "-m", alone, "--special", stdin=text)[0] == f"97 {end}\n".encode(), "--special")
+    check(run("tokenize", "-m", alone, stdin=text)[0] == ids(text.decode()),
+          "special tokens are plain text")
+    check(run("tokenize", "-m", alone, "--special", stdin=text)[0] == f"97 {end}\n".encode(),
+          "--special")
     for bad in (str(len(tokenizer.tokens)), "-1", "x"):
         refused(["standard input", bad], "detokenize", "-m", alone, stdin=bad.encode())
     bare = Model().write(f"{folder}/bare.gguf")
@@ -380,7 +402,8 @@ def test_perplexity(folder):
         check(m, f"perplexity: {out!r}")
         if m:
             check(abs(float(m[2]) - nats) < 1e-5 and abs(float(m[1]) / math.exp(nats) - 1) < 1e-5
-                  and int(m[3]) == len(ids) - 1, f"perplexity: {out!r}, expected {nats} of {len(ids) - 1}")
+                  and int(m[3]) == len(ids) - 1,
+                  f"perplexity: {out!r}, expected {nats} of {len(ids) - 1}")
         check("tok/s" in err, "progress on stderr")
     refused(["absent.txt", "No such file"], "perplexity", "-m", path, "-f", f"{folder}/absent.txt")
     report("perplexity")
@@ -390,7 +413,8 @@ def test_show(folder):
     tokenizer, model, path = text_model(folder)
     out = run("show", path)[0].decode()
     for words in ("GGUF version 3, 15 keys, 28 tensors", "gpt2.attention.layer_norm_epsilon  f32",
-                  f"({len(tokenizer.tokens)})", "{24, 72}", "blk.1.ffn_down.weight     F32    {96, 24}          9216 bytes", '"gpt2"', "9.99999975e-06"):
+                  f"({len(tokenizer.tokens)})", "{24, 72}", '"gpt2"', "9.99999975e-06",
+                  "blk.1.ffn_down.weight     F32    {96, 24}          9216 bytes"):
         check(words in out, f"show: {words!r} is not in\n{out}")
     check(max(map(len, out.split("\n"))) < 200, "long arrays are cut short")
     refused(["infer show", "FILE.gguf"], "show")
@@ -398,7 +422,7 @@ def test_show(folder):
     report("show")
 
 
-# ---- what must be refused -----------------------------------------------------------------------------
+# ---- what must be refused ------------------------------------------------------------------------
 
 def test_flags(folder):
     path = Model().write(f"{folder}/model.gguf")
@@ -412,11 +436,13 @@ def test_flags(folder):
     refused(["extra", "unknown flag"], *base, "extra")
     refused(["--temp", "not a flag of infer tokenize"], "tokenize", "-m", path, "--temp", 1)
     refused(["--temp", "needs a value"], *base, "--temp")
-    for flag, bad in [("-n", "x"), ("-n", ""), ("-n", "1.5"), ("--temp", "hot"), ("--temp", "1x"), ("--top-k", "3,")]:
+    for flag, bad in [("-n", "x"), ("-n", ""), ("-n", "1.5"), ("--temp", "hot"), ("--temp", "1x"),
+                      ("--top-k", "3,")]:
         refused([flag, f'"{bad}"', "is not"], *base, flag, bad)
-    for flag, bad in [("-n", -1), ("--temp", -0.1), ("--temp", "nan"), ("--temp", "inf"), ("--top-p", 1.01),
-                      ("--top-k", -1), ("--min-p", 2), ("--repeat-penalty", 0), ("--seed", -1), ("--threads", 0),
-                      ("--threads", 10 ** 6), ("-n", 10 ** 30), ("--seed", 2 ** 63)]:
+    for flag, bad in [("-n", -1), ("--temp", -0.1), ("--temp", "nan"), ("--temp", "inf"),
+                      ("--top-p", 1.01), ("--top-k", -1), ("--min-p", 2), ("--repeat-penalty", 0),
+                      ("--seed", -1), ("--threads", 0), ("--threads", 10 ** 6), ("-n", 10 ** 30),
+                      ("--seed", 2 ** 63)]:
         refused([flag, "out of range", "expected"], *base, flag, bad)
     for arguments in (["--help"], ["-h"], ["tokenize", "--help"]):
         out = run(*arguments)[0].decode()
@@ -436,8 +462,8 @@ def test_wrong_models(folder):
     u32 = lambda x: ("u32", x)
     wrong(["general.architecture", '"llama"'], general__architecture=("string", "llama"))
     wrong(["general.architecture", "missing"], general__architecture=None)
-    for key in ("context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count",
-                "attention.layer_norm_epsilon"):
+    for key in ("context_length", "embedding_length", "block_count", "feed_forward_length",
+                "attention.head_count", "attention.layer_norm_epsilon"):
         wrong(["gpt2." + key, "missing"], **{"gpt2__" + key.replace(".", "__"): None})
     wrong(["gpt2.block_count", "0", "expected 1"], gpt2__block_count=u32(0))
     wrong(["gpt2.block_count", "-2"], gpt2__block_count=("i32", -2))
@@ -448,15 +474,18 @@ def test_wrong_models(folder):
     wrong(["blk.2.attn_norm.weight", "missing"], gpt2__block_count=u32(3))
     wrong(["blk.0.ffn_up.weight", "{24, 96}", "{24, 95}", "gpt2.feed_forward_length 95"],
           gpt2__feed_forward_length=u32(95))
-    wrong(["position_embd.weight", "{24, 24}", "{24, 48}", "gpt2.context_length 48"], gpt2__context_length=u32(48))
-    wrong(["token_embd.weight", "{24, 61}", "{48, 61}", "gpt2.embedding_length 48"], gpt2__embedding_length=u32(48))
+    wrong(["position_embd.weight", "{24, 24}", "{24, 48}", "gpt2.context_length 48"],
+          gpt2__context_length=u32(48))
+    wrong(["token_embd.weight", "{24, 61}", "{48, 61}", "gpt2.embedding_length 48"],
+          gpt2__embedding_length=u32(48))
     wrong(["eos_token_id", "61", "0 to 60"], tokenizer__ggml__eos_token_id=u32(61))
     for name in model.shapes:
         if name != "output.weight":
             wrong([name, "missing"], without=[name])
     wrong(["output.weight", "{61, 24}", "{24, 61}"], shape={"output.weight": (61, 24)})
     wrong(["blk.1.attn_qkv.weight", "{1728}"], shape={"blk.1.attn_qkv.weight": (24 * 72,)})
-    wrong(["blk.0.attn_norm.bias", "F64", "F32, F16 or BF16"], types={"blk.0.attn_norm.bias": "F64"})
+    wrong(["blk.0.attn_norm.bias", "F64", "F32, F16 or BF16"],
+          types={"blk.0.attn_norm.bias": "F64"})
 
     model.weights["output_norm.bias"][3] = math.nan
     model.write(path)
@@ -481,9 +510,11 @@ def test_wrong_models(folder):
                 damaged[chance.randrange(5000)] = chance.randrange(256)
         with open(path, "wb") as f:
             f.write(damaged)
-        p = subprocess.run([INFER, "-m", path, "-p", "x", "-n", "2"], capture_output=True, timeout=60)
+        p = subprocess.run([INFER, "-m", path, "-p", "x", "-n", "2"], capture_output=True,
+                           timeout=60)
         check(p.returncode in (0, 1), f"a damaged model: exit code {p.returncode} {p.stderr!r}")
-        check(p.returncode == 0 or p.stderr.startswith(b"error: "), f"a damaged model: {p.stderr!r}")
+        check(p.returncode == 0 or p.stderr.startswith(b"error: "),
+              f"a damaged model: {p.stderr!r}")
     report("models that are wrong")
 
 
@@ -495,8 +526,9 @@ def main():
     if not os.access(INFER, os.X_OK):
         sys.exit(f"{INFER}: is not a program (build it with make, or set INFER)")
     with tempfile.TemporaryDirectory() as folder:
-        for test in (test_logits, test_bits, test_cache, test_sampling, test_end_of_text, test_context, test_text,
-                     test_tokenize, test_perplexity, test_show, test_flags, test_wrong_models):
+        for test in (test_logits, test_bits, test_cache, test_sampling, test_end_of_text,
+                     test_context, test_text, test_tokenize, test_perplexity, test_show, test_flags,
+                     test_wrong_models):
             test(folder)
     print(f"{counts[True]} passed, {counts[False]} failed")
     sys.exit(1 if counts[False] else 0)

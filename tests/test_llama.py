@@ -5,15 +5,17 @@
 
     1. llama.cpp loads the file.
     2. The same 64 greedy tokens, end-of-text forbidden on both sides.
-    3. All log-probabilities of all those steps within 5e-3 of infer's. llama.cpp's GELU on the CPU takes and
-       gives half precision, so that a correct float32 program differs from it by up to 2e-3.
-    4. Within 5e-4 of tests/reference.py, PyTorch in float64 with that GELU: nothing but the GELU is different.
-       And infer, with the exact GELU, within 5e-5 of PyTorch.
+    3. All log-probabilities of all those steps within 5e-3 of infer's. llama.cpp's GELU on the CPU
+       takes and gives half precision, so that a correct float32 program differs from it by up to
+       2e-3.
+    4. Within 5e-4 of tests/reference.py, PyTorch in float64 with that GELU: nothing but the GELU
+       is different. And infer, with the exact GELU, within 5e-5 of PyTorch.
 
-The model must be trained: among random weights the likeliest tokens lie so close that rounding decides. And it must not
-be trained to the end: the demo's is so sure of itself that its logits span 40 nats, and the half precision of
-llama.cpp's GELU then moves them by up to 7e-3, while infer stays within 2e-5 of PyTorch. Needs
-the package xllamacpp, a wheel that carries llama.cpp (and for 4. numpy and torch); without it, it is skipped.
+The model must be trained: among random weights the likeliest tokens lie so close that rounding
+decides. And it must not be trained to the end: the demo's is so sure of itself that its logits span
+40 nats, and the half precision of llama.cpp's GELU then moves them by up to 7e-3, while infer stays
+within 2e-5 of PyTorch. Needs the package xllamacpp, a wheel that carries llama.cpp (and for 4.
+numpy and torch); without it, it is skipped.
 """
 import math
 import os
@@ -38,11 +40,11 @@ def skip(why):
     sys.exit(77)
 
 
-# ---- llama.cpp ----------------------------------------------------------------------------------------
+# ---- llama.cpp -----------------------------------------------------------------------------------
 
 def start_llama(path):
-    """A server inside this process. Keys and values in float32 and no flash attention, whose sums are in
-    half precision: what then remains is the arithmetic of the model."""
+    """A server inside this process. Keys and values in float32 and no flash attention, whose sums
+    are in half precision: what then remains is the arithmetic of the model."""
     p = xllamacpp.CommonParams()
     p.model.path = path
     p.n_ctx, p.n_parallel, p.warmup = 256, 1, False
@@ -53,19 +55,22 @@ def start_llama(path):
 
 
 def ask_llama(server, ids, n, most):
-    """n greedy tokens after ids, and for each step {token: log-probability} of the `most` likeliest."""
-    reply = server.handle_completions({"prompt": ids, "n_predict": n, "temperature": 0, "n_probs": most,
-                                       "cache_prompt": False, "ignore_eos": True})
+    """n greedy tokens after ids, and the `most` likeliest of each: {token: log-probability}."""
+    reply = server.handle_completions({"prompt": ids, "n_predict": n, "temperature": 0,
+                                       "n_probs": most, "cache_prompt": False, "ignore_eos": True})
     steps = reply["choices"][0]["logprobs"]["content"]
-    return [s["id"] for s in steps], [{t["id"]: t["logprob"] for t in s["top_logprobs"]} for s in steps]
+    likeliest = [{t["id"]: t["logprob"] for t in s["top_logprobs"]} for s in steps]
+    return [s["id"] for s in steps], likeliest
 
 
-# ---- ours ---------------------------------------------------------------------------------------------
+# ---- ours ----------------------------------------------------------------------------------------
 
 def infer(*arguments, stdin=""):
-    p = subprocess.run([INFER, *map(str, arguments)], input=stdin.encode(), capture_output=True, timeout=600)
+    p = subprocess.run([INFER, *map(str, arguments)], input=stdin.encode(), capture_output=True,
+                       timeout=600)
     if p.returncode != 0:
-        sys.exit(f"infer {' '.join(map(str, arguments))}: exit code {p.returncode}: {p.stderr.decode()}")
+        sys.exit(f"infer {' '.join(map(str, arguments))}: exit code {p.returncode}: "
+                 + p.stderr.decode())
     return p.stdout.decode()
 
 
@@ -80,12 +85,14 @@ def log_softmax(row):
 
 
 def our_logits(path, ids):
-    return [list(map(float, line.split())) for line in infer("logits", "-m", path, "--ids", commas(ids)).splitlines()]
+    lines = infer("logits", "-m", path, "--ids", commas(ids)).splitlines()
+    return [list(map(float, line.split())) for line in lines]
 
 
 def largest_difference(rows, steps):
     """Of the log-probabilities that rows of logits give, from {token: log-probability}."""
-    return max(abs(row[id] - p) for row, step in zip(map(log_softmax, rows), steps) for id, p in step.items())
+    return max(abs(row[id] - p) for row, step in zip(map(log_softmax, rows), steps)
+               for id, p in step.items())
 
 
 def compare(server, reference, path, ids, end):
@@ -93,35 +100,45 @@ def compare(server, reference, path, ids, end):
     name = f"{len(ids)} ids, {STEPS} tokens"
     vocabulary = len(our_logits(path, [end])[0])
     tokens, steps = ask_llama(server, ids, STEPS, vocabulary)
-    ours = [int(id) for id in infer("-m", path, "--ids", commas(ids), "-n", STEPS, "--ignore-eos").split()]
+    words = infer("-m", path, "--ids", commas(ids), "-n", STEPS, "--ignore-eos").split()
+    ours = [int(id) for id in words]
     check(len(ours) == STEPS and ours == tokens, f"{name}: the same greedy tokens")
     if ours != tokens:
-        first = next((i for i, (a, b) in enumerate(zip(ours, tokens)) if a != b), min(len(ours), len(tokens)))
+        first = next((i for i, (a, b) in enumerate(zip(ours, tokens)) if a != b),
+                     min(len(ours), len(tokens)))
         print(f"      the first that differs is number {first}: {ours[first:first + 5]} here,"
               f" {tokens[first:first + 5]} there")
     # Only end-of-text, which was forbidden, may be missing from a step.
-    check(all(len(step) >= vocabulary - 1 for step in steps), f"{name}: all {vocabulary} log-probabilities came")
+    check(all(len(step) >= vocabulary - 1 for step in steps),
+          f"{name}: all {vocabulary} log-probabilities came")
 
     text = ids + tokens[:-1]
     rows = our_logits(path, text)[len(ids) - 1:]
     difference = largest_difference(rows, steps)
-    check(len(rows) == STEPS and difference < 5e-3, f"{name}: infer and llama.cpp differ by {difference:.2g} (5e-3)")
+    check(len(rows) == STEPS and difference < 5e-3,
+          f"{name}: infer and llama.cpp differ by {difference:.2g} (5e-3)")
     if not reference:
         return
-    difference = largest_difference(reference(path, text, fp16_gelu=True)[len(ids) - 1:].tolist(), steps)
-    check(difference < 5e-4, f"{name}: PyTorch with that GELU and llama.cpp differ by {difference:.2g} (5e-4)")
-    exact = [dict(enumerate(log_softmax(row))) for row in reference(path, text)[len(ids) - 1:].tolist()]
+    same = reference(path, text, fp16_gelu=True)[len(ids) - 1:].tolist()
+    difference = largest_difference(same, steps)
+    check(difference < 5e-4,
+          f"{name}: PyTorch with that GELU and llama.cpp differ by {difference:.2g} (5e-4)")
+    exact = [dict(enumerate(log_softmax(row)))
+             for row in reference(path, text)[len(ids) - 1:].tolist()]
     difference = largest_difference(rows, exact)
-    check(difference < 5e-5, f"{name}: infer and PyTorch in float64 differ by {difference:.2g} (5e-5)")
+    check(difference < 5e-5,
+          f"{name}: infer and PyTorch in float64 differ by {difference:.2g} (5e-5)")
 
 
 def train_model(folder):
     """300 steps on the tales: enough for the greedy choice to be clear."""
     trainer = os.environ.get("TRAIN", f"{ROOT}/train_gpt2")
     for command in ([sys.executable, f"{ROOT}/data/tales.py", "--out", folder],
-                    [sys.executable, f"{ROOT}/data/prepare.py", f"{folder}/train.txt", "--out", folder],
-                    [trainer, "--train", f"{folder}/train_*.bin", "--tokenizer", f"{folder}/tokenizer.gguf",
-                     "--steps", "300", "--lr", "1e-3", "--warmup", "50", "--out", f"{folder}/run"]):
+                    [sys.executable, f"{ROOT}/data/prepare.py", f"{folder}/train.txt",
+                     "--out", folder],
+                    [trainer, "--train", f"{folder}/train_*.bin",
+                     "--tokenizer", f"{folder}/tokenizer.gguf", "--steps", "300",
+                     "--lr", "1e-3", "--warmup", "50", "--out", f"{folder}/run"]):
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     return f"{folder}/run/model.gguf"
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""test_trainer.py - a training run from outside: its files, its flags, its errors, and what survives a kill.
+"""test_trainer.py - a training run from outside: files, flags, errors, and what survives a kill.
 
-Runs the program that the environment variable TRAIN names (default ./train_gpt2), and reads what it wrote with
-INFER (default ./infer) and data/gguf.py. Models and data are tiny, so that a run takes milliseconds.
+Runs the program that the environment variable TRAIN names (default ./train_gpt2), and reads what it
+wrote with INFER (default ./infer) and data/gguf.py. Models and data are tiny, so that a run takes
+milliseconds.
 """
 import array
 import json
@@ -26,12 +27,13 @@ import gguf   # noqa: E402
 
 TRAIN = os.path.abspath(os.environ.get("TRAIN", os.path.join(ROOT, "train_gpt2")))
 INFER = os.path.abspath(os.environ.get("INFER", os.path.join(ROOT, "infer")))
-TEXT = ("the cat sat on the mat and the dog sat on the cat. " * 3 + "a bird sang to them, and they slept.\n")
-MERGES = 3                             # the tokenizer's, learned from TEXT: V = 256 + MERGES + end of text
+TEXT = ("the cat sat on the mat and the dog sat on the cat. " * 3
+        + "a bird sang to them, and they slept.\n")
+MERGES = 3                             # the tokenizer's: V = 256 + MERGES + end of text
 B, T, LAYERS, C = 4, 32, 2, 16         # of the runs below, unless they say otherwise
 TRAIN_TOKENS, VAL_TOKENS = (1000, 129, 700), (600,)
 BATCHES = sum((n - 1) // (B * T) for n in TRAIN_TOKENS)   # of B x T windows in an epoch
-WHAT_DIFFERS = ("ms", "tok_per_s", "mfu")                 # from run to run: everything that is measured in time
+WHAT_DIFFERS = ("ms", "tok_per_s", "mfu")                 # from run to run: measured times
 counts = {True: 0, False: 0}
 work = ""                              # the temporary folder
 
@@ -43,7 +45,7 @@ def check(ok, what):
     return bool(ok)
 
 
-# ---- data ---------------------------------------------------------------------------------------------
+# ---- data ----------------------------------------------------------------------------------------
 
 def write_shard(path, tokens, magic=20240520, version=1):
     header = array.array("i", [magic, version, len(tokens)] + [0] * 253)
@@ -56,7 +58,8 @@ def make_data():
     for word in bpe.split(TEXT):
         words[word.encode()] = words.get(word.encode(), 0) + 1
     tokenizer = bpe.from_merges(learn_merges())
-    gguf.write(path("tokenizer.gguf"), {"general.architecture": ("string", "gpt2"), **bpe.to_keys(tokenizer)})
+    gguf.write(path("tokenizer.gguf"),
+               {"general.architecture": ("string", "gpt2"), **bpe.to_keys(tokenizer)})
     rng = random.Random(3)
     for split, sizes in (("train", TRAIN_TOKENS), ("val", VAL_TOKENS)):
         for i, size in enumerate(sizes):
@@ -82,12 +85,13 @@ def path(*parts):
     return os.path.join(work, *parts)
 
 
-# ---- running it ---------------------------------------------------------------------------------------
+# ---- running it ----------------------------------------------------------------------------------
 
 def base(out):
-    return {"train": path("train_*.bin"), "val": path("val_*.bin"), "tokenizer": path("tokenizer.gguf"),
-            "layers": LAYERS, "heads": 2, "channels": C, "context": T, "batch": B, "steps": 8, "lr": 0.01,
-            "warmup": 2, "seed": 7, "threads": 1, "out": path(out)}
+    return {"train": path("train_*.bin"), "val": path("val_*.bin"),
+            "tokenizer": path("tokenizer.gguf"), "out": path(out),
+            "layers": LAYERS, "heads": 2, "channels": C, "context": T, "batch": B,
+            "steps": 8, "lr": 0.01, "warmup": 2, "seed": 7, "threads": 1}
 
 
 def command(flags):
@@ -106,7 +110,8 @@ def start(words):
 def execute(words, code=0, cwd=ROOT):
     p = subprocess.run(words, capture_output=True, timeout=120, cwd=cwd)
     err = p.stderr.decode(errors="replace")
-    check(p.returncode == code, f"{' '.join(words[1:])}: exit code {p.returncode}, expected {code}: {err[-400:]}")
+    check(p.returncode == code,
+          f"{' '.join(words[1:])}: exit code {p.returncode}, expected {code}: {err[-400:]}")
     return p.stdout, err
 
 
@@ -120,10 +125,11 @@ def resume(out, code=0, **flags):
 
 
 def refused(words, arguments):
-    """The trainer must exit with 1 and one sentence that holds each of the words. Returns the sentence."""
+    """The trainer must exit with 1 and one sentence, returned, that holds each of the words."""
     out, err = execute(arguments, code=1)
     sentence = err[err.rfind("error: "):]
-    check(sentence.startswith("error: ") and sentence.count("\n") == 1 and all(str(w) in sentence for w in words),
+    check(sentence.startswith("error: ") and sentence.count("\n") == 1
+          and all(str(w) in sentence for w in words),
           f"{' '.join(arguments[1:])}: expected an error with {words}, found {err!r}")
     return sentence
 
@@ -142,7 +148,8 @@ def log(out):
     with open(path(out, "log.jsonl")) as f:
         lines = f.read().split("\n")
     check(lines[-1] == "", f"{out}/log.jsonl: the last line has no end")
-    return [dict(json.loads(line, parse_float=str, parse_int=str, parse_constant=str)) for line in lines[:-1]]
+    return [dict(json.loads(line, parse_float=str, parse_int=str, parse_constant=str))
+            for line in lines[:-1]]
 
 
 def steady(out):
@@ -155,7 +162,8 @@ def column(out, key):
 
 
 def checkpoints(out):
-    return sorted(int(name[5:]) for name in os.listdir(path(out)) if re.fullmatch(r"step-\d{8,}", name))
+    return sorted(int(name[5:]) for name in os.listdir(path(out))
+                  if re.fullmatch(r"step-\d{8,}", name))
 
 
 def newest(out):
@@ -174,7 +182,7 @@ def close(a, b, tolerance):
     return abs(a - b) <= tolerance * max(abs(a), abs(b))
 
 
-# ---- a run's files --------------------------------------------------------------------------------------
+# ---- a run's files -------------------------------------------------------------------------------
 
 def model_tensors(V):
     """Names and dims in DESIGN's words, fastest dim first."""
@@ -191,8 +199,10 @@ def test_files():
     expected = {"log.jsonl", "loss.svg", "model.gguf", "step-00000006", "step-00000007"}
     check(names("files") == expected, f"files: found {names('files')}")
     for step in ("step-00000006", "step-00000007"):
-        check(sorted(os.listdir(path("files", step))) == ["model.gguf", "optimizer.gguf"], f"files/{step}")
-    same_file(("files", "model.gguf"), ("files", "step-00000007", "model.gguf"), "the newest weights")
+        check(sorted(os.listdir(path("files", step))) == ["model.gguf", "optimizer.gguf"],
+              f"files/{step}")
+    same_file(("files", "model.gguf"), ("files", "step-00000007", "model.gguf"),
+              "the newest weights")
     test_log(log("files"))
     test_curves("files")
     test_model_file()
@@ -202,8 +212,10 @@ def test_files():
 def test_log(records):
     with open(path("files", "log.jsonl")) as f:
         numbers = re.findall(r':([^,}]*)', f.read())
-    check(all(n == "%.9g" % float(n) for n in numbers), "log.jsonl: a number is not as %.9g writes it")
-    check([r["step"] for r in records] == [str(i) for i in range(8)], "log.jsonl: steps are not 0 to 7")
+    check(all(n == "%.9g" % float(n) for n in numbers),
+          "log.jsonl: a number is not as %.9g writes it")
+    check([r["step"] for r in records] == [str(i) for i in range(8)],
+          "log.jsonl: steps are not 0 to 7")
     check([r["tokens"] for r in records] == [str(i * B * T) for i in range(8)], "log.jsonl: tokens")
     for i, r in enumerate(records):
         keys = ["step", "tokens", "loss", "val_loss", "lr", "grad_norm", "ms", "tok_per_s", "mfu"]
@@ -213,11 +225,15 @@ def test_log(records):
             keys.remove("val_loss")
         check(list(r) == keys, f"log.jsonl: record {i} has {list(r)}, expected {keys}")
         if i:
-            check(close(float(r["tok_per_s"]), B * T / float(r["ms"]) * 1000, 1e-6), f"log.jsonl: tok_per_s of {i}")
-            check(0 < float(r["mfu"]) < 1, f"log.jsonl: record {i} claims a part of {r['mfu']} of the peak")
+            check(close(float(r["tok_per_s"]), B * T / float(r["ms"]) * 1000, 1e-6),
+                  f"log.jsonl: tok_per_s of {i}")
+            check(0 < float(r["mfu"]) < 1,
+                  f"log.jsonl: record {i} claims a part of {r['mfu']} of the peak")
     V = 256 + MERGES + 1
-    check(abs(float(records[0]["val_loss"]) - math.log(V)) < 0.1, "a new model must know nothing: loss ln V")
-    check(float(records[7]["val_loss"]) < float(records[0]["val_loss"]) - 0.1, "seven steps must teach something")
+    check(abs(float(records[0]["val_loss"]) - math.log(V)) < 0.1,
+          "a new model must know nothing: loss ln V")
+    check(float(records[7]["val_loss"]) < float(records[0]["val_loss"]) - 0.1,
+          "seven steps must teach something")
 
 
 def test_curves(out):
@@ -228,11 +244,15 @@ def test_curves(out):
     for curve, key in zip(curves, ("loss", "val_loss")):
         points = [tuple(map(float, pair.split(","))) for pair in curve.get("points").split()]
         values = column(out, key)
-        check(len(points) == len(values), f"loss.svg: {len(points)} points for {len(values)} values of {key}")
-        check(all(0 <= x <= box[2] and 0 <= y <= box[3] for x, y in points), f"loss.svg: {key} leaves the picture")
-        check(all(a[0] < b[0] for a, b in zip(points, points[1:])), f"loss.svg: {key} runs backward")
+        check(len(points) == len(values),
+              f"loss.svg: {len(points)} points for {len(values)} values of {key}")
+        check(all(0 <= x <= box[2] and 0 <= y <= box[3] for x, y in points),
+              f"loss.svg: {key} leaves the picture")
+        check(all(a[0] < b[0] for a, b in zip(points, points[1:])),
+              f"loss.svg: {key} runs backward")
         order = sorted(range(len(values)), key=values.__getitem__)   # y grows downward
-        check(all(points[a][1] >= points[b][1] for a, b in zip(order, order[1:])), f"loss.svg: {key} is upside down")
+        check(all(points[a][1] >= points[b][1] for a, b in zip(order, order[1:])),
+              f"loss.svg: {key} is upside down")
     words = " ".join(e.text or "" for e in root.iter())
     check("train" in words and "validation" in words, "loss.svg: the curves have no names")
 
@@ -244,9 +264,11 @@ def test_model_file():
                 "gpt2.block_count": ("u32", LAYERS), "gpt2.feed_forward_length": ("u32", 4 * C),
                 "gpt2.attention.head_count": ("u32", 2)}
     keys = dict(file.keys)
-    check(abs(keys.pop("gpt2.attention.layer_norm_epsilon", ("f32", 0))[1] - 1e-5) < 1e-11, "layer_norm_epsilon")
+    check(abs(keys.pop("gpt2.attention.layer_norm_epsilon", ("f32", 0))[1] - 1e-5) < 1e-11,
+          "layer_norm_epsilon")
     expected.update({k: v for k, v in tokenizer.keys.items() if k.startswith("tokenizer.")})
-    check(keys == expected, f"model.gguf: keys {sorted(set(keys) ^ set(expected))}, or their values")
+    check(keys == expected,
+          f"model.gguf: keys {sorted(set(keys) ^ set(expected))}, or their values")
     found = [(t.name, t.dims) for t in file.tensors]
     check(found == model_tensors(256 + MERGES + 1), f"model.gguf: tensors {found}")
     check(all(t.type == "F32" for t in file.tensors), "model.gguf: a tensor is not F32")
@@ -257,7 +279,8 @@ def test_model_file():
     flags = {**base("unused"), "steps": 7, "eval_every": 2, "save_every": 3, "out": "elsewhere"}
     flags.update({name: os.path.basename(flags[name]) for name in ("train", "val", "tokenizer")})
     execute(command(flags), cwd=work)
-    same_file(("files", "model.gguf"), ("elsewhere", "model.gguf"), "the same run from another folder")
+    same_file(("files", "model.gguf"), ("elsewhere", "model.gguf"),
+              "the same run from another folder")
 
 
 def help_flags():
@@ -266,7 +289,8 @@ def help_flags():
 
 
 def test_optimizer_file():
-    file, model = gguf.read(path("files", newest("files"), "optimizer.gguf")), gguf.read(path("files", "model.gguf"))
+    file = gguf.read(path("files", newest("files"), "optimizer.gguf"))
+    model = gguf.read(path("files", "model.gguf"))
     names = set(help_flags()) - {"out", "resume", "help"}
     names |= {"step", "tokens", "epoch", "position", "rng"}
     expected = {"legible." + name for name in names} | {"general.architecture"}
@@ -277,41 +301,51 @@ def test_optimizer_file():
     check(file.value("legible.lr") == "0.01", "optimizer.gguf: --lr")
     check(file.value("legible.val") == path("val_*.bin"), "optimizer.gguf: --val")
     expected = [(t.name + suffix, t.dims, "F32") for suffix in (".m", ".v") for t in model.tensors]
-    check([(t.name, t.dims, t.type) for t in file.tensors] == expected, "optimizer.gguf: names and dims of m and v")
+    check([(t.name, t.dims, t.type) for t in file.tensors] == expected,
+          "optimizer.gguf: names and dims of m and v")
     check(all(min(floats(t)) >= 0 < max(floats(t)) for t in file.tensors if t.name.endswith(".v")),
           "optimizer.gguf: v is a mean of squares")
-    check(all(max(map(abs, floats(t))) > 0 for t in file.tensors if t.name.endswith(".m")), "optimizer.gguf: m is 0")
+    check(all(max(map(abs, floats(t))) > 0 for t in file.tensors if t.name.endswith(".m")),
+          "optimizer.gguf: m is 0")
 
 
-# ---- what the numbers are -------------------------------------------------------------------------------
+# ---- what the numbers are ------------------------------------------------------------------------
 
 def test_bits():
     for threads in (1, 2, 3):
         train(f"threads{threads}", steps=4, threads=threads, batch=3)
     for threads in (2, 3):
-        same_file(("threads1", "model.gguf"), (f"threads{threads}", "model.gguf"), f"1 and {threads} threads")
-        check(steady("threads1") == steady(f"threads{threads}"), f"1 and {threads} threads: the logs differ")
+        same_file(("threads1", "model.gguf"), (f"threads{threads}", "model.gguf"),
+                  f"1 and {threads} threads")
+        check(steady("threads1") == steady(f"threads{threads}"),
+              f"1 and {threads} threads: the logs differ")
         names = [(f"threads{n}", "step-00000004", "optimizer.gguf") for n in (1, threads)]
         check(tensors(*names[0]) == tensors(*names[1]), f"1 and {threads} threads: m or v differ")
     train("seed8", steps=4, seed=8, batch=3)
-    check(data("seed8", "model.gguf") != data("threads1", "model.gguf"), "seeds 7 and 8 give the same weights")
+    check(data("seed8", "model.gguf") != data("threads1", "model.gguf"),
+          "seeds 7 and 8 give the same weights")
     train("seed7_0", steps=0)
     train("seed8_0", steps=0, seed=8)
-    check(data("seed8_0", "model.gguf") != data("seed7_0", "model.gguf"), "seeds 7 and 8 give the same initial weights")
+    check(data("seed8_0", "model.gguf") != data("seed7_0", "model.gguf"),
+          "seeds 7 and 8 give the same initial weights")
     train("order8", steps=1, seed=8, init=path("seed7_0", "model.gguf"), tokenizer=None)
     train("order7", steps=1, seed=7, init=path("seed7_0", "model.gguf"), tokenizer=None)
-    check(column("order8", "loss") != column("order7", "loss"), "seeds 7 and 8 read the same first batch")
+    check(column("order8", "loss") != column("order7", "loss"),
+          "seeds 7 and 8 read the same first batch")
 
 
 def test_losses():
-    """What `loss` and `val_loss` are: of which weights, before or after the update, over which data."""
+    """Of which weights `loss` and `val_loss` are, before or after the update, and of which data."""
     train("each", steps=3, save_every=1, keep=0, eval_every=1, train=path("one_batch.bin"))
     values = [float(r["val_loss"]) for r in log("each")]
     for step in range(4):
-        train(f"each{step}", steps=1, init=path("each", f"step-{step:08d}" if step else "", "model.gguf")
-              if step else None, tokenizer=None if step else path("tokenizer.gguf"), train=path("one_batch.bin"))
+        flags = {}
+        if step:
+            flags = {"init": path("each", f"step-{step:08d}", "model.gguf"), "tokenizer": None}
+        train(f"each{step}", steps=1, train=path("one_batch.bin"), **flags)
         again = log(f"each{step}")
-        check(float(again[0]["val_loss"]) == values[step], f"val_loss of record {step} is not of the weights after it")
+        check(float(again[0]["val_loss"]) == values[step],
+              f"val_loss of record {step} is not of the weights after it")
         if step < 3:
             check(again[1]["loss"] == log("each")[step + 1]["loss"],
                   f"loss of record {step + 1} is not of the weights before it")
@@ -326,12 +360,15 @@ def test_losses():
     train("all", steps=0)
     train("first", steps=0, eval_batches=2)
     train("more", steps=0, eval_batches=n + 5)
-    check(n > 2 and len(set(losses)) == n, "test data: several different batches of validation are needed")
-    check(close(column("all", "val_loss")[0], sum(losses) / n, 1e-7), "val_loss is not the mean over all batches")
+    check(n > 2 and len(set(losses)) == n,
+          "test data: several different batches of validation are needed")
+    check(close(column("all", "val_loss")[0], sum(losses) / n, 1e-7),
+          "val_loss is not the mean over all batches")
     check(close(column("first", "val_loss")[0], sum(losses[:2]) / 2, 1e-7), "--eval-batches 2")
     check(column("more", "val_loss") == column("all", "val_loss"), "--eval-batches beyond the data")
     train("again", steps=2, eval_batches=1, eval_every=1, lr=0)
-    check(len(set(column("again", "val_loss"))) == 1, "--eval-batches: another validation reads other batches")
+    check(len(set(column("again", "val_loss"))) == 1,
+          "--eval-batches: another validation reads other batches")
 
 
 def test_recompute():
@@ -340,23 +377,28 @@ def test_recompute():
     for level in (0, 1, 2):
         _, err = train(f"recompute{level}", steps=4, recompute=level, layers=4)
         activations.append(float(re.search(r"activations ([\d.]+)", err).group(1)))
-        same_file((f"recompute{level}", "model.gguf"), ("recompute0", "model.gguf"), f"--recompute {level}")
-    check(activations[2] < activations[1] < activations[0], f"--recompute: activations of {activations} MB")
+        same_file((f"recompute{level}", "model.gguf"), ("recompute0", "model.gguf"),
+                  f"--recompute {level}")
+    check(activations[2] < activations[1] < activations[0],
+          f"--recompute: activations of {activations} MB")
 
 
 def test_accumulation():
-    shared = dict(steps=5, order="sequential", train=path("train_000.bin"), total_batch=8 * T, lr=1e-3)
+    shared = dict(steps=5, order="sequential", train=path("train_000.bin"), total_batch=8 * T,
+                  lr=1e-3)
     train("big", batch=8, **shared)
     train("small", batch=2, **shared)
     a, b = log("big")[1:], log("small")[1:]
-    check([r["tokens"] for r in a] == [r["tokens"] for r in b] == [str(i * 8 * T) for i in range(1, 6)],
-          "--total-batch: tokens")
+    tokens = [str(i * 8 * T) for i in range(1, 6)]
+    check([r["tokens"] for r in a] == [r["tokens"] for r in b] == tokens, "--total-batch: tokens")
     # One shard of 1,000 tokens: 3 steps of 8 windows, before the tails differ.
     for i in range(3):
         for key in ("loss", "grad_norm"):
             check(close(float(a[i][key]), float(b[i][key]), 1e-4),
-                  f"--total-batch: {key} of step {i + 1}: {b[i][key]} by accumulation, {a[i][key]} at once")
-    check(column("small", "loss")[0] != column("small", "loss")[1], "--total-batch: every step reads the same")
+                  f"--total-batch: {key} of step {i + 1}: {b[i][key]} by accumulation, "
+                  f"{a[i][key]} at once")
+    check(column("small", "loss")[0] != column("small", "loss")[1],
+          "--total-batch: every step reads the same")
 
 
 def converted(source, target, type):
@@ -378,11 +420,13 @@ def converted(source, target, type):
 def test_init():
     train("first_part", steps=5)
     last = log("first_part")[-1]["val_loss"]
-    train("second_part", steps=2, init=path("first_part", "model.gguf"), tokenizer=None, layers=None, heads=None,
-          channels=None, context=None)
-    check(log("second_part")[0]["val_loss"] == last, "--init: the loss is not where the model left off")
+    train("second_part", steps=2, init=path("first_part", "model.gguf"), tokenizer=None,
+          layers=None, heads=None, channels=None, context=None)
+    check(log("second_part")[0]["val_loss"] == last,
+          "--init: the loss is not where the model left off")
     keys = gguf.read(path("first_part", "model.gguf")).keys
-    check(gguf.read(path("second_part", "model.gguf")).keys == keys, "--init: the keys were not taken over")
+    check(gguf.read(path("second_part", "model.gguf")).keys == keys,
+          "--init: the keys were not taken over")
     for type, tolerance in (("F16", 1e-3), ("BF16", 1e-2)):
         converted(("first_part", "model.gguf"), type + ".gguf", type)
         train(type, steps=0, init=path(type + ".gguf"), tokenizer=None)
@@ -395,30 +439,37 @@ def test_init():
                 check(list(values) == list(floats(f32.tensor(t.name))), f"--init of F16: {t.name}")
             if t.type == "BF16":
                 words = array.array("I", [h << 16 for h in array.array("H", bytes(t.data))])
-                check(words.tobytes() == bytes(f32.tensor(t.name).data), f"--init of BF16: {t.name}")
+                check(words.tobytes() == bytes(f32.tensor(t.name).data),
+                      f"--init of BF16: {t.name}")
     # A model without a tokenizer can be trained too; only sampling needs one.
     file = gguf.read(path("first_part", "model.gguf"))
     bare = {k: v for k, v in file.keys.items() if not k.startswith("tokenizer.")}
     gguf.write(path("bare.gguf"), bare, file.tensors)
     train("bare", steps=1, init=path("bare.gguf"), tokenizer=None)
-    check(gguf.read(path("bare", "model.gguf")).keys == bare, "--init without a tokenizer: keys appeared")
-    refused(["--sample-every", "--tokenizer"], command({**base("bare2"), "init": path("bare.gguf"), "tokenizer": None,
-                                                        "sample_every": 1}))
+    check(gguf.read(path("bare", "model.gguf")).keys == bare,
+          "--init without a tokenizer: keys appeared")
+    refused(["--sample-every", "--tokenizer"],
+            command({**base("bare2"), "init": path("bare.gguf"), "tokenizer": None,
+                     "sample_every": 1}))
 
 
 def test_untied():
     train("tied", steps=3)
     train("untied", steps=3, untied=True)
     tied, untied = tensors("tied", "model.gguf"), tensors("untied", "model.gguf")
-    check(untied.pop("output.weight", None) == untied["token_embd.weight"], "--untied: output.weight is no copy")
+    check(untied.pop("output.weight", None) == untied["token_embd.weight"],
+          "--untied: output.weight is no copy")
     check(tied == untied, "--untied changed other tensors")
-    check(execute([INFER, "logits", "-m", path("tied", "model.gguf"), "--ids", "1,2,3"])
-          == execute([INFER, "logits", "-m", path("untied", "model.gguf"), "--ids", "1,2,3"]), "--untied: other logits")
+    a, b = (execute([INFER, "logits", "-m", path(out, "model.gguf"), "--ids", "1,2,3"])
+            for out in ("tied", "untied"))
+    check(a == b, "--untied: other logits")
     train("from_untied", steps=1, init=path("untied", "model.gguf"), tokenizer=None)
     train("from_tied", steps=1, init=path("tied", "model.gguf"), tokenizer=None)
-    same_file(("from_untied", "model.gguf"), ("from_tied", "model.gguf"), "--init of an untied copy")
+    same_file(("from_untied", "model.gguf"), ("from_tied", "model.gguf"),
+              "--init of an untied copy")
     file = gguf.read(path("untied", "model.gguf"))
-    changed = [t if t.name != "output.weight" else t._replace(data=bytes(len(t.data))) for t in file.tensors]
+    changed = [t if t.name != "output.weight" else t._replace(data=bytes(len(t.data)))
+               for t in file.tensors]
     gguf.write(path("two_heads.gguf"), file.keys, changed)
     refused(["two_heads.gguf", "output.weight"],
             command({**base("two_heads"), "init": path("two_heads.gguf"), "tokenizer": None}))
@@ -427,11 +478,14 @@ def test_untied():
 def test_epochs():
     train("epochs", steps=None, epochs=2)
     records, state = log("epochs"), gguf.read(path("epochs", newest("epochs"), "optimizer.gguf"))
-    check(int(records[-1]["step"]) == 2 * BATCHES, f"--epochs 2: {records[-1]['step']} steps, expected {2 * BATCHES}")
-    check((state.value("legible.epoch"), state.value("legible.position")) == (2, 0), "--epochs 2: where the data stand")
+    check(int(records[-1]["step"]) == 2 * BATCHES,
+          f"--epochs 2: {records[-1]['step']} steps, expected {2 * BATCHES}")
+    check((state.value("legible.epoch"), state.value("legible.position")) == (2, 0),
+          "--epochs 2: where the data stand")
     train("epochs4", steps=None, epochs=1, batch=2, total_batch=4 * B * T)
     batches = sum((n - 1) // (2 * T) for n in TRAIN_TOKENS)
-    check(int(log("epochs4")[-1]["step"]) == batches // 8, "--epochs with accumulation: whole steps that fit")
+    check(int(log("epochs4")[-1]["step"]) == batches // 8,
+          "--epochs with accumulation: whole steps that fit")
 
 
 def learning_rate(schedule, step, steps, warmup, lr, min_lr):
@@ -447,14 +501,16 @@ def test_schedules():
     for schedule in ("cosine", "linear", "wsd", "constant"):
         for warmup in (0, 4):
             out = f"{schedule}{warmup}"
-            train(out, steps=15, warmup=warmup, schedule=schedule, lr=3e-3, min_lr=1e-4, batch=1, val=None)
+            train(out, steps=15, warmup=warmup, schedule=schedule, lr=3e-3, min_lr=1e-4, batch=1,
+                  val=None)
             expected = [learning_rate(schedule, step, 15, warmup, 3e-3, 1e-4) for step in range(15)]
             found = column(out, "lr")
             check(len(found) == 15 and all(close(x, y, 1e-8) for x, y in zip(found, expected)),
                   f"--schedule {schedule} --warmup {warmup}: {found}, expected {expected}")
-    # The log's lr is the one used: AdamW's first step moves every element by nearly lr, whatever its gradient.
+    # The log's lr is the one used: AdamW's first step moves every element by nearly lr.
     train("before", steps=0)
-    for out, flags, lr in (("plain", {}, 0.01), ("rising", {"warmup": 4}, 0.0025), ("still", {"lr": 0}, 0)):
+    for out, flags, lr in (("plain", {}, 0.01), ("rising", {"warmup": 4}, 0.0025),
+                           ("still", {"lr": 0}, 0)):
         train(out, **{"steps": 1, "warmup": 0, "weight_decay": 0, "schedule": "constant", **flags})
         old, new = (gguf.read(path(name, "model.gguf")) for name in ("before", out))
         moved = [abs(a - b) for name in ("output_norm.bias", "blk.0.ffn_up.bias")
@@ -473,22 +529,27 @@ def test_optimizer_flags():
         m = math.sqrt(sum(x * x for t in state.tensors if t.name.endswith(".m") for x in floats(t)))
         norms[clip] = m / 0.1, column(f"clip{clip}", "grad_norm")[0]   # m is (1 - beta1) * gradient
     norm = norms[0][1]
-    check(norm > 1 and all(n[1] == norm for n in norms.values()), f"grad_norm is not the norm before clipping: {norms}")
+    check(norm > 1 and all(n[1] == norm for n in norms.values()),
+          f"grad_norm is not the norm before clipping: {norms}")
     for clip, expected in ((0, norm), (1e9, norm), (0.01, 0.01), (1, 1)):
-        check(close(norms[clip][0], expected, 1e-4), f"--grad-clip {clip}: norm {norms[clip][0]}, expected {expected}")
+        check(close(norms[clip][0], expected, 1e-4),
+              f"--grad-clip {clip}: norm {norms[clip][0]}, expected {expected}")
     same_file(("clip0", "model.gguf"), ("clip1000000000.0", "model.gguf"), "--grad-clip 0 is off")
-    # One step from the same weights: decay takes lr * weight_decay * w from matrices, and nothing from the rest.
+    # One step from the same weights: decay takes lr * weight_decay * w, and from matrices only.
     train("decay", **{**shared, "weight_decay": 0.5, "grad_clip": 0})
-    before, plain, decayed = (gguf.read(path(out, "model.gguf")) for out in ("seed7_0", "clip0", "decay"))
+    before, plain, decayed = (gguf.read(path(out, "model.gguf"))
+                              for out in ("seed7_0", "clip0", "decay"))
     for t in before.tensors:
         w, a, b = floats(t), floats(plain.tensor(t.name)), floats(decayed.tensor(t.name))
         rate = 0.01 * 0.5 if len(t.dims) == 2 else 0
-        check(all(abs(x - y - rate * z) < 1e-7 for x, y, z in zip(a, b, w)), f"--weight-decay: {t.name}")
+        check(all(abs(x - y - rate * z) < 1e-7 for x, y, z in zip(a, b, w)),
+              f"--weight-decay: {t.name}")
     for flag, value in (("beta1", 0.8), ("beta2", 0.9), ("eps", 1e-3)):
         out = flag + "_changed"
         train(out, **{**shared, "steps": 2, flag: value})
         train("two_steps_" + flag, **{**shared, "steps": 2})
-        check(data(out, "model.gguf") != data("two_steps_" + flag, "model.gguf"), f"--{flag} changes nothing")
+        check(data(out, "model.gguf") != data("two_steps_" + flag, "model.gguf"),
+              f"--{flag} changes nothing")
 
 
 def test_order():
@@ -497,10 +558,13 @@ def test_order():
     train("sequential", order="sequential", **shared)
     train("shuffled", **shared)
     a, b = column("sequential", "loss"), column("shuffled", "loss")
-    check(a[:BATCHES] == a[BATCHES:] and len(set(a)) == BATCHES, "--order sequential: the epochs differ")
-    check(b[:BATCHES] != b[BATCHES:] and not set(a) & set(b), "the default order is not shuffled anew in each epoch")
+    check(a[:BATCHES] == a[BATCHES:] and len(set(a)) == BATCHES,
+          "--order sequential: the epochs differ")
+    check(b[:BATCHES] != b[BATCHES:] and not set(a) & set(b),
+          "the default order is not shuffled anew in each epoch")
     for i in (0, BATCHES):
-        check(close(sum(b[i:i + BATCHES]), sum(a[:BATCHES]), 1e-6), "--order shuffled reads other windows")
+        check(close(sum(b[i:i + BATCHES]), sum(a[:BATCHES]), 1e-6),
+              "--order shuffled reads other windows")
     tokens = read_shard(path("train_000.bin"))   # the third batch, exactly
     write_shard(path("third.bin"), tokens[2 * B * T:3 * B * T + 1])
     train("third", steps=1, train=path("third.bin"), order="sequential", lr=0)
@@ -510,7 +574,8 @@ def test_order():
 def test_keep():
     for keep, expected in ((0, [1, 2, 3, 4, 5]), (3, [3, 4, 5]), (1, [5])):
         train(f"keep{keep}", steps=5, save_every=1, keep=keep, batch=1)
-        check(checkpoints(f"keep{keep}") == expected, f"--keep {keep}: {checkpoints(f'keep{keep}')}")
+        check(checkpoints(f"keep{keep}") == expected,
+              f"--keep {keep}: {checkpoints(f'keep{keep}')}")
         check(not leftovers(f"keep{keep}"), f"--keep {keep}: left {leftovers(f'keep{keep}')}")
     train("only_last", steps=5, batch=1)
     check(checkpoints("only_last") == [5], "--save-every 0 saves the last step alone")
@@ -521,24 +586,28 @@ def test_samples():
     found = re.findall(r"^--- sample after step (\d+)$", out.decode(errors="replace"), re.M)
     check(found == ["2", "4"], f"--sample-every 2: samples after {found}")
     train("no_samples", steps=4)
-    same_file(("samples", "model.gguf"), ("no_samples", "model.gguf"), "sampling changed the weights")
+    same_file(("samples", "model.gguf"), ("no_samples", "model.gguf"),
+              "sampling changed the weights")
     train("some_samples", steps=2, sample_every=2, schedule="constant")
     rest, _ = resume("some_samples", steps=4)
     whole, _ = train("all_samples", steps=4, sample_every=2, schedule="constant")
-    check(whole.endswith(rest) and rest.startswith(b"--- sample after step 4"), "a resumed run draws other samples")
+    check(whole.endswith(rest) and rest.startswith(b"--- sample after step 4"),
+          "a resumed run draws other samples")
 
 
-# ---- stopping and going on ------------------------------------------------------------------------------
+# ---- stopping and going on -----------------------------------------------------------------------
 
 def leftovers(out):
-    return [name for _, folders, files in os.walk(path(out)) for name in folders + files if ".tmp" in name]
+    return [name for _, folders, files in os.walk(path(out)) for name in folders + files
+            if ".tmp" in name]
 
 
 def same_run(out, reference, what):
     """The end of a run that was disturbed, and of one that was not: the same bytes."""
     same_file((out, "model.gguf"), (reference, "model.gguf"), what)
     same_file((out, newest(out), "model.gguf"), (reference, newest(reference), "model.gguf"), what)
-    same_file((out, newest(out), "optimizer.gguf"), (reference, newest(reference), "optimizer.gguf"), what)
+    same_file((out, newest(out), "optimizer.gguf"),
+              (reference, newest(reference), "optimizer.gguf"), what)
     check(steady(out) == steady(reference), f"{what}: the logs differ")
     check(data(out, "loss.svg") == data(reference, "loss.svg"), f"{what}: the curves differ")
     check(not leftovers(out), f"{what}: left {leftovers(out)}")
@@ -557,20 +626,22 @@ def test_resume():
         with open(path(out, "log.jsonl"), "wb") as f:
             f.write(b"\n".join(lines[:step + 3]) + b"\n" + lines[step + 3][:17])
         os.mkdir(path(out, f"step-{step + 4:08d}.tmp"))
-        for name in (f"step-{step + 4:08d}.tmp/model.gguf.tmp", "model.gguf.tmp", "log.jsonl.tmp", "loss.svg.tmp"):
+        for name in (f"step-{step + 4:08d}.tmp/model.gguf.tmp", "model.gguf.tmp", "log.jsonl.tmp",
+                     "loss.svg.tmp"):
             with open(path(out, name), "wb") as f:
                 f.write(b"half")
         _, err = resume(out)
         check(f"step {step}\n" in err, f"resume does not say from where: {err}")
         same_run(out, "whole", f"resumed after step {step}")
-    # OUT/model.gguf is replaced after the checkpoint has its name: a crash in between leaves the older one.
+    # OUT/model.gguf is replaced after the checkpoint has its name: a crash between leaves the old.
     with open(path("resumed8", "model.gguf"), "wb") as f:
         f.write(data("whole", "step-00000004", "model.gguf"))
     resume("resumed8")
     same_run("resumed8", "whole", "a finished run resumed")
     os.remove(path("resumed8", "log.jsonl"))
     resume("resumed8", steps=13)
-    check([r["step"] for r in log("resumed8")] == ["13"], "without its log, a run goes on with a new one")
+    check([r["step"] for r in log("resumed8")] == ["13"],
+          "without its log, a run goes on with a new one")
 
 
 def test_longer():
@@ -580,7 +651,8 @@ def test_longer():
     train("long", schedule="constant", steps=7, eval_every=1)
     same_run("longer", "long", "--steps 3, then 7")
     train("nothing", schedule="constant", steps=0, eval_every=1)
-    check(checkpoints("nothing") == [0] and len(log("nothing")) == 1, "--steps 0 is the initial model, and its loss")
+    check(checkpoints("nothing") == [0] and len(log("nothing")) == 1,
+          "--steps 0 is the initial model, and its loss")
     resume("nothing", steps=7)
     same_run("nothing", "long", "--steps 0, then 7")
     train("accumulated", steps=5, batch=2, total_batch=4 * 2 * T, save_every=3)
@@ -591,7 +663,7 @@ def test_longer():
 
 
 def interrupt(out, after, number, **flags):
-    """Begins a run and signals it once record `after` is in the log. Steps take long enough to meet it."""
+    """Begins a run and signals it once record `after` is in the log: steps take long enough."""
     p = start(command({**base(out), **flags}))
     deadline = time.monotonic() + 60
     while p.poll() is None and time.monotonic() < deadline:
@@ -602,9 +674,12 @@ def interrupt(out, after, number, **flags):
     err = p.communicate(timeout=60)[1].decode(errors="replace")
     check(p.returncode == 130, f"signal {number}: exit code {p.returncode}, expected 130: {err}")
     steps = checkpoints(out)
-    check(steps and after <= steps[-1] < base(out)["steps"], f"signal {number}: checkpoints {steps}")
-    check("--resume --out " + path(out) in err, f"signal {number}: does not say how to go on: {err}")
-    check(int(log(out)[-1]["step"]) == steps[-1], f"signal {number}: the log is not at the checkpoint's step")
+    check(steps and after <= steps[-1] < base(out)["steps"],
+          f"signal {number}: checkpoints {steps}")
+    check("--resume --out " + path(out) in err,
+          f"signal {number}: does not say how to go on: {err}")
+    check(int(log(out)[-1]["step"]) == steps[-1],
+          f"signal {number}: the log is not at the checkpoint's step")
     same_file((out, "model.gguf"), (out, newest(out), "model.gguf"), f"signal {number}")
 
 
@@ -617,40 +692,48 @@ def test_signals():
         interrupt(out, after, number, **flags)
         resume(out)
         same_file((out, "model.gguf"), ("undisturbed", "model.gguf"), f"{out}, then resumed")
-        same_file((out, newest(out), "optimizer.gguf"), ("undisturbed", newest("undisturbed"), "optimizer.gguf"), out)
+        same_file((out, newest(out), "optimizer.gguf"),
+                  ("undisturbed", newest("undisturbed"), "optimizer.gguf"), out)
         check(steady(out) == steady("undisturbed"), f"{out}, then resumed: the logs differ")
 
 
 def test_cannot_differ():
     train("fixed", steps=2, save_every=1)
     changed = {   # flag: another value, and the run's
-        "train": (path("train_000.bin"), path("train_*.bin")), "val": (path("one_batch.bin"), path("val_*.bin")),
-        "tokenizer": (path("other.gguf"), path("tokenizer.gguf")), "init": (path("bare.gguf"), "none"),
-        "model": ("gpt2", "none"), "layers": ("3", LAYERS), "heads": ("4", 2), "channels": ("32", C),
-        "context": ("64", T), "batch": ("2", B), "seq": ("16", 0), "total_batch": ("256", 0), "epochs": ("3", 0),
-        "lr": ("0.02", 0.01), "min_lr": ("0.001", 0), "warmup": ("1", 2), "schedule": ("linear", "cosine"),
-        "weight_decay": ("0", 0.1), "beta1": ("0.8", 0.9), "beta2": ("0.9", 0.95), "eps": ("1e-06", "1e-08"),
-        "grad_clip": ("0", 1), "recompute": ("2", 0), "seed": ("8", 7), "order": ("sequential", "shuffled"), "untied": (True, 0)}
-    may = {"steps": 2, "threads": 2, "eval_every": 1, "eval_batches": 1, "sample_every": 1, "save_every": 5, "keep": 9}
+        "train": (path("train_000.bin"), path("train_*.bin")),
+        "val": (path("one_batch.bin"), path("val_*.bin")),
+        "tokenizer": (path("other.gguf"), path("tokenizer.gguf")),
+        "init": (path("bare.gguf"), "none"), "model": ("gpt2", "none"), "layers": ("3", LAYERS),
+        "heads": ("4", 2), "channels": ("32", C), "context": ("64", T), "untied": (True, 0),
+        "batch": ("2", B), "seq": ("16", 0), "total_batch": ("256", 0), "recompute": ("2", 0),
+        "epochs": ("3", 0), "lr": ("0.02", 0.01), "min_lr": ("0.001", 0), "warmup": ("1", 2),
+        "schedule": ("linear", "cosine"), "weight_decay": ("0", 0.1), "grad_clip": ("0", 1),
+        "beta1": ("0.8", 0.9), "beta2": ("0.9", 0.95), "eps": ("1e-06", "1e-08"),
+        "seed": ("8", 7), "order": ("sequential", "shuffled")}
+    may = {"steps": 2, "threads": 2, "eval_every": 1, "eval_batches": 1, "sample_every": 1,
+           "save_every": 5, "keep": 9}
     for name, (now, then) in changed.items():
         value = "1" if now is True else now
         refused([f"--{name.replace('_', '-')} {value}: ", f"begun with {then},"],
                 command({"resume": True, "out": path("fixed"), name: now}))
     named = {n.replace("-", "_") for n in help_flags()} - {"out", "resume", "help"}
-    check(named == set(changed) | set(may), f"flags that neither differ nor not: {named ^ (set(changed) | set(may))}")
+    check(named == set(changed) | set(may),
+          f"flags that neither differ nor not: {named ^ (set(changed) | set(may))}")
     before = data("fixed", "model.gguf")
     resume("fixed", **may)
     resume("fixed", lr="1e-2", seed="07", batch=B)   # the same values, given again
     check(data("fixed", "model.gguf") == before, "flags that may differ changed the weights")
     resume("fixed", **{**may, "steps": 4})
-    check(len(log("fixed")) == 5 and "val_loss" in log("fixed")[3], "--eval-every must be the new one")
+    check(len(log("fixed")) == 5 and "val_loss" in log("fixed")[3],
+          "--eval-every must be the new one")
     _, err = execute(command({"resume": True, "out": path("fixed"), "steps": 3}))
     check(int(log("fixed")[-1]["step"]) == 4, "--steps below what is done: nothing is left to do")
 
 
 def test_kill():
-    """SIGKILL at random moments while it saves, 20 times: the newest checkpoint always loads, and the run ends as
-    if nothing had been. A run that ends before it is killed is compared, and begun again."""
+    """SIGKILL at random moments while it saves, 20 times: the newest checkpoint always loads, and
+    the run ends as if nothing had been. A run that ends before it is killed is compared, and begun
+    again."""
     rng, steps = random.Random(11), 50
     flags = dict(steps=steps, save_every=1, eval_every=10, batch=1, val=path("one_batch.bin"))
     begin = time.monotonic()
@@ -665,9 +748,11 @@ def test_kill():
         known = names("killed")
         if kills % 4 == 3:   # anywhere, the start included
             time.sleep(rng.random() * (starting + 2 * period))
-        else:                # while it saves: from the moment in which a new checkpoint begins to show
-            while p.poll() is None and not any(name.startswith("step-") for name in names("killed") - known):
+        else:                # while it saves: from when a new checkpoint begins to show
+            new = set()
+            while p.poll() is None and not any(name.startswith("step-") for name in new):
                 time.sleep(0.0003)
+                new = names("killed") - known
             time.sleep(rng.random() * period)
         p.kill()
         err = p.communicate()[1].decode(errors="replace")
@@ -675,7 +760,8 @@ def test_kill():
             same_run("killed", "alive", f"killed {kills} times")
             shutil.rmtree(path("killed"))
             continue
-        if not check(p.returncode == -signal.SIGKILL, f"kill {kills}: the run had ended: {err[-300:]}"):
+        if not check(p.returncode == -signal.SIGKILL,
+                     f"kill {kills}: the run had ended: {err[-300:]}"):
             return
         kills += 1
         half += bool(leftovers("killed"))
@@ -683,7 +769,8 @@ def test_kill():
     check(half > 0, "SIGKILL: no kill met a file that was being written")
     execute(restart("killed", flags))
     same_run("killed", "alive", f"killed {kills} times")
-    print(f"killed {kills} times: {half} left something half written, {none} came before the first checkpoint")
+    print(f"killed {kills} times: {half} left something half written, "
+          f"{none} came before the first checkpoint")
 
 
 def names(out):
@@ -691,7 +778,8 @@ def names(out):
 
 
 def restart(out, flags):
-    """The command that goes on with a run, or begins it. What has no checkpoint is removed first, as the error says."""
+    """The command that goes on with a run, or begins it. A run without a checkpoint is removed
+    first, as the error says."""
     if any(re.fullmatch(r"step-\d+", name) for name in names(out)):
         return command({"resume": True, "out": path(out)})
     shutil.rmtree(path(out), ignore_errors=True)
@@ -705,45 +793,53 @@ def loadable(out, kill):
         return False
     for folder in [f"step-{step:08d}" for step in steps]:
         state = gguf.read(path(out, folder, "optimizer.gguf"))
-        check(state.value("legible.step") == int(folder[5:]), f"kill {kill}: {folder} is of another step")
+        check(state.value("legible.step") == int(folder[5:]),
+              f"kill {kill}: {folder} is of another step")
     for parts in ((newest(out), "model.gguf"), ("model.gguf",)):
         if os.path.exists(path(out, *parts)):
             text, _ = execute([INFER, "logits", "-m", path(out, *parts), "--ids", "1,2"])
-            check(all(map(math.isfinite, map(float, text.split()))), f"kill {kill}: {parts}: logits")
+            check(all(map(math.isfinite, map(float, text.split()))),
+                  f"kill {kill}: {parts}: logits")
     return True
 
 
-# ---- errors ---------------------------------------------------------------------------------------------
+# ---- errors --------------------------------------------------------------------------------------
 
 def test_not_finite():
-    """Absurd decay blows the weights up; models with a NaN, or with a loss beyond float, are lost from the start."""
-    flags = dict(lr=1000, weight_decay=1000, warmup=0, grad_clip=0, schedule="constant", steps=40, save_every=1, keep=0,
-                 total_batch=2 * B * T)
+    """Absurd decay blows the weights up; a NaN or a loss beyond float is lost from the start."""
+    flags = dict(lr=1000, weight_decay=1000, warmup=0, grad_clip=0, schedule="constant", steps=40,
+                 save_every=1, keep=0, total_batch=2 * B * T)
     for out, extra, where in (("blown", {"val": None}, ["micro-batch ", " of 2"]),
                               ("blown_val", {"eval_every": 1}, [])):
         sentence = refused(["step ", "checkpoint", path(out, "step-")] + where,
                            command({**base(out), **flags, **extra}))
         steps, said = checkpoints(out), re.search(r"step (\d+).*(step-\d{8})", sentence)
-        check(steps and said and said.group(2) == newest(out), f"{out}: {sentence!r} with checkpoints {steps}")
+        check(steps and said and said.group(2) == newest(out),
+              f"{out}: {sentence!r} with checkpoints {steps}")
         for t in gguf.read(path(out, newest(out), "model.gguf")).tensors:
-            check(all(map(math.isfinite, floats(t))), f"{out}: the last good checkpoint has a bad {t.name}")
-        check(all(math.isfinite(float(v)) for r in log(out) for v in r.values()), f"{out}: the log is not JSON")
+            check(all(map(math.isfinite, floats(t))),
+                  f"{out}: the last good checkpoint has a bad {t.name}")
+        check(all(math.isfinite(float(v)) for r in log(out) for v in r.values()),
+              f"{out}: the log is not JSON")
         check(not leftovers(out), f"{out}: left {leftovers(out)}")
         execute([INFER, "show", path(out, newest(out), "model.gguf")])
     file = gguf.read(path("first_part", "model.gguf"))
-    bad = [t if t.name != "blk.1.ffn_up.bias" else t._replace(data=struct.pack("<f", math.nan) + bytes(t.data)[4:])
+    bad = [t if t.name != "blk.1.ffn_up.bias"
+           else t._replace(data=struct.pack("<f", math.nan) + bytes(t.data)[4:])
            for t in file.tensors]
     gguf.write(path("nan.gguf"), file.keys, bad)
     # All weights are finite, but a difference of two logits is more than a float holds.
     def steep(name, values):
         if name == "token_embd.weight":
-            values[::C] = array.array("f", [3e18 if i % 2 else -3e18 for i in range(len(values) // C)])
+            rows = range(len(values) // C)
+            values[::C] = array.array("f", [3e18 if i % 2 else -3e18 for i in rows])
         if name == "output_norm.bias":
             values[0] = 1e20
 
-    # The loss too is finite, but its gradient is not: ffn_up's inputs are as large as its weights are small.
+    # The loss too is finite, but not its gradient: ffn_up's inputs are large, its weights small.
     def cliff(name, values):
-        scale = {"blk.0.ffn_norm.weight": 1e37, "blk.0.ffn_up.weight": 1e-37, "output_norm.weight": 1e6}.get(name, 1)
+        scale = {"blk.0.ffn_norm.weight": 1e37, "blk.0.ffn_up.weight": 1e-37,
+                 "output_norm.weight": 1e6}.get(name, 1)
         values[:] = array.array("f", [scale * x for x in values])
 
     for name, change in (("inf.gguf", steep), ("cliff.gguf", cliff)):
@@ -758,34 +854,42 @@ def test_not_finite():
     check(not checkpoints("cliff"), "cliff: a checkpoint of nothing good")
     for name in ("nan", "inf"):
         for out, val, words in ((name, None, ["step 1:", "micro-batch 1 of 1"]),
-                                (name + "_val", path("val_*.bin"), ["step 0:", "validation", "batch 0 of --val"])):
+                                (name + "_val", path("val_*.bin"),
+                                 ["step 0:", "validation", "batch 0 of --val"])):
             refused(["loss is", name, "checkpoint: none"] + words,
-                    command({**base(out), "init": path(name + ".gguf"), "tokenizer": None, "val": val}))
-            check(not checkpoints(out) and not os.path.exists(path(out, "model.gguf")), f"{out}: saved nothing good")
-            check(all(math.isfinite(float(v)) for r in log(out) for v in r.values()), f"{out}: the log is not JSON")
+                    command({**base(out), "init": path(name + ".gguf"), "tokenizer": None,
+                             "val": val}))
+            check(not checkpoints(out) and not os.path.exists(path(out, "model.gguf")),
+                  f"{out}: saved nothing good")
+            check(all(math.isfinite(float(v)) for r in log(out) for v in r.values()),
+                  f"{out}: the log is not JSON")
 
 
 def test_flag_errors():
     for words, more in (
-            (["--ste"], ["--ste", "3"]), (["train"], ["train"]), (["--lr"], ["--lr"]), (["--help"], ["--help=1"]),
-            (["--resume"], ["--resume=yes"]), (["--keep"], ["--keep"]), (["-h"], ["-h"]), (["--"], ["--"]),
+            (["--ste"], ["--ste", "3"]), (["train"], ["train"]), (["--lr"], ["--lr"]),
+            (["--help"], ["--help=1"]), (["--resume"], ["--resume=yes"]),
+            (["--keep"], ["--keep"]), (["-h"], ["-h"]), (["--"], ["--"]),
             (["--keep", "twice"], ["--keep", "1", "--keep", "2"])):
         refused(words, command(base("x")) + more)
     for name, values in {
             "steps": ("ten", "1.5", "", "1e3", "-1", "99999999999999999999", " "),
             "lr": ("x", "nan", "inf", "1e999", "-0.1", "-1e-9", "1x", ""), "min_lr": ("-1",),
-            "batch": ("0", "-4", "1e9"), "layers": ("0", "-1"), "heads": ("0",), "channels": ("0",), "context": ("0",),
-            "beta1": ("1", "-0.1", "1.5"), "beta2": ("1",), "eps": ("-1",), "weight_decay": ("-0.1",),
-            "grad_clip": ("-1",), "seed": ("-1",), "threads": ("-1", "two"), "warmup": ("-1",), "keep": ("-1",),
-            "schedule": ("cosinus", "cos", "cosine|linear", "|"), "order": ("random",), "model": ("gpt3",),
-            "epochs": ("-1",), "eval_every": ("-1",), "save_every": ("-1",),
+            "batch": ("0", "-4", "1e9"), "layers": ("0", "-1"), "heads": ("0",),
+            "channels": ("0",), "context": ("0",), "beta1": ("1", "-0.1", "1.5"), "beta2": ("1",),
+            "eps": ("-1",), "weight_decay": ("-0.1",), "grad_clip": ("-1",), "seed": ("-1",),
+            "threads": ("-1", "two"), "warmup": ("-1",), "keep": ("-1",),
+            "schedule": ("cosinus", "cos", "cosine|linear", "|"), "order": ("random",),
+            "model": ("gpt3",), "epochs": ("-1",), "eval_every": ("-1",), "save_every": ("-1",),
             "total_batch": ("-128", str(B * T << 40))}.items():
         for value in values:
             refused(["--" + name.replace("_", "-")], command({**base("x"), name: value}))
     for words, flags in (
-            (["--channels 32", "--heads 3"], {"channels": 32, "heads": 3}), (["--seq 33", "32"], {"seq": 33}),
-            (["--total-batch 100", "4 x 32"], {"total_batch": 100}), (["--total-batch 64"], {"total_batch": 64}),
-            (["--min-lr", "--lr"], {"min_lr": 0.1}), (["--train"], {"train": None}), (["--steps"], {"steps": None}),
+            (["--channels 32", "--heads 3"], {"channels": 32, "heads": 3}),
+            (["--seq 33", "32"], {"seq": 33}),
+            (["--total-batch 100", "4 x 32"], {"total_batch": 100}),
+            (["--total-batch 64"], {"total_batch": 64}), (["--min-lr", "--lr"], {"min_lr": 0.1}),
+            (["--train"], {"train": None}), (["--steps"], {"steps": None}),
             (["--tokenizer"], {"tokenizer": None}), (["--epochs", "--steps"], {"epochs": 2}),
             (["--layers", "--model gpt2"], {"model": "gpt2"})):
         refused(words, command({**base("x"), **flags}))
@@ -796,23 +900,25 @@ def test_file_errors():
     tokens = read_shard(path("train_000.bin"))
     write_shard(path("magic.bin"), tokens, magic=1)
     write_shard(path("version.bin"), tokens, version=2)
-    write_shard(path("tiny.bin"), tokens[:T])   # validation takes smaller batches, but none without a window
+    write_shard(path("tiny.bin"), tokens[:T])   # too few for validation too: not one window
     write_shard(path("foreign.bin"), tokens[:200] + [256 + MERGES + 1] + tokens[201:])
     write_shard(path("end.bin"), tokens[:B * T] + [65535])   # the last target only
     with open(path("cut.bin"), "wb") as f:
         f.write(data("train_000.bin")[:-5])
     with open(path("empty.bin"), "wb") as f:
         f.write(b"")
-    for name in ("magic.bin", "version.bin", "tiny.bin", "cut.bin", "empty.bin", "none_*.bin", "foreign.bin",
-                 "end.bin"):
+    for name in ("magic.bin", "version.bin", "tiny.bin", "cut.bin", "empty.bin", "none_*.bin",
+                 "foreign.bin", "end.bin"):
         refused([name], command({**base("bad_" + name[:4]), "train": path(name)}))
         refused([name], command({**base("val_" + name[:4]), "val": path(name)}))
     small = bpe.from_merges(learn_merges()[:1])
-    gguf.write(path("small.gguf"), {"general.architecture": ("string", "gpt2"), **bpe.to_keys(small)})
+    gguf.write(path("small.gguf"),
+               {"general.architecture": ("string", "gpt2"), **bpe.to_keys(small)})
     gguf.write(path("no_tokens.gguf"), {"general.architecture": ("string", "gpt2")})
     init = {**base("x"), "init": path("first_part", "model.gguf"), "tokenizer": None}
     refused(["small.gguf", "258", "260"], command({**init, "tokenizer": path("small.gguf")}))
-    refused(["no_tokens.gguf", "--tokenizer"], command({**base("x"), "tokenizer": path("no_tokens.gguf")}))
+    refused(["no_tokens.gguf", "--tokenizer"],
+            command({**base("x"), "tokenizer": path("no_tokens.gguf")}))
     refused(["missing.gguf"], command({**base("x"), "tokenizer": path("missing.gguf")}))
     refused(["missing.gguf"], command({**init, "init": path("missing.gguf")}))
     refused(["tokenizer.gguf", "gpt2."], command({**init, "init": path("tokenizer.gguf")}))
@@ -820,7 +926,8 @@ def test_file_errors():
     refused(["--layers 3", "2"], command({**init, "layers": 3}))
     refused(["--context 64", "32"], command({**init, "context": 64}))
     file = gguf.read(path("first_part", "model.gguf"))
-    gguf.write(path("lacks.gguf"), file.keys, [t for t in file.tensors if t.name != "blk.1.ffn_up.bias"])
+    gguf.write(path("lacks.gguf"), file.keys,
+               [t for t in file.tensors if t.name != "blk.1.ffn_up.bias"])
     refused(["lacks.gguf", "blk.1.ffn_up.bias"], command({**init, "init": path("lacks.gguf")}))
     # Places where nothing can be written.
     with open(path("file"), "w") as f:
@@ -837,12 +944,14 @@ def test_resume_errors():
     check(not os.path.exists(path("nowhere")), "--resume made a folder")
     os.mkdir(path("unsaved"))   # killed before its first checkpoint
     shutil.copyfile(path("first_part", "log.jsonl"), path("unsaved", "log.jsonl"))
-    refused(["--resume", path("unsaved"), "no checkpoint"], command({"resume": True, "out": path("unsaved")}))
+    refused(["--resume", path("unsaved"), "no checkpoint"],
+            command({"resume": True, "out": path("unsaved")}))
     refused(["--out", path("unsaved"), "remove it"], command(base("unsaved")))
     train("damaged", steps=4, save_every=2)
     check(checkpoints("damaged") == [2, 4], "checkpoints to damage")
     folder = path("damaged", "step-00000004")
-    whole = {name: data("damaged", "step-00000004", name) for name in ("model.gguf", "optimizer.gguf")}
+    whole = {name: data("damaged", "step-00000004", name)
+             for name in ("model.gguf", "optimizer.gguf")}
 
     def damaged(words, name, content):
         with open(os.path.join(folder, name), "wb") as f:
@@ -880,7 +989,8 @@ def test_resume_errors():
     check(int(log("damaged")[-1]["step"]) == 5, "the checkpoint, mended, goes on")
     train("shrunk", steps=BATCHES - 1)
     os.rename(path("train_002.bin"), path("hidden.bin"))   # data that changed under a run
-    refused([f"batch {BATCHES - 1}", "data"], command({"resume": True, "out": path("shrunk"), "steps": BATCHES}))
+    refused([f"batch {BATCHES - 1}", "data"],
+            command({"resume": True, "out": path("shrunk"), "steps": BATCHES}))
     os.rename(path("hidden.bin"), path("train_002.bin"))
 
 
@@ -889,14 +999,16 @@ def main():
     with tempfile.TemporaryDirectory(prefix="test_trainer.") as work:
         work = os.path.realpath(work)
         make_data()
-        for test in (test_files, test_bits, test_losses, test_recompute, test_accumulation, test_init, test_untied, test_epochs,
-                     test_schedules, test_optimizer_flags, test_order, test_keep, test_samples, test_resume,
-                     test_longer, test_signals, test_cannot_differ, test_kill, test_not_finite, test_flag_errors,
+        for test in (test_files, test_bits, test_losses, test_recompute, test_accumulation,
+                     test_init, test_untied, test_epochs, test_schedules, test_optimizer_flags,
+                     test_order, test_keep, test_samples, test_resume, test_longer, test_signals,
+                     test_cannot_differ, test_kill, test_not_finite, test_flag_errors,
                      test_file_errors, test_resume_errors):
             begin, failed = time.monotonic(), counts[False]
             test()
+            failed = counts[False] - failed
             print(f"{test.__name__:<22}{time.monotonic() - begin:6.1f} s"
-                  + (f"   {counts[False] - failed} failed" if counts[False] > failed else ""), flush=True)
+                  + (f"   {failed} failed" if failed else ""), flush=True)
     print(f"{counts[True]} passed, {counts[False]} failed")
     return 1 if counts[False] else 0
 
