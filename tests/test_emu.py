@@ -83,6 +83,16 @@ def test_stats(path, folder):
             raise AssertionError("expected '%s' in:\n%s" % (part, text))
 
 
+def test_refused(path, folder):
+    """What the emulator does not have is an error of the compiler that names it, at its line."""
+    code, text = run(EMUCC + [path, "-c", "-o", os.path.join(folder, "refused.o")])
+    with open(path) as f:
+        for number, line in enumerate(f, 1):
+            for name in re.findall(r"// refused: (.*)$", line):
+                if not code or not re.search(r":%d:.*error.*%s" % (number, re.escape(name)), text):
+                    raise AssertionError("expected '%s' at line %d:\n%s" % (name, number, text))
+
+
 def main():
     version = shutil.which("g++") and run(["g++", "--version"])[1]
     if not version or "clang" in version:
@@ -97,7 +107,8 @@ def main():
         def test(path):
             try:
                 kind = os.path.basename(path).split("_")[0]
-                {"ok": test_ok, "fault": test_fault, "stats": test_stats}[kind](path, folder)
+                {"ok": test_ok, "fault": test_fault, "stats": test_stats,
+                 "refused": test_refused}[kind](path, folder)
             except (AssertionError, subprocess.TimeoutExpired) as error:
                 return "%s: %s" % (os.path.basename(path), error)
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
