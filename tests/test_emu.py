@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""The emulator's tests: tests/emu/ok_*.cu run clean in every form; tests/emu/fault_*.cu are caught at the right line.
+"""The emulator's tests: tests/emu/ok_*.cu run clean in every form; tests/emu/fault_*.cu are caught
+at the right line.
 
-A faulty program says in its first line what the message must hold, and marks the line or lines that the message must
-name by FAULT (and FAULT2). Built with -DFIXED it is its own correct twin, and must run clean. Arguments: names to run.
+A faulty program says in its first line what the message must hold, and marks the line or lines that
+the message must name by FAULT (and FAULT2). Built with -DFIXED it is its own correct twin, and must
+run clean. Arguments: names to run.
 """
 import concurrent.futures
 import glob
@@ -60,11 +62,13 @@ def test_fault(path, folder):
     build(path, program, [])
     for seed in SEEDS:
         code, text = run([program], EMU_SEED=seed)
-        named = [int(n) for n in re.findall(re.escape(os.path.basename(path)) + r":(\d+) in ", text)] + \
-                [int(n) for n in re.findall(r"at .*" + re.escape(os.path.basename(path)) + r":(\d+)$", text, re.M)]
-        named = [n for n in named if n in marks]
+        file = re.escape(os.path.basename(path))
+        named = re.findall(file + r":(\d+) in ", text)
+        named += re.findall(r"at .*" + file + r":(\d+)$", text, re.M)
+        named = [int(n) for n in named if int(n) in marks]
         if code != 1 or expected not in text or not (set(main) & set(named)):
-            raise AssertionError("seed %s: exit code %d, expected '%s' at line %s:\n%s" % (seed, code, expected, main, text))
+            raise AssertionError("seed %s: exit code %d, expected '%s' at line %s:\n%s"
+                                 % (seed, code, expected, main, text))
     build(path, program, ["-DFIXED"])
     for seed in SEEDS:
         runs_clean(program, EMU_SEED=seed)
@@ -75,10 +79,12 @@ def test_stats(path, folder):
     build(path, program, [])
     code, text = run([program], EMU_STATS="1")
     flat = re.sub(r"\s+", " ", text)
-    for part in ["coalesced: 1 launches, 4 blocks, 1024 threads global loads 4096 bytes in 128 sectors (100% of their bytes "
-                 "used) global stores 4096 bytes in 128 sectors",
-                 "strided: 1 launches, 4 blocks, 1024 threads global loads 4096 bytes in 1024 sectors (12%",
-                 "shared requests of warps: 1 loads, 32 stores, 0 atomics; 31 bank conflicts barriers 1"]:
+    launch = "1 launches, 4 blocks, 1024 threads global loads 4096 bytes"
+    for part in ["coalesced: " + launch + " in 128 sectors (100% of their bytes used)"
+                 " global stores 4096 bytes in 128 sectors",
+                 "strided: " + launch + " in 1024 sectors (12%",
+                 "shared requests of warps: 1 loads, 32 stores, 0 atomics; 31 bank conflicts"
+                 " barriers 1"]:
         if code or part not in flat:
             raise AssertionError("expected '%s' in:\n%s" % (part, text))
 
@@ -99,10 +105,12 @@ def main():
         print("SKIP: the emulator's checks need g++ (sudo apt-get install g++)")
         return 77
     paths = sorted(glob.glob(os.path.join(HERE, "emu", "*.cu")))
-    paths = [p for p in paths if not sys.argv[1:] or any(a in os.path.basename(p) for a in sys.argv[1:])]
+    words = sys.argv[1:] or [""]
+    paths = [p for p in paths if any(word in os.path.basename(p) for word in words)]
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        run(EMUCC + [os.path.join(HERE, "emu", "ok_basics.cu"), "-o", os.path.join(folder, "first")])
+        first = os.path.join(HERE, "emu", "ok_basics.cu")
+        run(EMUCC + [first, "-o", os.path.join(folder, "first")])
 
         def test(path):
             try:

@@ -1,6 +1,6 @@
 // expect: race
 #include <cstdio>
-// The second barrier of a tiled product: the last warp may still read tile k while the first stores tile k+1.
+// The second barrier of a tiled product: the last warp may still read a tile that the first stores.
 __global__ void product(float* c, const float* a, const float* b, int n) {
     __shared__ float as[16][16], bs[16][16];
     int x = threadIdx.x, y = threadIdx.y;

@@ -1,4 +1,4 @@
-﻿// A launch of every shape that programs use: over several lines, in a comment, of a template, by macro.
+﻿// A launch of every shape that programs use: over lines, in a comment, of a template, by macro.
 #include <cstdio>
 #include <vector>
 #include <algorithm>
@@ -64,7 +64,11 @@ __global__ void part_of_a_block(int* x, int n) {
 
 struct Two { std::vector<std::vector<int>> v; };
 
-#define CHECK(call) do { cudaError_t e = (call); if (e) { printf("%s\n", cudaGetErrorString(e)); return 1; } } while (0)
+#define CHECK(call) \
+    do { \
+        cudaError_t e = (call); \
+        if (e) { printf("%s\n", cudaGetErrorString(e)); return 1; } \
+    } while (0)
 
 int main() {
     const int n = 1000;

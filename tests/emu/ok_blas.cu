@@ -30,10 +30,14 @@ static Floats loops(const Floats& a, bool ta, const Floats& b, bool tb, int m, i
     Floats c(m * n, 0);
     for (int j = 0; j < n; j++)
         for (int i = 0; i < m; i++)
-            for (int l = 0; l < k; l++) c[j * m + i] += (ta ? a[i * k + l] : a[l * m + i]) * (tb ? b[l * n + j] : b[j * k + l]);
+            for (int l = 0; l < k; l++)
+                c[j * m + i] += (ta ? a[i * k + l] : a[l * m + i]) *
+                                (tb ? b[l * n + j] : b[j * k + l]);
     return c;
 }
-static float gelu_of(float x) { return 0.5f * x * (1 + tanhf(0.7978845608f * (x + 0.044715f * x * x * x))); }
+static float gelu_of(float x) {
+    return 0.5f * x * (1 + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
+}
 
 int main() {
     const int m = 37, n = 21, k = 50;
@@ -47,11 +51,14 @@ int main() {
     cublasHandle_t h;
     EXPECT(cublasCreate(&h) == CUBLAS_STATUS_SUCCESS);
     for (int t = 0; t < 4; t++) {
-        cublasOperation_t ta = t & 1 ? CUBLAS_OP_T : CUBLAS_OP_N, tb = t & 2 ? CUBLAS_OP_T : CUBLAS_OP_N;
-        EXPECT(!cublasSgemm(h, ta, tb, m, n, k, &one, da, t & 1 ? k : m, db, t & 2 ? n : k, &zero, dc, m));
+        cublasOperation_t ta = t & 1 ? CUBLAS_OP_T : CUBLAS_OP_N;
+        cublasOperation_t tb = t & 2 ? CUBLAS_OP_T : CUBLAS_OP_N;
+        int lda = t & 1 ? k : m, ldb = t & 2 ? n : k;
+        EXPECT(!cublasSgemm(h, ta, tb, m, n, k, &one, da, lda, db, ldb, &zero, dc, m));
         EXPECT(close(host(dc, m * n), loops(a, t & 1, b, t & 2, m, n, k)));
     }
-    EXPECT(cublasSgemm(h, CUBLAS_OP_N, CUBLAS_OP_N, m, n, k, &one, da, 1, db, k, &zero, dc, m) == CUBLAS_STATUS_INVALID_VALUE);
+    EXPECT(cublasSgemm(h, CUBLAS_OP_N, CUBLAS_OP_N, m, n, k, &one, da, 1, db, k, &zero, dc, m) ==
+           CUBLAS_STATUS_INVALID_VALUE);
     float dot;
     EXPECT(!cublasSdot(h, k, da, 1, db, 1, &dot));
     EXPECT(!cublasSgemv(h, CUBLAS_OP_T, k, m, &one, da, k, db, 1, &zero, dc, 1));
@@ -60,19 +67,25 @@ int main() {
     cublasLtHandle_t lt;
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t la, lb, lc;
-    EXPECT(!cublasLtCreate(&lt) && !cublasLtMatmulDescCreate(&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    EXPECT(!cublasLtCreate(&lt));
+    EXPECT(!cublasLtMatmulDescCreate(&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     cublasOperation_t transpose = CUBLAS_OP_T;
     cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
+    auto multiply = [&] {
+        return cublasLtMatmul(lt, desc, &one, da, la, db, lb, &zero, dc, lc, dc, lc,
+                              NULL, NULL, 0, 0);
+    };
     int64_t ld = m;
     cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof transpose);
     cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
     cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &dbias, sizeof dbias);
-    cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &aux, sizeof aux);
+    cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &aux,
+                                   sizeof aux);
     cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &ld, sizeof ld);
     cublasLtMatrixLayoutCreate(&la, CUDA_R_32F, k, m, k);
     cublasLtMatrixLayoutCreate(&lb, CUDA_R_32F, k, n, k);
     cublasLtMatrixLayoutCreate(&lc, CUDA_R_32F, m, n, m);
-    EXPECT(!cublasLtMatmul(lt, desc, &one, da, la, db, lb, &zero, dc, lc, dc, lc, NULL, NULL, 0, 0));
+    EXPECT(!multiply());
     Floats pre = loops(a, true, b, false, m, n, k), out = pre;
     for (int i = 0; i < m * n; i++) pre[i] += bias[i % m], out[i] = gelu_of(pre[i]);
     EXPECT(close(host(aux, m * n), pre) && close(host(dc, m * n), out));
@@ -80,7 +93,7 @@ int main() {
     float* dgrad = device(Floats(n));
     cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
     cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &dgrad, sizeof dgrad);
-    EXPECT(!cublasLtMatmul(lt, desc, &one, da, la, db, lb, &zero, dc, lc, dc, lc, NULL, NULL, 0, 0));
+    EXPECT(!multiply());
     Floats sums(n, 0);
     for (int i = 0; i < n * k; i++) sums[i / k] += b[i];
     EXPECT(close(host(dgrad, n), sums));

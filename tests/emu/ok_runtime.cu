@@ -1,4 +1,4 @@
-// The host's side: memory of all kinds, copies of all forms, streams, events, attributes, and errors as codes.
+// The host's side: memory of all kinds, copies of all forms, streams, events, attributes, errors.
 #include <cuda_runtime.h>
 #include <cstdio>
 #include <cstring>
@@ -40,13 +40,17 @@ struct AddTo {
     __host__ __device__ float operator()(float x) const { return x + a; }
 };
 __global__ void mapped(int* p) { p[threadIdx.x] += 1; }
-static void launch_all(int* out, Pair p, int n, cudaStream_t s) { apply<<<2, 32, 0, s>>>(out, p, n); }
+static void launch_all(int* out, Pair p, int n, cudaStream_t s) {
+    apply<<<2, 32, 0, s>>>(out, p, n);
+}
 
 int main() {
     cudaDeviceProp prop;
     int count = 0, device = -1;
-    EXPECT(cudaGetDeviceCount(&count) == cudaSuccess && count >= 1 && cudaGetDevice(&device) == cudaSuccess);
-    EXPECT(cudaGetDeviceProperties(&prop, 0) == cudaSuccess && prop.warpSize == 32 && prop.maxThreadsPerBlock == 1024);
+    EXPECT(cudaGetDeviceCount(&count) == cudaSuccess && count >= 1);
+    EXPECT(cudaGetDevice(&device) == cudaSuccess);
+    EXPECT(cudaGetDeviceProperties(&prop, 0) == cudaSuccess);
+    EXPECT(prop.warpSize == 32 && prop.maxThreadsPerBlock == 1024);
 
     int h[8] = {1, 2, 3, 4, 5, 6, 7, 8}, *d, back[100];
     EXPECT(cudaMemcpyToSymbol(weights, h, sizeof h) == cudaSuccess);
@@ -60,53 +64,67 @@ int main() {
     EXPECT(cudaMemcpyAsync(back, d, sizeof back, cudaMemcpyDeviceToHost, s) == cudaSuccess);
     EXPECT(cudaStreamSynchronize(s) == cudaSuccess && back[9] == 2 * 3 + 4);
     float ms = -1;
-    EXPECT(cudaEventSynchronize(stop) == cudaSuccess && !cudaEventElapsedTime(&ms, start, stop) && ms >= 0);
+    EXPECT(cudaEventSynchronize(stop) == cudaSuccess);
+    EXPECT(!cudaEventElapsedTime(&ms, start, stop) && ms >= 0);
 
     nothing<<<1, 2048>>>();
-    EXPECT(cudaGetLastError() == cudaErrorInvalidConfiguration && cudaGetLastError() == cudaSuccess);
+    EXPECT(cudaGetLastError() == cudaErrorInvalidConfiguration);
+    EXPECT(cudaGetLastError() == cudaSuccess);
     nothing<<<0, 32>>>();
-    EXPECT(cudaPeekAtLastError() == cudaErrorInvalidConfiguration && cudaGetLastError() == cudaErrorInvalidConfiguration);
+    EXPECT(cudaPeekAtLastError() == cudaErrorInvalidConfiguration);
+    EXPECT(cudaGetLastError() == cudaErrorInvalidConfiguration);
     big_shared<<<1, 32, 60000>>>(d);
     EXPECT(cudaGetLastError() == cudaErrorInvalidValue);
     EXPECT(!cudaFuncSetAttribute(big_shared, cudaFuncAttributeMaxDynamicSharedMemorySize, 60000));
     big_shared<<<1, 32, 60000>>>(d);
-    EXPECT(cudaGetLastError() == cudaSuccess && cudaDeviceSynchronize() == cudaSuccess && shared_with_host == 8);
-    EXPECT(!cudaMemcpy(back, d, 32 * sizeof(int), cudaMemcpyDefault) && back[0] == 31 && back[31] == 0);
+    EXPECT(cudaGetLastError() == cudaSuccess);
+    EXPECT(cudaDeviceSynchronize() == cudaSuccess && shared_with_host == 8);
+    EXPECT(!cudaMemcpy(back, d, 32 * sizeof(int), cudaMemcpyDefault));
+    EXPECT(back[0] == 31 && back[31] == 0);
     EXPECT(!cudaFuncSetAttribute(store_n<1>, cudaFuncAttributeMaxDynamicSharedMemorySize, 50000));
     store_n<1><<<1, 32, 50000>>>(d);
     EXPECT(cudaGetLastError() == cudaSuccess);
     store_n_too<1><<<1, 32, 50000>>>(d);      // the permission was for another template
     EXPECT(cudaGetLastError() == cudaErrorInvalidValue);
     void* huge = d;
-    EXPECT(cudaMalloc(&huge, (size_t)1 << 50) == cudaErrorMemoryAllocation && cudaGetLastError() == cudaErrorMemoryAllocation);
-    EXPECT(strcmp(cudaGetErrorString(cudaErrorMemoryAllocation), "out of memory") == 0 && cudaFree(0) == cudaSuccess);
-    EXPECT(!strcmp(cudaGetErrorName(cudaErrorInvalidConfiguration), "cudaErrorInvalidConfiguration"));
+    EXPECT(cudaMalloc(&huge, (size_t)1 << 50) == cudaErrorMemoryAllocation);
+    EXPECT(cudaGetLastError() == cudaErrorMemoryAllocation);
+    EXPECT(strcmp(cudaGetErrorString(cudaErrorMemoryAllocation), "out of memory") == 0);
+    EXPECT(cudaFree(0) == cudaSuccess);
+    const char* name = cudaGetErrorName(cudaErrorInvalidConfiguration);
+    EXPECT(!strcmp(name, "cudaErrorInvalidConfiguration"));
 
     float *p2, rows[4 * 5];
     size_t pitch;
     EXPECT(cudaMallocPitch(&p2, &pitch, 5 * sizeof(float), 4) == cudaSuccess && pitch >= 20);
     pitched<<<1, dim3(8, 8)>>>(p2, pitch, 5, 4);
-    EXPECT(!cudaMemcpy2D(rows, 5 * sizeof(float), p2, pitch, 5 * sizeof(float), 4, cudaMemcpyDeviceToHost) && rows[13] == 23);
+    EXPECT(!cudaMemcpy2D(rows, 5 * sizeof(float), p2, pitch, 5 * sizeof(float), 4,
+                         cudaMemcpyDeviceToHost));
+    EXPECT(rows[13] == 23);
     each<<<1, 32>>>(p2, 5, AddTo{0.5f});
     EXPECT(!cudaMemcpy(rows, p2, sizeof(float), cudaMemcpyDeviceToHost) && rows[0] == 0.5f);
     EXPECT(!cudaMemset2D(p2, pitch, 0, 20, 4));
-    cudaPitchedPtr box, flat = make_cudaPitchedPtr(rows, 2 * sizeof(float), 2, 5);      // 2 x 5 x 2 floats
+    cudaPitchedPtr box, flat = make_cudaPitchedPtr(rows, 2 * sizeof(float), 2, 5);   // 2 x 5 x 2
     cudaMemcpy3DParms in = {}, out = {};
     in.extent = out.extent = make_cudaExtent(2 * sizeof(float), 5, 2);
     EXPECT(!cudaMalloc3D(&box, in.extent) && !cudaMemset3D(box, 0, in.extent));
     for (int i = 0; i < 20; i++) rows[i] = i;
-    in.srcPtr = out.dstPtr = flat, in.dstPtr = out.srcPtr = box, in.kind = out.kind = cudaMemcpyDefault;
-    EXPECT(!cudaMemcpy3D(&in) && !cudaMemcpy(&rows[0], (char*)box.ptr + 9 * box.pitch, 4, cudaMemcpyDefault));
+    in.srcPtr = out.dstPtr = flat, in.dstPtr = out.srcPtr = box;
+    in.kind = out.kind = cudaMemcpyDefault;
+    EXPECT(!cudaMemcpy3D(&in));
+    EXPECT(!cudaMemcpy(&rows[0], (char*)box.ptr + 9 * box.pitch, 4, cudaMemcpyDefault));
     EXPECT(rows[0] == 18 && !cudaMemcpy3D(&out) && rows[0] == 0 && rows[19] == 19);
     float first;
     EXPECT(!cudaMemcpyFromSymbol(&first, state, sizeof first, 2 * sizeof(float)) && first == 3);
     void* address;
     size_t size;
-    EXPECT(!cudaGetSymbolAddress(&address, state) && !cudaGetSymbolSize(&size, state) && size == 16);
+    EXPECT(!cudaGetSymbolAddress(&address, state));
+    EXPECT(!cudaGetSymbolSize(&size, state) && size == 16);
     EXPECT(!cudaMemcpy(&first, address, 4, cudaMemcpyDeviceToHost) && first == 1);
 
     int *pinned, *seen, *m;
-    EXPECT(!cudaHostAlloc(&pinned, 128, cudaHostAllocMapped) && !cudaHostGetDevicePointer(&seen, pinned, 0));
+    EXPECT(!cudaHostAlloc(&pinned, 128, cudaHostAllocMapped));
+    EXPECT(!cudaHostGetDevicePointer(&seen, pinned, 0));
     for (int i = 0; i < 32; i++) pinned[i] = i;
     mapped<<<1, 32>>>(seen);
     EXPECT(!cudaDeviceSynchronize() && pinned[31] == 32);
@@ -128,6 +146,7 @@ int main() {
     EXPECT(!cudaDeviceSynchronize() && m[0] == 2);
     std::vector<void*> all = {d, p2, m, beside};
     for (void* p : all) EXPECT(cudaFree(p) == cudaSuccess);
-    EXPECT(!cudaFreeHost(pinned) && !cudaStreamDestroy(s) && !cudaEventDestroy(start) && !cudaEventDestroy(stop));
+    EXPECT(!cudaFreeHost(pinned) && !cudaStreamDestroy(s));
+    EXPECT(!cudaEventDestroy(start) && !cudaEventDestroy(stop));
     return 0;
 }

@@ -16,26 +16,34 @@ __device__ void expect(bool ok, int line) {
 __global__ void numbers() {
     half h = __float2half(1.5f), g = __float2half_rn(0.1f);
     EXPECT(__half2float(h + h) == 3 && (float)g == 0.0999755859375f && __hgt(h, g));
-    EXPECT(__half2float(__hfma(h, h, h)) == 3.75f && __half2float(__hmul(h, __int2half_rn(4))) == 6);
-    EXPECT(__half2float(__float2half(1e-7f)) == 1.1920929e-07f && isinf(__half2float(__float2half(70000.0f))));
+    EXPECT(__half2float(__hfma(h, h, h)) == 3.75f);
+    EXPECT(__half2float(__hmul(h, __int2half_rn(4))) == 6);
+    EXPECT(__half2float(__float2half(1e-7f)) == 1.1920929e-07f);
+    EXPECT(isinf(__half2float(__float2half(70000.0f))));
     half2 v = __floats2half2_rn(1, 2);
     float2 f = __half22float2(__hadd2(v, __half2half2(h)));
     EXPECT(f.x == 2.5f && f.y == 3.5f && __low2float(v) == 1 && __high2float(v) == 2);
     __nv_bfloat16 b = __float2bfloat16(3.140625f), c = __float2bfloat16_rn(1.00390625f);
-    EXPECT(__bfloat162float(b) == 3.140625f && __bfloat162float(c) == 1.0f && (float)(b * b) == 9.875f);
+    EXPECT(__bfloat162float(b) == 3.140625f && __bfloat162float(c) == 1.0f);
+    EXPECT((float)(b * b) == 9.875f);
     __nv_bfloat162 p = __floats2bfloat162_rn(1, -2);
     EXPECT((float)p.x == 1 && (float)p.y == -2 && (float)__hmax(p.x, p.y) == 1);
-    EXPECT(__popc(0xf0f0) == 8 && __ffs(8) == 4 && __clz(1) == 31 && __brev(1) == 0x80000000 && __ffsll(0) == 0);
-    EXPECT(__mulhi(1 << 30, 8) == 2 && __umulhi(0x80000000u, 4) == 2 && __byte_perm(0x33221100, 0x77665544, 0x7410) == 0x77441100);
-    EXPECT(__float_as_int(1.0f) == 0x3f800000 && __fmaf_rn(2, 3, 4) == 10 && rsqrtf(4) == 0.5f && __saturatef(2) == 1);
-    EXPECT(__funnelshift_l(0x80000000, 1, 1) == 3 && __float2int_rn(2.5f) == 2 && fabsf(__expf(1) - 2.7182818f) < 1e-5f);
+    EXPECT(__popc(0xf0f0) == 8 && __ffs(8) == 4 && __ffsll(0) == 0);
+    EXPECT(__clz(1) == 31 && __brev(1) == 0x80000000);
+    EXPECT(__mulhi(1 << 30, 8) == 2 && __umulhi(0x80000000u, 4) == 2);
+    EXPECT(__byte_perm(0x33221100, 0x77665544, 0x7410) == 0x77441100);
+    EXPECT(__float_as_int(1.0f) == 0x3f800000 && __fmaf_rn(2, 3, 4) == 10);
+    EXPECT(rsqrtf(4) == 0.5f && __saturatef(2) == 1);
+    EXPECT(__funnelshift_l(0x80000000, 1, 1) == 3 && __float2int_rn(2.5f) == 2);
+    EXPECT(fabsf(__expf(1) - 2.7182818f) < 1e-5f);
     EXPECT(min(3, 5) == 3 && max(2.0f, 7.0f) == 7 && max(1u, 2u) == 2 && min(3.5, 2.0) == 2);
     float4 q = make_float4(1, 2, 3, 4);
     float4 r = q;
     EXPECT(r.x + r.w == 5 && sizeof(float4) == 16 && alignof(float4) == 16 && sizeof(float3) == 12);
 }
 
-__global__ void atomics(float* f, double* d, int* i, unsigned* u, unsigned long long* l, __nv_bfloat162* b) {
+__global__ void atomics(float* f, double* d, int* i, unsigned* u, unsigned long long* l,
+                        __nv_bfloat162* b) {
     atomicAdd(f, 0.5f);
     atomicAdd(d, 0.25);
     atomicMax(i, (int)threadIdx.x);
@@ -48,7 +56,8 @@ __global__ void atomics(float* f, double* d, int* i, unsigned* u, unsigned long 
     unsigned long long old = *as_bits, assumed;
     do {
         assumed = old;
-        old = atomicCAS(as_bits, assumed, __double_as_longlong(1.0 + __longlong_as_double(assumed)));
+        double sum = 1.0 + __longlong_as_double(assumed);
+        old = atomicCAS(as_bits, assumed, __double_as_longlong(sum));
     } while (assumed != old);
 }
 
@@ -83,11 +92,12 @@ int main() {
     char* p;
     cudaMallocManaged(&p, 256);
     memset(p, 0, 256);
-    atomics<<<2, 64>>>((float*)p, (double*)(p + 8), (int*)(p + 32), (unsigned*)(p + 48), (unsigned long long*)(p + 56),
-                       (__nv_bfloat162*)(p + 64));
+    atomics<<<2, 64>>>((float*)p, (double*)(p + 8), (int*)(p + 32), (unsigned*)(p + 48),
+                       (unsigned long long*)(p + 56), (__nv_bfloat162*)(p + 64));
     cudaDeviceSynchronize();
     int* i = (int*)(p + 32);
-    if (*(float*)p != 64 || *(double*)(p + 8) != 32 || *(double*)(p + 16) != 128 || i[0] != 63 || i[1] != -63 || i[2]) return 2;
+    if (*(float*)p != 64 || *(double*)(p + 8) != 32 || *(double*)(p + 16) != 128) return 2;
+    if (i[0] != 63 || i[1] != -63 || i[2]) return 2;
     if (*(unsigned*)(p + 48) != 8 || *(unsigned long long*)(p + 56) != 128ull << 33) return 3;
     int *lock, n;
     cudaMalloc(&lock, 8);
@@ -108,7 +118,8 @@ int main() {
     for (int y = 0; y < 16; y++)
         for (int x = 0; x < 16; x++) {
             float sum = 0;
-            for (int k = 0; k < 32; k++) sum += __half2float(h[y * 32 + k]) * __half2float(h[x * 32 + k]);
+            for (int k = 0; k < 32; k++)
+                sum += __half2float(h[y * 32 + k]) * __half2float(h[x * 32 + k]);
             if (out[y * 16 + x] != 2 * sum) return 5;
         }
     int failed;

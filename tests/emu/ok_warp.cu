@@ -1,4 +1,4 @@
-// Shuffles, votes, matches and reductions, with masks and widths, against what the CUDA guide says of them.
+// Shuffles, votes, matches and reductions, with masks and widths, as the CUDA guide says of them.
 #include <cstdio>
 #include <cooperative_groups.h>
 #include <cooperative_groups/reduce.h>
@@ -27,16 +27,18 @@ __global__ void shuffles() {
     else EXPECT(__shfl_xor_sync(0xffff0000, lane, 4) == (lane ^ 4));
     __syncwarp();
     EXPECT(__ballot_sync(0xffffffff, lane & 1) == 0xaaaaaaaa);
-    EXPECT(__all_sync(0xffffffff, lane < 32) && !__all_sync(0xffffffff, lane) && __any_sync(0xffffffff, lane == 9));
+    EXPECT(__all_sync(0xffffffff, lane < 32) && !__all_sync(0xffffffff, lane));
+    EXPECT(__any_sync(0xffffffff, lane == 9));
     EXPECT(__match_any_sync(0xffffffff, lane / 8) == 0xffu << lane / 8 * 8);
     int all;
     EXPECT(__match_all_sync(0xffffffff, 7, &all) == 0xffffffff && all);
-    EXPECT(__reduce_add_sync(0xffffffff, lane) == 496 && __reduce_max_sync(0xffffffff, lane - 40) == -9);
+    EXPECT(__reduce_add_sync(0xffffffff, lane) == 496);
+    EXPECT(__reduce_max_sync(0xffffffff, lane - 40) == -9);
     if (lane % 3 == 0) EXPECT(__popc(__activemask()) == 11);
     EXPECT(__syncthreads_count(t % 4 == 0) == (int)blockDim.x / 4);
     EXPECT(__syncthreads_or(t == 40) && !__syncthreads_and(t));
     EXPECT(__syncthreads_and(1));
-    if (lane == 31) return;      // a mask may name lanes that have exited, as long as nobody reads them
+    if (lane == 31) return;      // a mask may name lanes that have exited, if nobody reads them
     EXPECT(__shfl_sync(0xffffffff, t, 0) == t - lane);
 }
 
@@ -108,7 +110,9 @@ int main() {
     cudaMemcpy(&h, total, sizeof h, cudaMemcpyDeviceToHost);
     cudaMalloc(&x, sizeof xs);
     void* arguments[] = {&x};
-    if (cudaLaunchCooperativeKernel((void*)whole_grid, dim3(4), dim3(32), arguments, 0, 0) != cudaSuccess) return 2;
+    cudaError_t launched =
+        cudaLaunchCooperativeKernel((void*)whole_grid, dim3(4), dim3(32), arguments, 0, 0);
+    if (launched != cudaSuccess) return 2;
     cudaMemcpy(xs, x, sizeof xs, cudaMemcpyDeviceToHost);
     for (int i = 0; i < 128; i++)
         if (xs[i] != 127 - i) return 3;
