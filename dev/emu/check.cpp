@@ -242,6 +242,8 @@ static void other_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
     if (last.space == SYMBOL && last.symbol == CONSTANT && access != READ)
         bad_address(p, bytes, access, pc, "a kernel writes __constant__ memory");
     if (last.space == SYMBOL && last.symbol == CONSTANT) return;
+    if (last.space == SYMBOL && last.symbol == MANAGED)
+        find_range((void*)p)->op = worker.launch->op;
     race_access(p, bytes, access, pc, false);
     if (counting) stats_access(p, bytes, access, pc, false);
 }
@@ -268,6 +270,15 @@ static inline void kernel_access(uintptr_t p, size_t bytes, Access access, Pc pc
 }
 
 // ---- host code ----------------------------------------------------------------------------------
+[[noreturn]] static void too_early(uint32_t op, Pc pc) {
+    char text[700];
+    describe_op(op, text, sizeof text);
+    report_begin("host code touches managed memory before it has waited for a kernel that uses it");
+    report_line("used by %s; call cudaDeviceSynchronize() before", text);
+    report_at(pc);
+    report_end();
+}
+
 static void host_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
     if (!heap || heap_is_open()) return;
     const char* what = "host code touches device memory";
@@ -281,14 +292,8 @@ static void host_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
             if (!host_has_waited(*state & ~TAIL)) waiting = *state & ~TAIL;
             else if (access != READ) *state = (*state & TAIL) | HOST_OP;
         }
-        if (!waiting) return;
-        char text[700];
-        describe_op(waiting, text, sizeof text);
-        report_begin(
-            "host code touches managed memory before it has waited for the kernel that writes it");
-        report_line("written by %s; call cudaDeviceSynchronize() before", text);
-        report_at(pc);
-        report_end();
+        if (waiting) too_early(waiting, pc);
+        return;
     }
     if (uint32_t op = copy_under_way(p, bytes, access)) {
         char text[700];
@@ -300,7 +305,9 @@ static void host_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
     }
     if (!near_symbols(p)) return;
     const Range* r = find_range((void*)p);
-    if (r && r->space == SYMBOL && r->symbol != MANAGED)
+    if (!r || r->space != SYMBOL) return;
+    if (r->symbol == MANAGED && !host_has_waited(r->op)) too_early(r->op, pc);
+    if (r->symbol != MANAGED)
         bad_address(p, bytes, access, pc, what, "use cudaMemcpyFromSymbol or cudaMemcpyToSymbol");
 }
 

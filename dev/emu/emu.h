@@ -129,6 +129,7 @@ struct Range {
     const char* name;
     bool freed, address_taken;
     Pc pc;                   // where it was allocated
+    mutable uint32_t op;     // the last kernel that used it, of a __managed__ variable
 };
 // State of a 4-byte word of device or managed memory: 0 never written, INVALID outside every
 // allocation, else the operation (launch, copy, fill) that wrote it last. TAIL marks a word that an

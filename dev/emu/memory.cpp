@@ -105,7 +105,7 @@ Symbol::Symbol(const char* name, const void* address, size_t bytes, SymbolKind k
     first_symbol = std::min(first_symbol, (uintptr_t)address);
     last_symbol = std::max(last_symbol, (uintptr_t)address + bytes);
     memory().symbols[(char*)address] = {(char*)address, bytes, SYMBOL, kind,
-                                        name,           false, false,  nullptr};
+                                        name,           false, false,  nullptr, 0};
 }
 
 // ---- allocation ---------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ static cudaError_t allocate(void** out, size_t bytes, Space space, Pc pc) {
         std::fill(fresh, word_state(heap_writer, (uintptr_t)(p + room)), INVALID);
     }
     if (p + room > m.top[which]) m.top[which] = p + room;
-    m.ranges[p] = {p, bytes, space, DEVICE, nullptr, false, false, pc};
+    m.ranges[p] = {p, bytes, space, DEVICE, nullptr, false, false, pc, 0};
     m.used += bytes;
     // What libc stores into managed memory is not seen, so all of it counts as written.
     if (checking) set_state(p, bytes, which ? HOST_OP : 0);
@@ -199,7 +199,7 @@ static cudaError_t allocate_pinned(void** p, size_t bytes, Pc pc) {
     memory_init();
     *p = aligned_alloc(256, (bytes + 255) / 256 * 256);
     if (!*p && bytes) return set_error(cudaErrorMemoryAllocation);
-    memory().ranges[(char*)*p] = {(char*)*p, bytes, PINNED, DEVICE, nullptr, false, false, pc};
+    memory().ranges[(char*)*p] = {(char*)*p, bytes, PINNED, DEVICE, nullptr, false, false, pc, 0};
     return set_error(cudaSuccess);
 }
 
@@ -398,7 +398,7 @@ cudaError_t cudaHostRegister(void* p, size_t bytes, unsigned) {
     if (!p || !bytes) return set_error(cudaErrorInvalidValue);
     if (find_range(p)) return set_error(cudaErrorHostMemoryAlreadyRegistered);
     memory().ranges[(char*)p] = {(char*)p, bytes, PINNED, DEVICE,
-                                 nullptr,  false, false,  EMU_CALLER};
+                                 nullptr,  false, false,  EMU_CALLER, 0};
     return set_error(cudaSuccess);
 }
 cudaError_t cudaHostUnregister(void* p) {

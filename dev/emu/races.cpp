@@ -122,9 +122,9 @@ static inline void word_access(Cell& c, uintptr_t p, const Note& now, Access acc
         if (n->epoch == now.epoch && !ordered(*n, now) && (n->bytes() & now.bytes()) &&
             !(n->atomic() && now.atomic()))
             race(p, *n, now, "reads", access == WRITE ? "writes" : "has an atomic operation");
-    bool same = c.write.epoch == now.epoch && c.write.thread() == now.thread() &&
-                c.write.clock == now.clock;
-    uint32_t bytes = same ? c.write.who & 0xf0000 : 0;
+    bool mine = c.write.epoch == now.epoch && c.write.thread() == now.thread();
+    if (mine && now.atomic() && !c.write.atomic()) return;      // the plain store says more
+    uint32_t bytes = mine && c.write.clock == now.clock ? c.write.who & 0xf0000 : 0;
     c.write = now;
     c.write.who |= bytes;
 }

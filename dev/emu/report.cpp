@@ -63,7 +63,7 @@ static int find_base(dl_phdr_info* info, size_t, void* base) {
 static bool lookup(Pc pc, char* text, size_t bytes) {
     uintptr_t base = 0;
     dl_iterate_phdr(find_base, &base);
-    char program[512], command[700], function[300], line[400];
+    char program[512], command[700], function[8192], line[400];      // templates have long names
     ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
     if (n <= 0) return false;
     program[n] = 0;
