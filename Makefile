@@ -90,7 +90,7 @@ ARCH ?= $(addprefix sm_,$(shell nvidia-smi --query-gpu=compute_cap --format=csv,
 FAT = $(if $(filter fp32,$(PRECISION)),75) 80 86 89 90
 GENCODE = $(if $(ARCH),-arch=$(ARCH),$(foreach a,$(FAT),-gencode arch=compute_$(a),code=sm_$(a)))
 NVFLAGS = -std=c++17 -O3 $(GENCODE) $(if $(filter bf16,$(PRECISION)),-DLEGIBLE_BF16) \
-          -Xcompiler -Wall,-Wextra -I.
+          -Xcompiler -Wall,-Wextra,-fopenmp -I.
 
 $(BIN)/train_gpt2cu: train_gpt2.cu $(wildcard *.h) Makefile
 	$(NEED_NVCC)$(NVCC) $(NVFLAGS) $< -o $@ -lcublasLt

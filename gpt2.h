@@ -318,14 +318,19 @@ inline void set_param(GPT2& model, const Param& p, const float* host) {
     to_device(model.params + p.offset, rounded.data(), p.count * sizeof(floatX));
 }
 
-// GPT-2's initialisation, a function of the seed alone: every tensor has a generator of its own.
+// GPT-2's initialisation, a function of the seed alone: every tensor has a generator of its own,
+// and a normal number takes two draws of it, so each thread knows where its elements begin.
 inline void gpt2_init(GPT2& model, uint64_t seed) {
     std::vector<float> host;
     uint64_t tensor = 0;
     for (const Param& p : model.table) {
         Rng rng = make_rng(seed, RNG_INIT, tensor++);
         host.resize(p.count);
-        for (float& x : host) x = p.init_std > 0 ? p.init_std * normal(rng) : p.init_value;
+#pragma omp parallel for
+        for (size_t i = 0; i < p.count; i++) {
+            Rng at = after_draws(rng, 2 * i);
+            host[i] = p.init_std > 0 ? p.init_std * normal(at) : p.init_value;
+        }
         set_param(model, p, host.data());
     }
 }

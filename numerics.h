@@ -136,8 +136,15 @@ struct Rng {
     uint64_t state;
 };
 
+const uint64_t RNG_STEP = 0x9e3779b97f4a7c15ull;
+
+// The generator as it will be when n numbers have been drawn.
+inline Rng after_draws(Rng rng, uint64_t n) {
+    return {rng.state + n * RNG_STEP};
+}
+
 inline uint64_t random_u64(Rng& rng) {
-    uint64_t z = rng.state += 0x9e3779b97f4a7c15ull;
+    uint64_t z = rng.state += RNG_STEP;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
     return z ^ (z >> 31);

@@ -31,6 +31,7 @@
 #include "files.h"
 #include "layers.h"
 #include "numerics.h"
+#include "threads.h"
 
 const bool BF16 = sizeof(floatX) == 2;
 
@@ -77,7 +78,7 @@ static void check_blas(cublasStatus_t status, const char* call, const char* file
 }
 
 void device_init(int threads) {
-    (void)threads;
+    use_threads(threads > 0 ? threads : processors());   // for what the host does: first weights
     if (device.ready) return;
     cudaDeviceProp properties;
     cuda_check(cudaSetDevice(0));
