@@ -31,7 +31,8 @@ ARCH=${ARCH:-sm_$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | hea
 mkdir -p "$OUT/logs" || exit 1
 STARTED=$(date +%s)
 
-# check NAME COMMAND...: runs it, keeps its output in logs/NAME.txt; notes passed, failed, refused.
+# check NAME COMMAND...: runs it, keeps its output in logs/NAME.txt, and notes what became
+# of it: passed, failed, unfinished; or refused or absent, which is no fault of ours.
 check() {
     name=$1
     shift
@@ -44,13 +45,15 @@ check() {
         refusals='device not supported|not supported on this|insufficient permission'
         grep -qiE "$refusals|unable to (initialize|attach)" "$OUT/logs/$name.txt" && verdict=refused
         command -v "$1" > /dev/null || verdict=absent
+        [ $code = 124 ] && verdict=unfinished   # in its 120 seconds
     fi
     seconds=$(($(date +%s) - began))
     echo "$name: $verdict ($seconds s)"
-    [ $verdict = failed ] && tail -5 "$OUT/logs/$name.txt"
+    case $verdict in passed | refused | absent) ok=0 ;; *) ok=1 ;; esac
+    [ $ok = 1 ] && tail -5 "$OUT/logs/$name.txt"
     printf '{"check":"%s","verdict":"%s","seconds":%d}\n' "$name" $verdict $seconds \
         >> "$OUT/checks.jsonl"
-    [ $verdict != failed ]
+    return $ok
 }
 
 # build bf16|fp32: the program, the tests, and the bench, in $OUT. FLAG is empty for fp32.
