@@ -29,7 +29,7 @@ LIMIT = 300   # seconds; a test that a mutant keeps running for ever counts as f
 # What a mutant is caught by: how the test is built, and how it is run.
 PROGRAMS = ["numerics", "layers", "model", "gguf", "tokenizer", "dataloader",   # build/test_X
             "layers_fp32", "layers_bf16", "layers_sm90"]   # of train_gpt2.cu, on the emulator
-SCRIPTS = {"infer": "infer", "trainer": "train_gpt2"}   # tests/test_X.py, and what it runs
+SCRIPTS = {"infer": ["infer"], "trainer": ["train_gpt2", "infer"]}   # tests/test_X.py runs these
 
 # (file, what is wrong, the text, the text instead, the test that must fail)
 MUTANTS = [
@@ -320,11 +320,6 @@ MUTANTS = [
 
 # ---- the work ------------------------------------------------------------------------------------
 
-def test_target(test):
-    """What make has to build for a test."""
-    return "build/test_" + test if test in PROGRAMS else SCRIPTS[test]
-
-
 def run(command, folder):
     """(exit code, output). A program is stopped at its first line that begins with FAIL, or after
     LIMIT seconds; its code is then -1."""
@@ -358,7 +353,8 @@ def build(folder, test):
     """Without optimisation where it takes longer to compile than to run."""
     level = "-O0" if test in ("layers", "model", "gguf", "tokenizer", "dataloader") else "-O1"
     compiler = ["CXX=" + os.environ["CXX"]] if os.environ.get("CXX") else []
-    return run(["make", "-s", "OPTIMIZE=" + level, *compiler, test_target(test)], folder)
+    targets = ["build/test_" + test] if test in PROGRAMS else SCRIPTS[test]
+    return run(["make", "-s", "OPTIMIZE=" + level, *compiler, *targets], folder)
 
 
 def run_test(folder, test):
