@@ -114,11 +114,8 @@ static void need_fibers(int count) {
     size_t bytes = STACK_BYTES * count;
     void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) {
-        fprintf(stderr, "emu: no address space for %d threads of %zu bytes of stack\n", count,
-                STACK_BYTES);
-        _exit(1);
-    }
+    if (p == MAP_FAILED)
+        fault(nullptr, "no address space for %d threads of %zu bytes of stack", count, STACK_BYTES);
     worker.stacks = (char*)p;
     worker.stacks_end = worker.stacks + bytes;
     worker.fibers = (Fiber*)realloc(worker.fibers, sizeof(Fiber) * count);
@@ -171,7 +168,7 @@ static Thread* next_thread(Block& block) {
     return &block.thread[take_ready(block)];
 }
 
-static void become(Thread* thread) {
+void become(Thread* thread) {
     worker.thread = thread;
     if (thread) threadIdx = thread->index;
 }
@@ -209,12 +206,10 @@ static void check_progress() {
     time_t now = time(nullptr);
     if (seen != l.progress || seen_in != l.id) seen = l.progress, seen_in = l.id, since = now;
     if (now - since < PATIENCE) return;
-    report_begin("deadlock: for %d seconds all threads that run have waited in loops", PATIENCE);
-    report_at(EMU_CALLER);
-    if (l.next < l.blocks)
-        report_line("%d blocks have not begun: to wait for other blocks takes a cooperative launch",
-                    l.blocks - l.next);
-    report_end();
+    Text idle("%d blocks have not begun: to wait for other blocks takes a cooperative launch",
+              l.blocks - l.next);
+    fault(EMU_CALLER, "deadlock: for %d seconds all threads that run have waited in loops\n%s",
+          PATIENCE, l.next < l.blocks ? idle.s : "");
 }
 
 // Loops that wait for another thread's store must let it run. When threads do nothing but wait like
@@ -282,20 +277,11 @@ static void finish_barrier(Block& block) {
 
 static int barrier(int predicate, Pc pc) {
     Thread* thread = worker.thread;
-    if (!thread) {
-        fprintf(stderr, "emu: __syncthreads() was called by host code\n");
-        _exit(1);
-    }
+    if (!thread) fault(pc, "__syncthreads() was called by host code");
     Block& block = *worker.block;
-    if (checking && block.waiting && block.barrier_pc != pc && !same_line(block.barrier_pc, pc)) {
-        char first[600], second[600];
-        where(block.barrier_pc, first, sizeof first);
-        where(pc, second, sizeof second);
-        report_begin("divergent barrier: threads of one block wait at different __syncthreads()");
-        report_line("this thread     %s", second);
-        report_line("another thread  %s", first);
-        report_end();
-    }
+    if (checking && block.waiting && block.barrier_pc != pc && !same_line(block.barrier_pc, pc))
+        fault(pc, "divergent barrier: threads of one block wait at different __syncthreads()\n"
+              "another thread waits at %s", where(block.barrier_pc).s);
     block.barrier_pc = pc;
     block.waiting++;
     block.barrier_trues += predicate != 0;
@@ -318,16 +304,10 @@ static int barrier(int predicate, Pc pc) {
         if (block.thread[i].state == AT_WARP_OP) at_warp = &block.thread[i];
     }
     Thread* thread = at_warp ? at_warp : at_barrier;
-    worker.thread = thread;
-    threadIdx = thread->index;
-    char text[600], name[64];
-    where(thread->pc, text, sizeof text);
-    if (!at_warp) {
-        report_begin(
-            "divergent barrier: some threads wait at __syncthreads(), others for the grid");
-        report_line("this thread     %s", text);
-        report_end();
-    }
+    become(thread);
+    if (!at_warp)
+        fault(thread->pc,
+              "divergent barrier: some threads wait at __syncthreads(), others for the grid");
     Thread* missing = nullptr;
     int base = thread->number / WARP * WARP;
     for (int l = 0; l < WARP && !missing && base + l < block.threads; l++) {
@@ -337,27 +317,19 @@ static int barrier(int predicate, Pc pc) {
         if ((thread->mask >> l & 1) && !same) missing = &other;
     }
     bool moves = thread->op >= SHFL_IDX && thread->op <= SHFL_XOR;
-    report_begin("a %s waits for lanes that are inactive: its mask is %08x",
-                 moves                    ? "shuffle"
-                 : thread->op == SYNCWARP ? "__syncwarp()"
-                                          : "warp operation",
-                 thread->mask);
-    report_line("this thread     %s", text);
-    if (missing) {
-        thread_name(missing->number, name, sizeof name);
-        where(missing->pc, text, sizeof text);
-        report_line("lane %d, %s, waits elsewhere: %s", missing->number % WARP, name, text);
-    }
-    report_end();
+    Text elsewhere("the others have exited");
+    if (missing)
+        elsewhere = {"lane %d, %s, waits elsewhere: %s", missing->number % WARP,
+                     thread_name(missing->number).s, where(missing->pc).s};
+    fault(thread->pc, "a %s waits for lanes that are inactive: its mask is %08x\n%s",
+          moves ? "shuffle" : thread->op == SYNCWARP ? "__syncwarp()" : "warp operation",
+          thread->mask, elsewhere.s);
 }
 
 void grid_sync() {
-    if (!worker.launch->config.cooperative) {
-        report_begin(
-            "grid.sync() in a kernel that was not launched by cudaLaunchCooperativeKernel");
-        report_at(EMU_CALLER);
-        report_end();
-    }
+    if (!worker.launch->config.cooperative)
+        fault(EMU_CALLER,
+              "grid.sync() in a kernel that was not launched by cudaLaunchCooperativeKernel");
     wait_here(AT_GRID_SYNC, EMU_CALLER);
 }
 
@@ -520,22 +492,15 @@ void* shared(Slot& slot, size_t bytes) {
                  ? fresh
                  : none;
     }
-    if (id >= 256) {
-        fprintf(stderr, "emu: more than 255 __shared__ variables in one program\n");
-        _exit(1);
-    }
+    if (id >= 256) fault(nullptr, "more than 255 __shared__ variables in one program");
     if (worker.slot_launch[id] == worker.launch->id) return arena + worker.slot_offset[id];
     size_t used = 0;
     for (int i = 0; i < worker.slots; i++) used += worker.slot_bytes[worker.slot_order[i]];
     if (used + bytes > SHARED_DEFAULT ||
-        used + bytes + worker.launch->config.shared > SHARED_OPTIN) {
-        report_begin(
-            "too much shared memory: %zu bytes of __shared__ variables up to '%s', and %zu dynamic",
-            used + bytes, slot.name, worker.launch->config.shared);
-        report_line("a block may have %zu bytes of static shared memory, %zu in all",
-                    SHARED_DEFAULT, SHARED_OPTIN);
-        report_end();
-    }
+        used + bytes + worker.launch->config.shared > SHARED_OPTIN)
+        fault(nullptr, "too much shared memory: %zu bytes of __shared__ variables up to '%s', and "
+              "%zu dynamic\na block may have %zu bytes of static shared memory, %zu in all",
+              used + bytes, slot.name, worker.launch->config.shared, SHARED_DEFAULT, SHARED_OPTIN);
     worker.launch->static_shared = used + bytes;
     worker.slot_launch[id] = worker.launch->id;
     worker.slot_offset[id] = (uint32_t)worker.arena_used;

@@ -19,33 +19,10 @@ static const char* verb(Access a) {
     return a == READ ? "read" : a == WRITE ? "write" : "atomic operation";
 }
 
-// What the C++ library or libc does was called for by some line of the program.
-static Pc in_program(Pc pc) {
-    void* frames[64];
-    int n = backtrace(frames, 64);
-    for (int i = -1; i < n; i++) {
-        Pc candidate = i < 0 ? pc : frames[i];
-        char line[600];
-        where(candidate, line, sizeof line);
-        if (!strstr(line, "dev/emu/") && strncmp(line, "address", 7)) return candidate;
-    }
-    return pc;
-}
-
-void report_at(Pc pc) {
-    char line[600];
-    where(in_program(pc), line, sizeof line);
-    report_line("at %s", line);
-}
-
 [[noreturn]] static void bad_address(uintptr_t p, size_t bytes, Access access, Pc pc,
-                                     const char* what, const char* hint = nullptr) {
-    char text[600];
-    describe_address((void*)p, text, sizeof text);
-    report_begin("%s: %s of %zu bytes: %s", what, verb(access), bytes, text);
-    report_at(pc);
-    if (hint) report_line("%s", hint);
-    report_end();
+                                     const char* what, const char* hint = "") {
+    fault(pc, "%s: %s of %zu bytes: %s\n%s", what, verb(access), bytes,
+          describe_address((void*)p).s, hint);
 }
 
 // ---- words of device memory ---------------------------------------------------------------------
@@ -55,38 +32,21 @@ struct Work {            // who touches memory: a kernel, or a copy or cuBLAS on
 };
 
 [[noreturn]] static void unordered(uintptr_t p, Access access, const Work& work, uint32_t other,
-                                   bool other_wrote, Pc pc) {
-    char text[600], earlier[700];
-    describe_address((void*)p, text, sizeof text);
-    describe_op(other, earlier, sizeof earlier);
-    char name[700];
-    describe_op(work.op, name, sizeof name);
-    report_begin("work on two streams without synchronisation: %s of %s", verb(access), text);
-    report_line("by     %s", name);
-    report_line("which is not ordered after the %s by %s", other_wrote ? "write" : "read", earlier);
-    if (!work.call) report_at(pc);
-    report_end();
+                                   const char* other_access, Pc pc) {
+    fault(work.call ? nullptr : pc,
+          "work on two streams without synchronisation: %s of %s\n"
+          "by     %s\nwhich is not ordered after the %s by %s",
+          verb(access), describe_address((void*)p).s, describe_op(work.op).s, other_access,
+          describe_op(other).s);
 }
 
-[[noreturn]] static void bad_word(uintptr_t p, size_t bytes, Access access, const Work& work, Pc pc,
-                                  bool never_written) {
-    char text[600];
-    describe_address((void*)p, text, sizeof text);
+[[noreturn]] static void bad_word(uintptr_t p, size_t bytes, Access access, const Work& work,
+                                  Pc pc) {
     const Range* r = nearest_range((void*)p);
     bool freed = r && r->freed && (char*)p < r->start + r->bytes && (char*)p >= r->start;
-    if (never_written)
-        report_begin("%s%s of device memory that was never written: %s", work.call ? work.call : "",
-                     work.call ? ": read" : "read", text);
-    else
-        report_begin(
-            "%s%s%s of %zu bytes: %s", work.call ? work.call : "", work.call ? ": " : "",
-            freed ? (access == READ ? "use after cudaFree: read" : "use after cudaFree: write")
-            : access == READ  ? "out-of-bounds read"
-            : access == WRITE ? "out-of-bounds write"
-                              : "out-of-bounds atomic operation",
-            bytes, text);
-    report_at(pc);
-    report_end();
+    fault(pc, "%s%s%s %s of %zu bytes: %s", work.call ? work.call : "", work.call ? ": " : "",
+          freed ? "use after cudaFree:" : "out-of-bounds", verb(access), bytes,
+          describe_address((void*)p).s);
 }
 
 // A word may be touched when its last writer comes before this work, and, to write, its last reader
@@ -94,20 +54,20 @@ struct Work {            // who touches memory: a kernel, or a copy or cuBLAS on
 static inline void touch_word(uintptr_t p, uint32_t* state, uint32_t* reader, size_t bytes,
                               Access access, const Work& work, bool must_be_written, Pc pc) {
     uint32_t s = *state;
-    if (s == INVALID) bad_word(p, bytes, access, work, pc, false);
+    if (s == INVALID) bad_word(p, bytes, access, work, pc);
     if (s & TAIL) {
         const Range* r = find_range((void*)p);
-        if (!r || (char*)p + bytes > r->start + r->bytes)
-            bad_word(p, bytes, access, work, pc, false);
+        if (!r || (char*)p + bytes > r->start + r->bytes) bad_word(p, bytes, access, work, pc);
     }
     uint32_t writer = s & ~TAIL;
     if (writer == 0 && access != WRITE && must_be_written)
-        bad_word(p, bytes, access, work, pc, true);
+        fault(pc, "read of device memory that was never written: %s",
+              describe_address((void*)p).s);
     if (writer > work.ordered_before && writer != work.op && !op_ordered(writer, work.op))
-        unordered(p, access, work, writer, true, pc);
+        unordered(p, access, work, writer, "write", pc);
     if (several_streams) {
         if (access != READ && *reader && *reader != work.op && !op_ordered(*reader, work.op))
-            unordered(p, access, work, *reader, false, pc);
+            unordered(p, access, work, *reader, "read", pc);
         if (access != WRITE) *reader = work.op;
     }
     if (access != READ) *state = (s & TAIL) | work.op;
@@ -166,13 +126,9 @@ static __thread struct { char* p; Pc pc; Thread* thread; } unwritten;
 
 void check_unwritten() {
     if (!unwritten.pc) return;
-    char text[600];
-    describe_address(unwritten.p, text, sizeof text);
-    worker.thread = unwritten.thread;
-    threadIdx = worker.thread->index;
-    report_begin("read of shared memory that this block has never written: %s", text);
-    report_at(unwritten.pc);
-    report_end();
+    become(unwritten.thread);
+    fault(unwritten.pc, "read of shared memory that this block has never written: %s",
+          describe_address(unwritten.p).s);
 }
 
 static void shared_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool must_be_written) {
@@ -271,12 +227,8 @@ static inline void kernel_access(uintptr_t p, size_t bytes, Access access, Pc pc
 
 // ---- host code ----------------------------------------------------------------------------------
 [[noreturn]] static void too_early(uint32_t op, Pc pc) {
-    char text[700];
-    describe_op(op, text, sizeof text);
-    report_begin("host code touches managed memory before it has waited for a kernel that uses it");
-    report_line("used by %s; call cudaDeviceSynchronize() before", text);
-    report_at(pc);
-    report_end();
+    fault(pc, "host code touches managed memory before it has waited for a kernel that uses it\n"
+          "used by %s; call cudaDeviceSynchronize() before", describe_op(op).s);
 }
 
 static void host_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
@@ -295,14 +247,9 @@ static void host_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
         if (waiting) too_early(waiting, pc);
         return;
     }
-    if (uint32_t op = copy_under_way(p, bytes, access)) {
-        char text[700];
-        describe_op(op, text, sizeof text);
-        report_begin("host code touches memory that an asynchronous copy is still using");
-        report_line("%s; wait for it with cudaStreamSynchronize()", text);
-        report_at(pc);
-        report_end();
-    }
+    if (uint32_t op = copy_under_way(p, bytes, access))
+        fault(pc, "host code touches memory that an asynchronous copy is still using\n"
+              "%s; wait for it with cudaStreamSynchronize()", describe_op(op).s);
     if (!near_symbols(p)) return;
     const Range* r = find_range((void*)p);
     if (!r || r->space != SYMBOL) return;
@@ -344,21 +291,16 @@ static void on_signal(int number, siginfo_t* info, void*) {
     uintptr_t p = (uintptr_t)info->si_addr;
     void* frames[3] = {};
     backtrace(frames, 3);      // 0 is this function, 1 the signal's trampoline
-    char text[600];
-    bool stack = worker.thread && p - (uintptr_t)worker.thread->fiber->stack < 4096;
-    describe_address((void*)p, text, sizeof text);
-    if (stack)
-        report_begin("a thread's local variables need more than the %zu bytes of its stack",
-                     STACK_BYTES);
-    else if (worker.thread)
-        report_begin("a kernel touches an address that is not mapped: %s", text);
-    else if (heap && in_heap(p))
-        report_begin("host code, or a library that it calls, touches device memory: %s", text);
-    else
-        report_begin("%s in host code: %s",
-                     number == SIGFPE ? "arithmetic error" : "segmentation fault", text);
-    report_at((char*)frames[2] + 1);
-    report_end();
+    Pc pc = (char*)frames[2] + 1;
+    if (worker.thread && p - (uintptr_t)worker.thread->fiber->stack < 4096)
+        fault(pc, "a thread's local variables need more than the %zu bytes of its stack",
+              STACK_BYTES);
+    fault(pc, "%s: %s",
+          worker.thread         ? "a kernel touches an address that is not mapped"
+          : heap && in_heap(p)  ? "host code, or a library that it calls, touches device memory"
+          : number == SIGFPE    ? "arithmetic error in host code"
+                                : "segmentation fault in host code",
+          describe_address((void*)p).s);
 }
 
 // Each host thread that runs kernels needs a stack for the handler, since the fiber's own may be
@@ -478,10 +420,8 @@ void __ubsan_handle_out_of_bounds(UbsanBounds* where, uintptr_t index) {
     bool is_signed = where->index->info & 1;
     int bits = 1 << (where->index->info >> 1);
     long long value = is_signed && bits <= 32 ? (int)index : (long long)index;
-    report_begin("out-of-bounds subscript: [%lld] of an array of type %s", value,
-                 where->array->name);
-    report_line("at %s:%u", where->at.file, where->at.line);
-    report_end();
+    fault(nullptr, "out-of-bounds subscript: [%lld] of an array of type %s\nat %s:%u", value,
+          where->array->name, where->at.file, where->at.line);
 }
 
 // -fsanitize=alignment: a GPU refuses an address that is no multiple of its type's alignment.
@@ -489,14 +429,11 @@ void __ubsan_handle_out_of_bounds(UbsanBounds* where, uintptr_t index) {
 struct UbsanMismatch { UbsanPlace at; const UbsanType* type; uint8_t log_alignment, kind; };
 void __ubsan_handle_type_mismatch_v1(UbsanMismatch* where, const void* p) {
     if (!checking || !worker.thread) return;
-    char text[600];
-    describe_address(p, text, sizeof text);
     int alignment = 1 << where->log_alignment;
     if ((uintptr_t)p % alignment)
-        report_begin("misaligned address: %s, not a multiple of the %d of type %s", text, alignment,
-                     where->type->name);
-    else report_begin("out of bounds: no %s is there: %s", where->type->name, text);
-    report_at(EMU_CALLER);
-    report_end();
+        fault(EMU_CALLER, "misaligned address: %s, not a multiple of the %d of type %s",
+              describe_address(p).s, alignment, where->type->name);
+    fault(EMU_CALLER, "out of bounds: no %s is there: %s", where->type->name,
+          describe_address(p).s);
 }
 }

@@ -107,8 +107,8 @@ extern __thread Worker worker;
 extern __thread char arena[ARENA_BYTES] __attribute__((aligned(128)));
 
 void run_launch(Launch& launch);
-void wait_here(ThreadState state,
-               Pc pc);  // gives the worker to another thread until this one is READY
+void wait_here(ThreadState state, Pc pc);      // lets others run until this thread is READY
+void become(Thread* thread);                   // also before a message, to speak of that thread
 void make_ready(Block& block, int number);
 void warp_lane_exited(Block& block, Thread& thread);
 bool release_activemask(Block& block);
@@ -152,6 +152,26 @@ inline uint32_t* word_state(uint32_t* table, uintptr_t p) {
 inline bool in_heap(uintptr_t p) { return p - (uintptr_t)heap < HEAP_BYTES; }
 inline bool in_managed(uintptr_t p) { return p - (uintptr_t)managed < HEAP_BYTES; }
 
+// ---- errors and reports (runtime.cpp, report.cpp) -----------------------------------------------
+cudaError_t set_error(cudaError_t error);
+void set_sticky(cudaError_t error);
+extern bool checking, counting;                // EMU_CHECK (and built with checks), EMU_STATS
+extern uint64_t seed;                          // EMU_SEED, 0 for none
+
+// A piece of a message. Not std::string: a checked program may have an instrumented copy of its
+// functions, and the linker keeps only one.
+struct Text {
+    char s[800];
+    Text(const char* format, ...) __attribute__((format(printf, 2, 3)));
+};
+// Prints what is wrong (the format's first line), in which kernel, block and thread, the line of the
+// program that pc is in, if not null, and the format's other lines; and exits.
+[[noreturn]] void fault(Pc pc, const char* format, ...) __attribute__((format(printf, 2, 3)));
+Text where(Pc pc);                             // "file.cu:12 in function"
+bool same_line(Pc a, Pc b);
+Text thread_name(int number);                  // "thread (5,0,0)"
+Text describe_address(const void* p);          // "byte 40 of d_x of 400 bytes (...)"
+
 // ---- streams (streams.cpp) ----------------------------------------------------------------------
 extern bool several_streams;
 extern bool op_ordered(uint32_t earlier, uint32_t op);
@@ -163,27 +183,8 @@ bool host_has_waited(uint32_t op);
 // A copy that does not wait uses the host's memory until the host has waited for it.
 void host_copy(const void* host, size_t bytes, bool writes, uint32_t op);
 uint32_t copy_under_way(uintptr_t p, size_t bytes, Access access);      // the op, or 0
-void describe_op(uint32_t op, char* text, size_t bytes);
+Text describe_op(uint32_t op);
 cudaError_t valid_stream(cudaStream_t stream);
-
-// ---- errors and reports (runtime.cpp, report.cpp) -----------------------------------------------
-cudaError_t set_error(cudaError_t error);
-void set_sticky(cudaError_t error);
-extern bool checking, counting;                // EMU_CHECK (and built with checks), EMU_STATS
-extern uint64_t seed;                          // EMU_SEED, 0 for none
-
-// A fault's message: report_begin prints the first line, then where; report_line adds lines;
-// report_end exits.
-void report_begin(const char* format, ...) __attribute__((format(printf, 1, 2)));
-void report_line(const char* format, ...) __attribute__((format(printf, 1, 2)));
-void report_at(Pc pc);
-[[noreturn]] void report_end();
-void where(Pc pc, char* text,
-           size_t bytes);  // "file.cu:12 in function", as seen from the program's source
-bool same_line(Pc a, Pc b);
-void thread_name(int number, char* text, size_t bytes);            // "thread (5,0,0)"
-void describe_address(const void* p, char* text,
-                      size_t bytes);  // "byte 40 of d_x, 400 bytes of ..."
 
 // ---- checks (check.cpp, races.cpp) --------------------------------------------------------------
 void check_access(const void* p, size_t bytes, Access access, Pc pc);

@@ -37,8 +37,7 @@ static Memory& memory() {
 static void* reserve(size_t bytes, int protection) {
     void* p = mmap(nullptr, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p != MAP_FAILED) return p;
-    fprintf(stderr, "emu: cannot reserve %zu GB of addresses (is `ulimit -v` set?)\n", bytes >> 30);
-    _exit(1);
+    fault(nullptr, "cannot reserve %zu GB of addresses (is `ulimit -v` set?)", bytes >> 30);
 }
 
 // Called by whatever touches memory first: a symbol's constructor or the first call of the API.
@@ -168,17 +167,11 @@ static cudaError_t release(void* p, bool pinned, Pc pc) {
     std::lock_guard<std::mutex> lock(m.mutex);
     auto i = m.ranges.find((char*)p);
     if (i == m.ranges.end() || i->second.freed || (i->second.space == PINNED) != pinned) {
-        if (checking) {
-            char text[600];
-            describe_address(p, text, sizeof text);
-            bool twice = i != m.ranges.end() && i->second.freed;
-            report_begin("%s: %s: %s", pinned ? "cudaFreeHost" : "cudaFree",
-                         twice ? "freed twice" : "not the start of an allocation of its kind",
-                         text);
-            report_at(pc);
-            report_end();
-        }
-        return set_error(cudaErrorInvalidValue);
+        if (!checking) return set_error(cudaErrorInvalidValue);
+        bool twice = i != m.ranges.end() && i->second.freed;
+        fault(pc, "%s: %s: %s", pinned ? "cudaFreeHost" : "cudaFree",
+              twice ? "freed twice" : "not the start of an allocation of its kind",
+              describe_address(p).s);
     }
     Range& r = i->second;
     if (pinned) {
@@ -216,18 +209,13 @@ static cudaError_t check_side(const char* call, const char* side, const void* p,
     bool fits = r ? (size_t)(r->start + r->bytes - (char*)p) >= bytes : !in_heap((uintptr_t)p);
     if (fits && p) {
         if (!checking || !r || r->space != SYMBOL || r->address_taken) return cudaSuccess;
-        report_begin("%s: the %s is '%s', which names a variable on the device, not an address",
-                     call, side, r->name);
-        report_line("use cudaMemcpyToSymbol or cudaMemcpyFromSymbol, or ask cudaGetSymbolAddress");
-        report_at(pc);
-        report_end();
+        fault(pc, "%s: the %s is '%s', which names a variable on the device, not an address\n"
+              "use cudaMemcpyToSymbol or cudaMemcpyFromSymbol, or ask cudaGetSymbolAddress",
+              call, side, r->name);
     }
     if (!checking || !p) return cudaErrorInvalidValue;
-    char text[600];
-    describe_address(p, text, sizeof text);
-    report_begin("%s: out of bounds: the %s has %zu bytes from %s", call, side, bytes, text);
-    report_at(pc);
-    report_end();
+    fault(pc, "%s: out of bounds: the %s has %zu bytes from %s", call, side, bytes,
+          describe_address(p).s);
 }
 
 static cudaError_t check_direction(const char* call, Space dst, Space src, cudaMemcpyKind kind,
@@ -243,11 +231,9 @@ static cudaError_t check_direction(const char* call, Space dst, Space src, cudaM
     if (!checking) return cudaErrorInvalidValue;
     static const char* names[] = {"cudaMemcpyHostToHost", "cudaMemcpyHostToDevice",
                                   "cudaMemcpyDeviceToHost", "cudaMemcpyDeviceToDevice"};
-    report_begin("%s: wrong copy direction: %s, but the %s is %s memory", call, names[kind],
-                 dst_wrong ? "destination" : "source",
-                 (dst_wrong ? dst : src) == HOST ? "host" : "device");
-    report_at(pc);
-    report_end();
+    fault(pc, "%s: wrong copy direction: %s, but the %s is %s memory", call, names[kind],
+          dst_wrong ? "destination" : "source",
+          (dst_wrong ? dst : src) == HOST ? "host" : "device");
 }
 
 // Rows of width bytes; a plain copy is one row. State travels with the words, so that copying
@@ -291,9 +277,7 @@ static cudaError_t fill(const char* call, void* p, size_t pitch, int value, size
         return set_error(error);
     if (space == HOST) {
         if (!checking) return set_error(cudaErrorInvalidValue);
-        report_begin("%s: fills host memory; it is for device memory", call);
-        report_at(pc);
-        report_end();
+        fault(pc, "%s: fills host memory; it is for device memory", call);
     }
     uint32_t op = begin_op(stream, call, pc);
     protect_heap(true);
@@ -336,10 +320,8 @@ cudaError_t copy_symbol(const void* symbol, void* p, size_t bytes, size_t offset
     const char* call = to_symbol ? "cudaMemcpyToSymbol" : "cudaMemcpyFromSymbol";
     if (offset > r.bytes || bytes > r.bytes - offset) {
         if (!checking) return set_error(cudaErrorInvalidValue);
-        report_begin("%s: out of bounds: %zu bytes at offset %zu of '%s', which has %zu", call,
-                     bytes, offset, r.name, r.bytes);
-        report_at(pc);
-        report_end();
+        fault(pc, "%s: out of bounds: %zu bytes at offset %zu of '%s', which has %zu", call,
+              bytes, offset, r.name, r.bytes);
     }
     bool taken = r.address_taken;
     r.address_taken = true;

@@ -50,20 +50,13 @@ static Pc full(uint32_t pc) { return &__executable_start + pc; }
 
 [[noreturn]] static void race(uintptr_t p, const Note& first, const Note& second, const char* a,
                               const char* b) {
-    char text[600], line[600], name[64];
-    describe_address((void*)p, text, sizeof text);
-    worker.thread = &worker.block->thread[second.thread()];
-    threadIdx = worker.thread->index;
+    become(&worker.block->thread[second.thread()]);
     bool shared = p - (uintptr_t)arena < ARENA_BYTES;
-    report_begin(
-        "race: two threads of a block use the same %s memory and no barrier orders them: %s",
-        shared ? "shared" : "global", text);
-    where(full(second.pc), line, sizeof line);
-    report_line("this thread %s at %s", b, line);
-    where(full(first.pc), line, sizeof line);
-    thread_name(first.thread(), name, sizeof name);
-    report_line("%s %s at %s", name, a, line);
-    report_end();
+    fault(nullptr,
+          "race: two threads of a block use the same %s memory and no barrier orders them: %s\n"
+          "this thread %s at %s\n%s %s at %s",
+          shared ? "shared" : "global", describe_address((void*)p).s, b, where(full(second.pc)).s,
+          thread_name(first.thread()).s, a, where(full(first.pc)).s);
 }
 
 // Two threads store to one word. If both store the same value the result does not depend on who is

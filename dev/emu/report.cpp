@@ -1,5 +1,6 @@
 // report.cpp - a fault's message: what happened, in which kernel, at which line, in which block and
 // thread.
+#include <execinfo.h>
 #include <link.h>
 #include <stdarg.h>
 #include <unistd.h>
@@ -8,46 +9,51 @@
 
 namespace emu {
 
-static std::recursive_mutex reporting;  // the first fault prints and exits; others wait for the end
-
-static void thread_text(const char* what, uint3 i, char* text, size_t bytes) {
-    snprintf(text, bytes, "%s (%u,%u,%u)", what, i.x, i.y, i.z);
+Text::Text(const char* format, ...) {
+    va_list list;
+    va_start(list, format);
+    vsnprintf(s, sizeof s, format, list);
+    va_end(list);
 }
 
-void thread_name(int number, char* text, size_t bytes) {
+static Text triple(uint3 i) { return {"(%u,%u,%u)", i.x, i.y, i.z}; }
+
+Text thread_name(int number) {
     dim3 b = blockDim;
     unsigned n = number;
-    thread_text("thread", {n % b.x, n / b.x % b.y, n / b.x / b.y}, text, bytes);
+    return {"thread %s", triple({n % b.x, n / b.x % b.y, n / b.x / b.y}).s};
 }
 
-void report_begin(const char* format, ...) {
-    reporting.lock();
+// What the C++ library or libc does was called for by some line of the program.
+static Text line_in_program(Pc pc) {
+    void* frames[64];
+    int n = backtrace(frames, 64);
+    for (int i = -1; i < n; i++) {
+        Text line = where(i < 0 ? pc : frames[i]);
+        if (!strstr(line.s, "dev/emu/") && strncmp(line.s, "address", 7)) return line;
+    }
+    return where(pc);
+}
+
+void fault(Pc pc, const char* format, ...) {
+    static std::recursive_mutex first;      // the first fault prints and exits; others wait
+    first.lock();
     fflush(stdout);
+    char message[4000];
     va_list list;
     va_start(list, format);
-    fprintf(stderr, "emu: ");
-    vfprintf(stderr, format, list);
-    fprintf(stderr, "\n");
+    vsnprintf(message, sizeof message, format, list);
     va_end(list);
-    if (!worker.launch) return;
-    const Kernel& k = worker.launch->kernel;
-    char block[64] = "", thread[64] = "";
-    if (worker.block) thread_text(", block", blockIdx, block, sizeof block);
-    if (worker.thread) thread_text(", thread", threadIdx, thread, sizeof thread);
-    report_line("kernel %s%s%s   (launched at %s:%d)", k.name, block, thread, k.file, k.line);
-}
-
-void report_line(const char* format, ...) {
-    va_list list;
-    va_start(list, format);
-    fprintf(stderr, "     ");
-    vfprintf(stderr, format, list);
-    fprintf(stderr, "\n");
-    va_end(list);
-}
-
-void report_end() {
-    fflush(stderr);
+    fprintf(stderr, "emu: %s\n", strtok(message, "\n"));
+    if (worker.launch) {
+        const Kernel& k = worker.launch->kernel;
+        fprintf(stderr, "     kernel %s%s%s%s%s   (launched at %s:%d)\n", k.name,
+                worker.block ? ", block " : "", worker.block ? triple(blockIdx).s : "",
+                worker.thread ? ", thread " : "", worker.thread ? triple(threadIdx).s : "",
+                k.file, k.line);
+    }
+    if (pc) fprintf(stderr, "     at %s\n", line_in_program(pc).s);
+    while (const char* line = strtok(nullptr, "\n")) fprintf(stderr, "     %s\n", line);
     _exit(1);
 }
 
@@ -60,59 +66,48 @@ static int find_base(dl_phdr_info* info, size_t, void* base) {
 // Asks addr2line. Functions that were compiled into their caller give several lines, the innermost
 // first: the first outside of the emulator's own headers is the one that the program's author
 // wrote.
-static bool lookup(Pc pc, char* text, size_t bytes) {
+static bool lookup(Pc pc, Text& text) {
     uintptr_t base = 0;
     dl_iterate_phdr(find_base, &base);
-    char program[512], command[700], function[8192], line[400];      // templates have long names
+    char program[512], function[8192], line[400];      // templates have long names
     ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
     if (n <= 0) return false;
     program[n] = 0;
     // pc is where the call returns to: one less lies inside the call.
-    snprintf(command, sizeof command, "addr2line -C -f -i -e '%s' 0x%zx 2>/dev/null", program,
-             (size_t)((uintptr_t)pc - base - 1));
-    FILE* f = popen(command, "r");
+    Text command("addr2line -C -f -i -e '%s' 0x%zx 2>/dev/null", program,
+                 (size_t)((uintptr_t)pc - base - 1));
+    FILE* f = popen(command.s, "r");
     if (!f) return false;
     bool found = false;
     while (!found && fgets(function, sizeof function, f) && fgets(line, sizeof line, f)) {
         if (strstr(line, "dev/emu/include/") || strstr(line, "/c++/") || line[0] == '?') continue;
-        function[strcspn(function, "\n")] = 0;
-        if (char* parameters = strchr(function, '(')) *parameters = 0;
+        function[strcspn(function, "\n(")] = 0;      // without its parameters
         line[strcspn(line, " \n")] = 0;
-        snprintf(text, bytes, "%s in %s", line, function);
+        char here[400] = "";      // names relative to the current folder are easier to read
+        if (getcwd(here, sizeof here - 1)) strcat(here, "/");
+        size_t prefix = strncmp(line, here, strlen(here)) ? 0 : strlen(here);
+        text = {"%s in %s", line + prefix, function};
         found = true;
     }
     pclose(f);
     return found;
 }
 
-void where(Pc pc, char* text, size_t bytes) {
-    if (!pc) {
-        snprintf(text, bytes, "(not known)");
-        return;
-    }
-    if (!lookup(pc, text, bytes))
-        snprintf(text, bytes, "address %p (is addr2line installed, and the program built with -g?)",
-                 pc);
-    char here[400];
-    if (getcwd(here, sizeof here - 1)) {  // names relative to the current folder are easier to read
-        strcat(here, "/");
-        size_t n = strlen(here);
-        if (!strncmp(text, here, n)) memmove(text, text + n, strlen(text + n) + 1);
-    }
+Text where(Pc pc) {
+    Text text("(not known)");
+    if (pc && !lookup(pc, text))
+        text = {"address %p (is addr2line installed, and the program built with -g?)", pc};
+    return text;
 }
 
 // A number for the line of pc. addr2line takes long, so it is asked once for each place.
 static uint64_t line_number(Pc pc) {
-    static __thread struct {
-        Pc pc;
-        uint64_t number;
-    } known[256];
+    static __thread struct { Pc pc; uint64_t number; } known[256];
     auto& k = known[(uintptr_t)pc * 0x9e3779b97f4a7c15 >> 56];
     if (k.pc == pc) return k.number;
-    char text[600];
-    where(pc, text, sizeof text);
+    Text text = where(pc);
     k = {pc, 0};
-    for (const char* c = text; *c; c++) k.number = (k.number ^ *c) * 0x100000001b3;
+    for (const char* c = text.s; *c; c++) k.number = (k.number ^ *c) * 0x100000001b3;
     return k.number;
 }
 
@@ -126,62 +121,43 @@ static const char* space_name(const Range& r) {
                                      : "device memory";
 }
 
-static void describe_shared(size_t offset, char* text, size_t bytes) {
+static Text describe_shared(size_t offset) {
     size_t dynamic = worker.launch->config.shared;
-    if (offset < dynamic || worker.slots == 0) {
-        snprintf(text, bytes, "shared memory, byte %zu of %zu dynamic ones", offset, dynamic);
-        return;
-    }
+    if (offset < dynamic || worker.slots == 0)
+        return {"shared memory, byte %zu of %zu dynamic ones", offset, dynamic};
     int best = worker.slot_order[0];
     for (int i = 0; i < worker.slots; i++)
         if (worker.slot_offset[worker.slot_order[i]] <= offset) best = worker.slot_order[i];
-    snprintf(text, bytes, "shared memory, byte %zd of '%s', which has %u",
-             (ssize_t)(offset - worker.slot_offset[best]), worker.slot_name[best],
-             worker.slot_bytes[best]);
+    return {"shared memory, byte %zd of '%s', which has %u",
+            (ssize_t)(offset - worker.slot_offset[best]), worker.slot_name[best],
+            worker.slot_bytes[best]};
 }
 
-void describe_address(const void* p, char* text, size_t bytes) {
-    size_t offset = (char*)p - arena;
-    if (worker.launch && offset < ARENA_BYTES) {
-        describe_shared(offset, text, bytes);
-        return;
+static Text describe_local(const char* p) {
+    for (int i = 0; worker.block && i < worker.block->threads; i++) {
+        Fiber* f = worker.block->thread[i].fiber;
+        if (!f || p < f->stack || p >= f->stack + STACK_BYTES) continue;
+        if (i == worker.thread->number) return {"among the thread's own local variables"};
+        return {"a local variable of another thread, number %d of its block", i};
     }
-    if ((char*)p >= worker.stacks && (char*)p < worker.stacks_end) {
-        int owner = -1;
-        for (int i = 0; worker.block && i < worker.block->threads; i++) {
-            Fiber* f = worker.block->thread[i].fiber;
-            if (f && (char*)p >= f->stack && (char*)p < f->stack + STACK_BYTES) owner = i;
-        }
-        if (owner < 0) snprintf(text, bytes, "beyond the thread's own local variables");
-        else if (owner == worker.thread->number)
-            snprintf(text, bytes, "among the thread's own local variables");
-        else
-            snprintf(text, bytes, "a local variable of another thread, number %d of its block",
-                     owner);
-        return;
-    }
+    return {"beyond the thread's own local variables"};
+}
+
+Text describe_address(const void* address) {
+    const char* p = (const char*)address;
+    size_t offset = p - arena;
+    if (worker.launch && offset < ARENA_BYTES) return describe_shared(offset);
+    if (p >= worker.stacks && p < worker.stacks_end) return describe_local(p);
     const Range* r = find_range(p);
     if (!r && (in_heap((uintptr_t)p) || in_managed((uintptr_t)p))) r = nearest_range(p);
-    if (!r) {
-        snprintf(text, bytes, "address %p", p);
-        return;
-    }
-    char made[700] = "", line[600];
-    if (r->pc) {
-        where(r->pc, line, sizeof line);
-        snprintf(made, sizeof made, ", allocated at %s", line);
-    }
-    ssize_t at = (char*)p - r->start;
-    const char* name = r->name ? r->name : "an allocation";
-    if (at < 0)
-        snprintf(text, bytes, "%zd bytes before %s of %zu bytes (%s%s)", -at, name, r->bytes,
-                 space_name(*r), made);
-    else if ((size_t)at >= r->bytes)
-        snprintf(text, bytes, "%zd bytes past the end of %s of %zu bytes (%s%s)",
-                 at - (ssize_t)r->bytes, name, r->bytes, space_name(*r), made);
-    else
-        snprintf(text, bytes, "byte %zd of %s of %zu bytes (%s%s%s)", at, name, r->bytes,
-                 space_name(*r), made, r->freed ? ", freed" : "");
+    if (!r) return {"address %p", p};
+    ssize_t at = p - r->start, behind = at - (ssize_t)r->bytes;
+    Text place = at < 0        ? Text("%zd bytes before", -at)
+                 : behind >= 0 ? Text("%zd bytes past the end of", behind)
+                               : Text("byte %zd of", at);
+    return {"%s %s of %zu bytes (%s%s%s%s)", place.s, r->name ? r->name : "an allocation",
+            r->bytes, space_name(*r), r->pc ? ", allocated at " : "", r->pc ? where(r->pc).s : "",
+            r->freed && at >= 0 && behind < 0 ? ", freed" : ""};
 }
 
 }  // namespace emu

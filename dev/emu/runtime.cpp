@@ -82,21 +82,17 @@ static cudaError_t check_launch(const Kernel& kernel, const Config& c) {
 void launch_kernel(const Kernel& kernel, const Config& config) {
     static uint32_t launches;
     if (sticky_error) return;
-    if (worker.thread) {
-        report_begin("a kernel launches a kernel: dynamic parallelism is not supported");
-        report_line("the inner launch: %s, %s:%d", kernel.name, kernel.file, kernel.line);
-        report_end();
-    }
+    if (worker.thread)
+        fault(nullptr, "a kernel launches a kernel: dynamic parallelism is not supported\n"
+              "the inner launch: %s, %s:%d", kernel.name, kernel.file, kernel.line);
     if (cudaError_t error = check_launch(kernel, config)) {
         set_error(error);
         return;
     }
     uint64_t blocks = (uint64_t)config.grid.x * config.grid.y * config.grid.z;
-    if (blocks > 0x7fffffff) {
-        fprintf(stderr, "emu: %s: a grid of %llu blocks is more than the emulator runs\n",
-                kernel.name, (unsigned long long)blocks);
-        _exit(1);
-    }
+    if (blocks > 0x7fffffff)
+        fault(nullptr, "%s: a grid of %llu blocks is more than the emulator runs", kernel.name,
+              (unsigned long long)blocks);
 
     Launch launch{};
     launch.kernel = kernel;

@@ -103,12 +103,10 @@ void op_waited(cudaStream_t stream) {
     join(s.host, s.clocks[stream->number]);
 }
 
-void describe_op(uint32_t op, char* text, size_t bytes) {
-    char line[600];
+Text describe_op(uint32_t op) {
     const Op& o = all().ops[op];
-    where(o.pc, line, sizeof line);
-    snprintf(text, bytes, "%s on %s %d%s%s", o.what, o.stream ? "stream" : "the default stream,",
-             o.stream, o.pc ? ", at " : "", o.pc ? line : "");
+    return {"%s on %s %d%s%s", o.what, o.stream ? "stream" : "the default stream,", o.stream,
+            o.pc ? ", at " : "", o.pc ? where(o.pc).s : ""};
 }
 
 // ---- asynchronous copies ------------------------------------------------------------------------

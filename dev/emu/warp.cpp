@@ -24,13 +24,9 @@ static int source_lane(const Thread& t) {
 }
 
 static void inactive_lane(const Thread& t, int from, const char* why) {
-    char text[600];
-    worker.thread = (Thread*)&t;
-    threadIdx = t.index;
-    where(t.pc, text, sizeof text);
-    report_begin("a shuffle reads lane %d, which is inactive: %s", from, why);
-    report_line("this thread     %s   (lane %d, mask %08x)", text, t.number % WARP, t.mask);
-    report_end();
+    become((Thread*)&t);
+    fault(t.pc, "a shuffle reads lane %d, which is inactive: %s\n"
+          "this thread is lane %d, its mask %08x", from, why, t.number % WARP, t.mask);
 }
 
 static uint64_t reduce(WarpOp op, uint64_t a, uint64_t b) {
@@ -173,14 +169,9 @@ static uint64_t meet(WarpOp op, unsigned mask, uint64_t value, int argument, int
     worker.block->waiting_lanes[t.number / WARP]++;
     t.pc = pc;
     if (op != ACTIVEMASK) {
-        if (!(mask >> (t.number % WARP) & 1)) {
-            char text[600];
-            where(t.pc, text, sizeof text);
-            report_begin("a warp operation is called by lane %d, which its mask %08x does not name",
-                         t.number % WARP, mask);
-            report_line("this thread     %s", text);
-            report_end();
-        }
+        if (!(mask >> (t.number % WARP) & 1))
+            fault(t.pc, "a warp operation is called by lane %d, which its mask %08x does not name",
+                  t.number % WARP, mask);
         try_complete(*worker.block, t);
     }
     wait_here(t.state, t.pc);
