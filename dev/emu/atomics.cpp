@@ -7,15 +7,8 @@
 
 namespace emu {
 
-template <class T> static T from_bits(uint64_t bits) {
-    T x;
-    memcpy((void*)&x, &bits, sizeof x);
-    return x;
-}
-template <class T> static uint64_t to_bits(T x) {
-    uint64_t bits = 0;
-    memcpy(&bits, (const void*)&x, sizeof x);
-    return bits;
+template <class T> static uint64_t sum(uint64_t a, uint64_t b) {
+    return to_word(T(from_word<T>(a) + from_word<T>(b)));
 }
 
 // What *p becomes. Values narrower than 64 bits come zero-extended; bytes says how wide they are.
@@ -24,13 +17,12 @@ static uint64_t apply(AtomicOp op, int bytes, uint64_t old, uint64_t v, uint64_t
             s_v = bytes == 4 ? (int32_t)v : (int64_t)v;
     switch (op) {
         case ADD: return old + v;
-        case ADD_FLOAT: return to_bits(from_bits<float>(old) + from_bits<float>(v));
-        case ADD_DOUBLE: return to_bits(from_bits<double>(old) + from_bits<double>(v));
-        case ADD_HALF: return to_bits(from_bits<__half>(old) + from_bits<__half>(v));
-        case ADD_BF16: return to_bits(from_bits<__nv_bfloat16>(old) + from_bits<__nv_bfloat16>(v));
-        case ADD_HALF2: return to_bits(from_bits<__half2>(old) + from_bits<__half2>(v));
-        case ADD_BF162:
-            return to_bits(from_bits<__nv_bfloat162>(old) + from_bits<__nv_bfloat162>(v));
+        case ADD_FLOAT: return sum<float>(old, v);
+        case ADD_DOUBLE: return sum<double>(old, v);
+        case ADD_HALF: return sum<__half>(old, v);
+        case ADD_BF16: return sum<__nv_bfloat16>(old, v);
+        case ADD_HALF2: return sum<__half2>(old, v);
+        case ADD_BF162: return sum<__nv_bfloat162>(old, v);
         case MIN_SIGNED: return s_v < s_old ? v : old;
         case MIN_UNSIGNED: return v < old ? v : old;
         case MAX_SIGNED: return s_v > s_old ? v : old;

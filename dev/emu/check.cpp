@@ -26,25 +26,19 @@ static const char* verb(Access a) {
 }
 
 // ---- words of device memory ---------------------------------------------------------------------
-struct Work {            // who touches memory: a kernel, or a copy or cuBLAS on its behalf
-    const char* call;    // null for a kernel
-    uint32_t op, ordered_before;
-};
-
 [[noreturn]] static void unordered(uintptr_t p, Access access, const Work& work, uint32_t other,
-                                   const char* other_access, Pc pc) {
-    fault(work.call ? nullptr : pc,
+                                   const char* other_access) {
+    fault(work.call ? nullptr : work.pc,
           "work on two streams without synchronisation: %s of %s\n"
           "by     %s\nwhich is not ordered after the %s by %s",
           verb(access), describe_address((void*)p).s, describe_op(work.op).s, other_access,
           describe_op(other).s);
 }
 
-[[noreturn]] static void bad_word(uintptr_t p, size_t bytes, Access access, const Work& work,
-                                  Pc pc) {
+[[noreturn]] static void bad_word(uintptr_t p, size_t bytes, Access access, const Work& work) {
     const Range* r = nearest_range((void*)p);
     bool freed = r && r->freed && (char*)p < r->start + r->bytes && (char*)p >= r->start;
-    fault(pc, "%s%s%s %s of %zu bytes: %s", work.call ? work.call : "", work.call ? ": " : "",
+    fault(work.pc, "%s%s%s %s of %zu bytes: %s", work.call ? work.call : "", work.call ? ": " : "",
           freed ? "use after cudaFree:" : "out-of-bounds", verb(access), bytes,
           describe_address((void*)p).s);
 }
@@ -52,65 +46,60 @@ struct Work {            // who touches memory: a kernel, or a copy or cuBLAS on
 // A word may be touched when its last writer comes before this work, and, to write, its last reader
 // too.
 static inline void touch_word(uintptr_t p, uint32_t* state, uint32_t* reader, size_t bytes,
-                              Access access, const Work& work, bool must_be_written, Pc pc) {
+                              Access access, const Work& work, bool must_be_written) {
     uint32_t s = *state;
-    if (s == INVALID) bad_word(p, bytes, access, work, pc);
+    if (s == INVALID) bad_word(p, bytes, access, work);
     if (s & TAIL) {
         const Range* r = find_range((void*)p);
-        if (!r || (char*)p + bytes > r->start + r->bytes) bad_word(p, bytes, access, work, pc);
+        if (!r || (char*)p + bytes > r->start + r->bytes) bad_word(p, bytes, access, work);
     }
     uint32_t writer = s & ~TAIL;
     if (writer == 0 && access != WRITE && must_be_written)
-        fault(pc, "read of device memory that was never written: %s",
+        fault(work.pc, "read of device memory that was never written: %s",
               describe_address((void*)p).s);
     if (writer > work.ordered_before && writer != work.op && !op_ordered(writer, work.op))
-        unordered(p, access, work, writer, "write", pc);
+        unordered(p, access, work, writer, "write");
     if (several_streams) {
         if (access != READ && *reader && *reader != work.op && !op_ordered(*reader, work.op))
-            unordered(p, access, work, *reader, "read", pc);
+            unordered(p, access, work, *reader, "read");
         if (access != WRITE) *reader = work.op;
     }
     if (access != READ) *state = (s & TAIL) | work.op;
 }
 
 static inline void touch_words(uintptr_t p, size_t bytes, Access access, const Work& work,
-                               bool must_be_written, Pc pc) {
+                               bool must_be_written) {
     uint32_t *state = word_state(heap_writer, p), *reader = word_state(heap_reader, p);
     uintptr_t end = p + bytes;
     for (uintptr_t q = p; q < end; q = (q | 3) + 1) {
         uintptr_t next = (q | 3) + 1;
         touch_word(q, state++, reader++, (next < end ? next : end) - q, access, work,
-                   must_be_written, pc);
+                   must_be_written);
     }
 }
 
 static bool tracked(const void* p) { return (uintptr_t)p - (uintptr_t)heap < 2 * HEAP_BYTES; }
 
-void check_library(const char* call, const void* p, size_t bytes, Access access, uint32_t op,
-                   Pc pc) {
+void check_library(const Work& work, const void* p, size_t bytes, Access access) {
     // Matrices may be read where nothing was written: of a triangle, say, cuBLAS is given the whole
     // square, and it is the program that ignores the other half of the result.
-    Work work = {call, op, ordered_before(op)};
-    if (tracked(p)) touch_words((uintptr_t)p, bytes, access, work, false, pc);
-    else if (!find_range(p)) bad_address((uintptr_t)p, bytes, access, pc, call);
+    if (tracked(p)) touch_words((uintptr_t)p, bytes, access, work, false);
+    else if (!find_range(p)) bad_address((uintptr_t)p, bytes, access, work.pc, work.call);
 }
 
-void mark_written(void* p, size_t bytes, uint32_t op, Pc pc) {
-    if (tracked(p))
-        touch_words((uintptr_t)p, bytes, WRITE, {"cudaMemset", op, ordered_before(op)}, false, pc);
+void mark_written(const Work& work, void* p, size_t bytes) {
+    if (tracked(p)) touch_words((uintptr_t)p, bytes, WRITE, work, false);
 }
 
 // After a copy the words of dst are written if those of src were.
-void copy_state(void* dst, const void* src, size_t bytes, uint32_t op, Pc pc) {
-    Work work = {"copy", op, ordered_before(op)};
-    if (tracked(src)) touch_words((uintptr_t)src, bytes, READ, work, false, pc);
+void copy_state(const Work& work, void* dst, const void* src, size_t bytes) {
+    if (tracked(src)) touch_words((uintptr_t)src, bytes, READ, work, false);
     if (!tracked(dst)) return;
-    bool carry = tracked(src) && (((uintptr_t)dst ^ (uintptr_t)src) & 3) == 0;
+    touch_words((uintptr_t)dst, bytes, WRITE, work, false);
+    if (!tracked(src) || (((uintptr_t)dst ^ (uintptr_t)src) & 3)) return;
     uint32_t *to = word_state(heap_writer, (uintptr_t)dst),
              *from = word_state(heap_writer, (uintptr_t)src);
-    size_t words = (((uintptr_t)dst & 3) + bytes + 3) / 4;
-    touch_words((uintptr_t)dst, bytes, WRITE, work, false, pc);
-    for (size_t i = 0; carry && i < words; i++)
+    for (size_t i = 0; i < (((uintptr_t)dst & 3) + bytes + 3) / 4; i++)
         if ((from[i] & ~TAIL) == 0) to[i] &= TAIL;
 }
 
@@ -178,7 +167,7 @@ static bool is_index(uintptr_t p) {      // threadIdx and its family
 static void other_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
     if (is_index(p) || p - (uintptr_t)worker.launch->arguments < worker.launch->kernel.body_bytes)
         return;
-    static __thread Range last;          // looking a symbol up is slow, and loops read the same one
+    static __thread Range last = {};     // looking a symbol up is slow, and loops read the same one
     if (p - (uintptr_t)last.start >= last.bytes) {
         const Range* r = find_range((void*)p);
         if (!r && access == READ && is_read_only(p)) return;
@@ -212,7 +201,7 @@ static inline void kernel_access(uintptr_t p, size_t bytes, Access access, Pc pc
         bool plain =
             (p & 3) + bytes <= 4 && *state - 1 < TAIL - 1 && !several_streams;  // nothing to ask
         if (!plain)
-            touch_words(p, bytes, access, {nullptr, l.op, l.ordered_before}, must_be_written, pc);
+            touch_words(p, bytes, access, {nullptr, pc, l.op, l.ordered_before}, must_be_written);
         else if (access != READ) *state = l.op;
         race_access(p, bytes, access, pc, false);
         if (counting) stats_access(p, bytes, access, pc, false);

@@ -120,16 +120,15 @@ uint64_t random_next(uint64_t& state);
 enum Access { READ, WRITE, ATOMIC };
 
 // ---- memory (memory.cpp) ------------------------------------------------------------------------
-enum Space { HOST, DEVICE_MEMORY, MANAGED_MEMORY, PINNED, SYMBOL, READ_ONLY };
 struct Range {
     char* start;
     size_t bytes;
     Space space;
-    SymbolKind symbol;
-    const char* name;
-    bool freed, address_taken;
-    Pc pc;                   // where it was allocated
-    mutable uint32_t op;     // the last kernel that used it, of a __managed__ variable
+    Pc pc = nullptr;                 // where it was allocated
+    SymbolKind symbol = DEVICE;
+    const char* name = nullptr;
+    bool freed = false, address_taken = false;
+    mutable uint32_t op = 0;         // the last kernel that used it, of a __managed__ variable
 };
 // State of a 4-byte word of device or managed memory: 0 never written, INVALID outside every
 // allocation, else the operation (launch, copy, fill) that wrote it last. TAIL marks a word that an
@@ -139,8 +138,7 @@ const uint32_t HOST_OP = 1;                    // host code, which wrote managed
 const size_t HEAP_BYTES = (size_t)64 << 30;    // reserved addresses, most of them never used
 extern char *heap, *managed;                   // HEAP_BYTES each
 extern uint32_t *heap_writer, *heap_reader;    // state of each word of heap, then of managed
-const Range* find_range(
-    const void* p);  // the allocation, symbol or read-only part that holds p, or null
+const Range* find_range(const void* p);        // the live allocation or symbol around p, or null
 const Range* nearest_range(const void* p);  // the live or freed allocation next to p, for messages
 void protect_heap(bool open);
 bool heap_is_open();
@@ -153,7 +151,7 @@ inline bool in_heap(uintptr_t p) { return p - (uintptr_t)heap < HEAP_BYTES; }
 inline bool in_managed(uintptr_t p) { return p - (uintptr_t)managed < HEAP_BYTES; }
 
 // ---- errors and reports (runtime.cpp, report.cpp) -----------------------------------------------
-cudaError_t set_error(cudaError_t error);
+inline cudaError_t ok() { return set_error(cudaSuccess); }
 void set_sticky(cudaError_t error);
 extern bool checking, counting;                // EMU_CHECK (and built with checks), EMU_STATS
 extern uint64_t seed;                          // EMU_SEED, 0 for none
@@ -164,8 +162,8 @@ struct Text {
     char s[800];
     Text(const char* format, ...) __attribute__((format(printf, 2, 3)));
 };
-// Prints what is wrong (the format's first line), in which kernel, block and thread, the line of the
-// program that pc is in, if not null, and the format's other lines; and exits.
+// Prints what is wrong (the format's first line), in which kernel, block and thread, at which line
+// of the program if pc is not null, and the format's other lines; and exits.
 [[noreturn]] void fault(Pc pc, const char* format, ...) __attribute__((format(printf, 2, 3)));
 Text where(Pc pc);                             // "file.cu:12 in function"
 bool same_line(Pc a, Pc b);
@@ -175,9 +173,20 @@ Text describe_address(const void* p);          // "byte 40 of d_x of 400 bytes (
 // ---- streams (streams.cpp) ----------------------------------------------------------------------
 extern bool several_streams;
 extern bool op_ordered(uint32_t earlier, uint32_t op);
-uint32_t begin_op(cudaStream_t stream, const char* what,
-                  Pc pc);  // a number for a piece of work on a stream
-uint32_t ordered_before(uint32_t op);
+// Who touches memory: a kernel, or a copy, a fill or cuBLAS.
+struct Work {
+    const char* call;        // null for a kernel
+    Pc pc;
+    uint32_t op;             // its number, and so its place in the order of streams
+    uint32_t ordered_before; // every op up to this one is known to come before it
+};
+Work begin_op(cudaStream_t stream, const char* what, Pc pc);
+struct StreamWork : Work {   // device memory is open to it
+    StreamWork(const char* call, cudaStream_t stream, Pc pc) : Work(begin_op(stream, call, pc)) {
+        protect_heap(true);
+    }
+    ~StreamWork() { protect_heap(false); }
+};
 void op_waited(cudaStream_t stream);  // the host has waited for the stream
 bool host_has_waited(uint32_t op);
 // A copy that does not wait uses the host's memory until the host has waited for it.
@@ -190,10 +199,9 @@ cudaError_t valid_stream(cudaStream_t stream);
 void check_access(const void* p, size_t bytes, Access access, Pc pc);
 void catch_signals();
 void check_unwritten();                        // at a barrier and at a block's end
-void copy_state(void* dst, const void* src, size_t bytes, uint32_t op, Pc pc);
-void mark_written(void* p, size_t bytes, uint32_t op, Pc pc);
-void check_library(const char* call, const void* p, size_t bytes, Access access, uint32_t op,
-                   Pc pc);
+void copy_state(const Work& work, void* dst, const void* src, size_t bytes);
+void mark_written(const Work& work, void* p, size_t bytes);
+void check_library(const Work& work, const void* p, size_t bytes, Access access);
 
 // ---- races (races.cpp) --------------------------------------------------------------------------
 struct Note {                    // one access to a word

@@ -103,8 +103,7 @@ bool near_symbols(uintptr_t p) { return p >= first_symbol && p < last_symbol; }
 Symbol::Symbol(const char* name, const void* address, size_t bytes, SymbolKind kind) {
     first_symbol = std::min(first_symbol, (uintptr_t)address);
     last_symbol = std::max(last_symbol, (uintptr_t)address + bytes);
-    memory().symbols[(char*)address] = {(char*)address, bytes, SYMBOL, kind,
-                                        name,           false, false,  nullptr, 0};
+    memory().symbols[(char*)address] = {(char*)address, bytes, SYMBOL, nullptr, kind, name};
 }
 
 // ---- allocation ---------------------------------------------------------------------------------
@@ -136,13 +135,19 @@ static char* find_place(int which, size_t bytes) {
     return p;
 }
 
-static cudaError_t allocate(void** out, size_t bytes, Space space, Pc pc) {
+cudaError_t allocate(void** out, size_t bytes, Space space) {
     memory_init();
     if (!out) return set_error(cudaErrorInvalidValue);
     *out = nullptr;
-    if (bytes == 0) return set_error(cudaSuccess);
+    if (bytes == 0) return ok();
     Memory& m = memory();
     std::lock_guard<std::mutex> lock(m.mutex);
+    if (space == PINNED) {
+        *out = aligned_alloc(256, (bytes + 255) / 256 * 256);
+        if (!*out) return set_error(cudaErrorMemoryAllocation);
+        m.ranges[(char*)*out] = {(char*)*out, bytes, PINNED, EMU_CALLER};
+        return ok();
+    }
     if (bytes > m.total - m.used) return set_error(cudaErrorMemoryAllocation);
     int which = space == MANAGED_MEMORY;
     size_t room = (bytes + 511) / 256 * 256;     // a gap of 256 bytes or more behind each
@@ -152,24 +157,25 @@ static cudaError_t allocate(void** out, size_t bytes, Space space, Pc pc) {
         uint32_t* fresh = word_state(heap_writer, (uintptr_t)m.top[which]);
         std::fill(fresh, word_state(heap_writer, (uintptr_t)(p + room)), INVALID);
     }
-    if (p + room > m.top[which]) m.top[which] = p + room;
-    m.ranges[p] = {p, bytes, space, DEVICE, nullptr, false, false, pc, 0};
+    m.top[which] = std::max(m.top[which], p + room);
+    m.ranges[p] = {p, bytes, space, EMU_CALLER};
     m.used += bytes;
     // What libc stores into managed memory is not seen, so all of it counts as written.
     if (checking) set_state(p, bytes, which ? HOST_OP : 0);
     *out = p;
-    return set_error(cudaSuccess);
+    return ok();
 }
 
-static cudaError_t release(void* p, bool pinned, Pc pc) {
-    if (!p) return set_error(cudaSuccess);
+cudaError_t release(void* p, bool pinned, bool wait) {
+    if (wait) cudaDeviceSynchronize();
+    if (!p) return ok();
     Memory& m = memory();
     std::lock_guard<std::mutex> lock(m.mutex);
     auto i = m.ranges.find((char*)p);
     if (i == m.ranges.end() || i->second.freed || (i->second.space == PINNED) != pinned) {
         if (!checking) return set_error(cudaErrorInvalidValue);
         bool twice = i != m.ranges.end() && i->second.freed;
-        fault(pc, "%s: %s: %s", pinned ? "cudaFreeHost" : "cudaFree",
+        fault(EMU_CALLER, "%s: %s: %s", pinned ? "cudaFreeHost" : "cudaFree",
               twice ? "freed twice" : "not the start of an allocation of its kind",
               describe_address(p).s);
     }
@@ -177,7 +183,7 @@ static cudaError_t release(void* p, bool pinned, Pc pc) {
     if (pinned) {
         free(p);
         m.ranges.erase(i);
-        return set_error(cudaSuccess);
+        return ok();
     }
     m.used -= r.bytes;
     r.freed = true;
@@ -185,15 +191,7 @@ static cudaError_t release(void* p, bool pinned, Pc pc) {
     char* first = (char*)(((uintptr_t)p + 4095) / 4096 * 4096);
     char* last = (char*)((uintptr_t)(r.start + r.bytes) / 4096 * 4096);
     if (last > first) madvise(first, last - first, MADV_DONTNEED);
-    return set_error(cudaSuccess);
-}
-
-static cudaError_t allocate_pinned(void** p, size_t bytes, Pc pc) {
-    memory_init();
-    *p = aligned_alloc(256, (bytes + 255) / 256 * 256);
-    if (!*p && bytes) return set_error(cudaErrorMemoryAllocation);
-    memory().ranges[(char*)*p] = {(char*)*p, bytes, PINNED, DEVICE, nullptr, false, false, pc, 0};
-    return set_error(cudaSuccess);
+    return ok();
 }
 
 // ---- copies -------------------------------------------------------------------------------------
@@ -201,20 +199,22 @@ static bool on_device(Space space) { return space == DEVICE_MEMORY || space == S
 
 // One side of a copy or fill: its space, and a fault (or an error) unless all its bytes are one
 // allocation's.
-static cudaError_t check_side(const char* call, const char* side, const void* p, size_t bytes,
-                              Space* space, Pc pc) {
+static cudaError_t check_side(const char* call, const char* name, const Side& side,
+                              cudaExtent e, Space* space, Pc pc) {
+    char* p = (char*)side.p;
+    size_t bytes = side.slice * (e.depth - 1) + side.pitch * (e.height - 1) + e.width;
     const Range* r = find_range(p);
-    *space = r ? r->space : HOST;
-    if (in_heap((uintptr_t)p) && !r) *space = DEVICE_MEMORY;
-    bool fits = r ? (size_t)(r->start + r->bytes - (char*)p) >= bytes : !in_heap((uintptr_t)p);
-    if (fits && p) {
-        if (!checking || !r || r->space != SYMBOL || r->address_taken) return cudaSuccess;
-        fault(pc, "%s: the %s is '%s', which names a variable on the device, not an address\n"
-              "use cudaMemcpyToSymbol or cudaMemcpyFromSymbol, or ask cudaGetSymbolAddress",
-              call, side, r->name);
+    bool on_heap = in_heap((uintptr_t)p);
+    *space = r ? r->space : on_heap ? DEVICE_MEMORY : HOST;
+    if (p && (r ? (size_t)(r->start + r->bytes - p) >= bytes : !on_heap)) {
+        if (checking && *space == SYMBOL && !r->address_taken && !side.symbol)
+            fault(pc, "%s: the %s is '%s', which names a variable on the device, not an address\n"
+                  "use cudaMemcpyToSymbol or cudaMemcpyFromSymbol, or ask cudaGetSymbolAddress",
+                  call, name, r->name);
+        return cudaSuccess;
     }
     if (!checking || !p) return cudaErrorInvalidValue;
-    fault(pc, "%s: out of bounds: the %s has %zu bytes from %s", call, side, bytes,
+    fault(pc, "%s: out of bounds: the %s has %zu bytes from %s", call, name, bytes,
           describe_address(p).s);
 }
 
@@ -236,100 +236,77 @@ static cudaError_t check_direction(const char* call, Space dst, Space src, cudaM
           (dst_wrong ? dst : src) == HOST ? "host" : "device");
 }
 
-// Rows of width bytes; a plain copy is one row. State travels with the words, so that copying
-// memory that was never written is no fault, and reading the copy is one.
-static cudaError_t copy(const char* call, void* dst, size_t dpitch, const void* src, size_t spitch,
-                        size_t width, size_t height, cudaMemcpyKind kind, cudaStream_t stream,
-                        bool wait, Pc pc) {
+static bool is_empty(cudaExtent e) { return !e.width || !e.height || !e.depth; }
+template <class F> static void each_row(cudaExtent e, F f) {      // a plain copy is one row
+    for (size_t z = 0; z < e.depth; z++)
+        for (size_t y = 0; y < e.height; y++) f(y, z);
+}
+
+// State travels with the words, so that copying memory that was never written is no fault, and
+// reading the copy is one.
+static cudaError_t copy_checked(const char* call, Side dst, Side src, cudaExtent e,
+                                cudaMemcpyKind kind, cudaStream_t stream, bool wait, Pc pc) {
     memory_init();
     if (cudaError_t error = valid_stream(stream)) return set_error(error);
-    if (width == 0 || height == 0) return set_error(cudaSuccess);
-    if (height > 1 && (dpitch < width || spitch < width))
+    if (is_empty(e)) return ok();
+    if (e.height > 1 && (dst.pitch < e.width || src.pitch < e.width))
         return set_error(cudaErrorInvalidPitchValue);
     Space d, s;
-    cudaError_t error = check_side(call, "destination", dst, dpitch * (height - 1) + width, &d, pc);
-    if (!error) error = check_side(call, "source", src, spitch * (height - 1) + width, &s, pc);
+    cudaError_t error = check_side(call, "destination", dst, e, &d, pc);
+    if (!error) error = check_side(call, "source", src, e, &s, pc);
     if (!error) error = check_direction(call, d, s, kind, pc);
     if (error) return set_error(error);
-    uint32_t op = begin_op(stream, call, pc);
-    protect_heap(true);
-    for (size_t row = 0; row < height; row++) {
-        char* to = (char*)dst + row * dpitch;
-        const char* from = (const char*)src + row * spitch;
-        if (checking) copy_state(to, from, width, op, pc);
-        memmove(to, from, width);
+    StreamWork work(call, stream, pc);
+    each_row(e, [&](size_t y, size_t z) {
+        char* to = (char*)dst.p + z * dst.slice + y * dst.pitch;
+        char* from = (char*)src.p + z * src.slice + y * src.pitch;
+        if (checking) copy_state(work, to, from, e.width);
+        memmove(to, from, e.width);
         if (checking && !wait && (d == PINNED || s == PINNED))
-            host_copy(d == PINNED ? to : from, width, d == PINNED, op);
-    }
-    protect_heap(false);
+            host_copy(d == PINNED ? to : from, e.width, d == PINNED, work.op);
+    });
     // Pageable memory of the host makes a copy wait: only pinned memory is used in the background.
     if (wait || d == HOST || s == HOST) op_waited(stream);
-    return set_error(cudaSuccess);
+    return ok();
 }
 
-static cudaError_t fill(const char* call, void* p, size_t pitch, int value, size_t width,
-                        size_t height, cudaStream_t stream, Pc pc) {
+cudaError_t copy(const char* call, Side dst, Side src, cudaExtent e, cudaMemcpyKind kind,
+                 cudaStream_t stream, bool wait) {
+    return copy_checked(call, dst, src, e, kind, stream, wait, EMU_CALLER);
+}
+
+cudaError_t fill(const char* call, Side p, int value, cudaExtent e, cudaStream_t stream) {
     memory_init();
     if (cudaError_t error = valid_stream(stream)) return set_error(error);
-    if (width == 0 || height == 0) return set_error(cudaSuccess);
+    if (is_empty(e)) return ok();
     Space space;
-    if (cudaError_t error = check_side(call, "memory", p, pitch * (height - 1) + width, &space, pc))
+    if (cudaError_t error = check_side(call, "memory", p, e, &space, EMU_CALLER))
         return set_error(error);
-    if (space == HOST) {
-        if (!checking) return set_error(cudaErrorInvalidValue);
-        fault(pc, "%s: fills host memory; it is for device memory", call);
-    }
-    uint32_t op = begin_op(stream, call, pc);
-    protect_heap(true);
-    for (size_t row = 0; row < height; row++) {
-        if (checking) mark_written((char*)p + row * pitch, width, op, pc);
-        memset((char*)p + row * pitch, value, width);
-    }
-    protect_heap(false);
-    return set_error(cudaSuccess);
+    if (space == HOST && !checking) return set_error(cudaErrorInvalidValue);
+    if (space == HOST) fault(EMU_CALLER, "%s: fills host memory; it is for device memory", call);
+    StreamWork work(call, stream, EMU_CALLER);
+    each_row(e, [&](size_t y, size_t z) {
+        char* row = (char*)p.p + z * p.slice + y * p.pitch;
+        if (checking) mark_written(work, row, e.width);
+        memset(row, value, e.width);
+    });
+    return ok();
 }
 
-// In three dimensions: slices of rows.
-static char* slice(const cudaPitchedPtr& p, const cudaPos& at, size_t z) {
-    return (char*)p.ptr + ((at.z + z) * p.ysize + at.y) * p.pitch + at.x;
-}
-static cudaError_t copy_3d(const char* call, const cudaMemcpy3DParms& m, cudaStream_t stream,
-                           bool wait, Pc pc) {
-    if (m.srcArray || m.dstArray) return set_error(cudaErrorNotSupported);
-    cudaError_t error = cudaSuccess;
-    for (size_t z = 0; z < m.extent.depth && !error; z++)
-        error = copy(call, slice(m.dstPtr, m.dstPos, z), m.dstPtr.pitch,
-                     slice(m.srcPtr, m.srcPos, z), m.srcPtr.pitch, m.extent.width, m.extent.height,
-                     m.kind, stream, wait, pc);
-    return error;
-}
-static cudaError_t fill_3d(const char* call, const cudaPitchedPtr& p, int value, cudaExtent e,
-                           cudaStream_t stream, Pc pc) {
-    cudaError_t error = cudaSuccess;
-    for (size_t z = 0; z < e.depth && !error; z++)
-        error = fill(call, slice(p, {}, z), p.pitch, value, e.width, e.height, stream, pc);
-    return error;
-}
-
-cudaError_t copy_symbol(const void* symbol, void* p, size_t bytes, size_t offset, bool to_symbol,
+cudaError_t copy_symbol(const char* call, const void* symbol, size_t offset, void* p, size_t bytes,
                         cudaMemcpyKind kind, cudaStream_t stream, bool wait) {
-    Pc pc = EMU_CALLER;
     auto i = memory().symbols.find((char*)symbol);
     if (i == memory().symbols.end()) return set_error(cudaErrorInvalidSymbol);
-    Range& r = i->second;
-    const char* call = to_symbol ? "cudaMemcpyToSymbol" : "cudaMemcpyFromSymbol";
-    if (offset > r.bytes || bytes > r.bytes - offset) {
-        if (!checking) return set_error(cudaErrorInvalidValue);
-        fault(pc, "%s: out of bounds: %zu bytes at offset %zu of '%s', which has %zu", call,
+    const Range& r = i->second;
+    bool fits = offset <= r.bytes && bytes <= r.bytes - offset;
+    if (!fits && !checking) return set_error(cudaErrorInvalidValue);
+    if (!fits)
+        fault(EMU_CALLER, "%s: out of bounds: %zu bytes at offset %zu of '%s', which has %zu", call,
               bytes, offset, r.name, r.bytes);
-    }
-    bool taken = r.address_taken;
-    r.address_taken = true;
-    char* inside = r.start + offset;
-    cudaError_t error = copy(call, to_symbol ? inside : p, 0, to_symbol ? p : inside, 0, bytes, 1,
-                             kind, stream, wait, pc);
-    r.address_taken = taken;
-    return error;
+    Side inside(r.start + offset, 0, 0, true);
+    bool to_symbol = !strcmp(call, "cudaMemcpyToSymbol");
+    return copy_checked(call, to_symbol ? inside : p, to_symbol ? p : inside, {bytes, 1, 1}, kind,
+                        stream, wait, EMU_CALLER);
 }
 
 cudaError_t symbol_address(void** p, size_t* bytes, const void* symbol) {
@@ -337,51 +314,18 @@ cudaError_t symbol_address(void** p, size_t* bytes, const void* symbol) {
     if (i == memory().symbols.end()) return set_error(cudaErrorInvalidSymbol);
     if (p) *p = i->second.start, i->second.address_taken = true;
     if (bytes) *bytes = i->second.bytes;
-    return set_error(cudaSuccess);
+    return ok();
 }
 
 }  // namespace emu
 
 using namespace emu;
 
-cudaError_t cudaMalloc(void** p, size_t bytes) {
-    return allocate(p, bytes, DEVICE_MEMORY, EMU_CALLER);
-}
-cudaError_t cudaMallocAsync(void** p, size_t bytes, cudaStream_t) {
-    return allocate(p, bytes, DEVICE_MEMORY, EMU_CALLER);
-}
-cudaError_t cudaMallocManaged(void** p, size_t bytes, unsigned) {
-    return allocate(p, bytes, MANAGED_MEMORY, EMU_CALLER);
-}
-cudaError_t cudaMallocHost(void** p, size_t bytes, unsigned) {
-    return allocate_pinned(p, bytes, EMU_CALLER);
-}
-cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) {
-    return allocate_pinned(p, bytes, EMU_CALLER);
-}
-cudaError_t cudaMallocPitch(void** p, size_t* pitch, size_t width, size_t height) {
-    *pitch = (width + 511) / 512 * 512;
-    return allocate(p, *pitch * height, DEVICE_MEMORY, EMU_CALLER);
-}
-cudaError_t cudaMalloc3D(cudaPitchedPtr* p, cudaExtent e) {
-    p->xsize = e.width, p->ysize = e.height;
-    return cudaMallocPitch(&p->ptr, &p->pitch, e.width, e.height * e.depth);
-}
-cudaError_t cudaFree(void* p) {
-    cudaDeviceSynchronize();
-    return release(p, false, EMU_CALLER);
-}
-cudaError_t cudaFreeAsync(void* p, cudaStream_t) { return release(p, false, EMU_CALLER); }
-cudaError_t cudaFreeHost(void* p) {
-    cudaDeviceSynchronize();
-    return release(p, true, EMU_CALLER);
-}
 cudaError_t cudaHostRegister(void* p, size_t bytes, unsigned) {
     if (!p || !bytes) return set_error(cudaErrorInvalidValue);
     if (find_range(p)) return set_error(cudaErrorHostMemoryAlreadyRegistered);
-    memory().ranges[(char*)p] = {(char*)p, bytes, PINNED, DEVICE,
-                                 nullptr,  false, false,  EMU_CALLER, 0};
-    return set_error(cudaSuccess);
+    memory().ranges[(char*)p] = {(char*)p, bytes, PINNED, EMU_CALLER};
+    return ok();
 }
 cudaError_t cudaHostUnregister(void* p) {
     return set_error(memory().ranges.erase((char*)p) ? cudaSuccess
@@ -391,7 +335,7 @@ cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned) {
     const Range* r = find_range(host);
     if (!r || r->space != PINNED) return set_error(cudaErrorInvalidValue);
     *device = host;
-    return set_error(cudaSuccess);
+    return ok();
 }
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* a, const void* p) {
     const Range* r = find_range(p);
@@ -401,64 +345,16 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* a, const void* p) {
     a->device = 0;
     a->devicePointer = space == HOST ? nullptr : (void*)p;
     a->hostPointer = on_device(space) ? nullptr : (void*)p;
-    return set_error(cudaSuccess);
+    return ok();
 }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
     memory_init();
     *total = memory().total;
     *free = memory().total - memory().used;
-    return set_error(cudaSuccess);
+    return ok();
 }
 
-cudaError_t cudaMemcpy(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind) {
-    return copy("cudaMemcpy", dst, 0, src, 0, bytes, 1, kind, 0, true, EMU_CALLER);
-}
-cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind,
-                            cudaStream_t s) {
-    return copy("cudaMemcpyAsync", dst, 0, src, 0, bytes, 1, kind, s, false, EMU_CALLER);
-}
-cudaError_t cudaMemcpyPeer(void* dst, int, const void* src, int, size_t bytes) {
-    return copy("cudaMemcpyPeer", dst, 0, src, 0, bytes, 1, cudaMemcpyDeviceToDevice, 0, true,
-                EMU_CALLER);
-}
-cudaError_t cudaMemcpy2D(void* dst, size_t dpitch, const void* src, size_t spitch, size_t width,
-                         size_t height, cudaMemcpyKind kind) {
-    return copy("cudaMemcpy2D", dst, dpitch, src, spitch, width, height, kind, 0, true, EMU_CALLER);
-}
-cudaError_t cudaMemcpy2DAsync(void* dst, size_t dpitch, const void* src, size_t spitch,
-                              size_t width, size_t height, cudaMemcpyKind kind, cudaStream_t s) {
-    return copy("cudaMemcpy2DAsync", dst, dpitch, src, spitch, width, height, kind, s, false,
-                EMU_CALLER);
-}
-cudaError_t cudaMemcpy3D(const cudaMemcpy3DParms* p) {
-    return copy_3d("cudaMemcpy3D", *p, 0, true, EMU_CALLER);
-}
-cudaError_t cudaMemcpy3DAsync(const cudaMemcpy3DParms* p, cudaStream_t s) {
-    return copy_3d("cudaMemcpy3DAsync", *p, s, false, EMU_CALLER);
-}
-cudaError_t cudaMemset3D(cudaPitchedPtr p, int value, cudaExtent e) {
-    return fill_3d("cudaMemset3D", p, value, e, 0, EMU_CALLER);
-}
-cudaError_t cudaMemset3DAsync(cudaPitchedPtr p, int value, cudaExtent e, cudaStream_t s) {
-    return fill_3d("cudaMemset3DAsync", p, value, e, s, EMU_CALLER);
-}
-cudaError_t cudaMemset(void* p, int value, size_t bytes) {
-    return fill("cudaMemset", p, 0, value, bytes, 1, 0, EMU_CALLER);
-}
-cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t s) {
-    return fill("cudaMemsetAsync", p, 0, value, bytes, 1, s, EMU_CALLER);
-}
-cudaError_t cudaMemset2D(void* p, size_t pitch, int value, size_t width, size_t height) {
-    return fill("cudaMemset2D", p, pitch, value, width, height, 0, EMU_CALLER);
-}
-cudaError_t cudaMemset2DAsync(void* p, size_t pitch, int value, size_t width, size_t height,
-                              cudaStream_t s) {
-    return fill("cudaMemset2DAsync", p, pitch, value, width, height, s, EMU_CALLER);
-}
 cudaError_t cudaMemPrefetchAsync(const void* p, size_t, int, cudaStream_t) {
     const Range* r = find_range(p);
     return set_error(r && r->space == MANAGED_MEMORY ? cudaSuccess : cudaErrorInvalidValue);
-}
-cudaError_t cudaMemAdvise(const void* p, size_t, cudaMemoryAdvise, int) {
-    return cudaMemPrefetchAsync(p, 0, 0, 0);
 }

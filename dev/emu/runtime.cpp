@@ -101,8 +101,9 @@ void launch_kernel(const Kernel& kernel, const Config& config) {
     launch.threads = config.block.x * config.block.y * config.block.z;
     launch.arguments = kernel.body;
     launch.id = ++launches;
-    launch.op = begin_op(config.stream, kernel.name, nullptr);
-    launch.ordered_before = ordered_before(launch.op);
+    Work work = begin_op(config.stream, kernel.name, nullptr);
+    launch.op = work.op;
+    launch.ordered_before = work.ordered_before;
     std::vector<int> order;
     if (seed) {
         order.resize(blocks);
@@ -123,10 +124,10 @@ void launch_kernel(const Kernel& kernel, const Config& config) {
 bool not_launched() { return !worker.thread && set_error(cudaErrorMissingConfiguration); }
 
 cudaError_t function_attribute(const void* f, cudaFuncAttribute attribute, int value) {
-    if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return set_error(cudaSuccess);
+    if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return ok();
     if (value < 0 || (size_t)value > SHARED_OPTIN) return set_error(cudaErrorInvalidValue);
     opt_ins()[f] = value;
-    return set_error(cudaSuccess);
+    return ok();
 }
 
 cudaError_t function_attributes(cudaFuncAttributes* a, const void* f) {
@@ -136,7 +137,7 @@ cudaError_t function_attributes(cudaFuncAttributes* a, const void* f) {
     a->numRegs = 32;
     a->ptxVersion = a->binaryVersion = 80;
     a->maxDynamicSharedSizeBytes = opt_ins().count(f) ? opt_ins()[f] : (int)SHARED_DEFAULT;
-    return set_error(cudaSuccess);
+    return ok();
 }
 
 cudaError_t occupancy(int* blocks, int block_size, size_t shared) {
@@ -145,7 +146,7 @@ cudaError_t occupancy(int* blocks, int block_size, size_t shared) {
     *blocks = THREADS_PER_SM / (warps * WARP);
     if (*blocks > BLOCKS_PER_SM) *blocks = BLOCKS_PER_SM;
     if (shared && (int)(SHARED_OPTIN / shared) < *blocks) *blocks = (int)(SHARED_OPTIN / shared);
-    return set_error(cudaSuccess);
+    return ok();
 }
 
 }  // namespace emu
@@ -174,18 +175,9 @@ cudaError_t cudaGetLastError() {
 }
 
 // ---- the device ---------------------------------------------------------------------------------
-cudaError_t cudaGetDeviceCount(int* count) {
-    *count = 1;
-    return set_error(cudaSuccess);
-}
-cudaError_t cudaGetDevice(int* device) {
-    *device = 0;
-    return set_error(cudaSuccess);
-}
 cudaError_t cudaSetDevice(int device) {
     return set_error(device ? cudaErrorInvalidDevice : cudaSuccess);
 }
-cudaError_t cudaSetDeviceFlags(unsigned) { return set_error(cudaSuccess); }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
     if (device) return set_error(cudaErrorInvalidDevice);
@@ -217,7 +209,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
     p->canMapHostMemory = p->concurrentKernels = p->unifiedAddressing = p->managedMemory = 1;
     p->concurrentManagedAccess = p->cooperativeLaunch = p->deviceOverlap = p->asyncEngineCount = 1;
     p->globalL1CacheSupported = p->localL1CacheSupported = p->streamPrioritiesSupported = 1;
-    return set_error(cudaSuccess);
+    return ok();
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
@@ -228,7 +220,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
         EMU_DEVICE_ATTRIBUTES(EMU_CASE)
 #undef EMU_CASE
     }
-    return set_error(cudaSuccess);
+    return ok();
 }
 
 cudaError_t cudaDeviceReset() {
@@ -236,27 +228,17 @@ cudaError_t cudaDeviceReset() {
     fflush(stdout);
     return error;
 }
-cudaError_t cudaDeviceSetLimit(cudaLimit, size_t) { return set_error(cudaSuccess); }
 cudaError_t cudaDeviceGetLimit(size_t* value, cudaLimit limit) {
     *value = limit == cudaLimitStackSize        ? STACK_BYTES
              : limit == cudaLimitPrintfFifoSize ? 1 << 20
                                                 : 8 << 20;
-    return set_error(cudaSuccess);
+    return ok();
 }
-cudaError_t cudaDeviceSetCacheConfig(cudaFuncCache) { return set_error(cudaSuccess); }
-cudaError_t cudaDeviceSetSharedMemConfig(cudaSharedMemConfig) { return set_error(cudaSuccess); }
 cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) {
     *can = 0;
-    return set_error(cudaSuccess);
+    return ok();
 }
 cudaError_t cudaDeviceEnablePeerAccess(int, unsigned) { return set_error(cudaErrorInvalidDevice); }
-cudaError_t cudaRuntimeGetVersion(int* version) {
-    *version = CUDART_VERSION;
-    return set_error(cudaSuccess);
-}
-cudaError_t cudaDriverGetVersion(int* version) { return cudaRuntimeGetVersion(version); }
-cudaError_t cudaProfilerStart() { return set_error(cudaSuccess); }
-cudaError_t cudaProfilerStop() { return set_error(cudaSuccess); }
 
 // ---- what a kernel calls ------------------------------------------------------------------------
 long long clock64() {

@@ -65,7 +65,7 @@ cudaError_t valid_stream(cudaStream_t stream) {
     return cudaErrorInvalidResourceHandle;
 }
 
-uint32_t begin_op(cudaStream_t stream, const char* what, Pc pc) {
+Work begin_op(cudaStream_t stream, const char* what, Pc pc) {
     Streams& s = all();
     stream = resolve(stream);
     uint32_t op = (uint32_t)s.ops.size();
@@ -81,7 +81,7 @@ uint32_t begin_op(cudaStream_t stream, const char* what, Pc pc) {
     }
     if (clock.size() <= (size_t)stream->number) clock.resize(stream->number + 1, 0);
     clock[stream->number] = op;
-    return op;
+    return {what, pc, op, several_streams ? 0 : op};      // with one stream there is nothing to ask
 }
 
 static bool reached(const Clock& clock, uint32_t op) {
@@ -93,9 +93,6 @@ bool op_ordered(uint32_t earlier, uint32_t op) {
     return reached(all().clocks[all().ops[op].stream], earlier);
 }
 bool host_has_waited(uint32_t op) { return reached(all().host, op); }
-
-// Every op up to the result surely comes before op. With one stream there is nothing to ask.
-uint32_t ordered_before(uint32_t op) { return several_streams ? 0 : op; }
 
 void op_waited(cudaStream_t stream) {
     Streams& s = all();
@@ -156,20 +153,16 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
     s.streams.push_back(*stream);
     s.clocks.emplace_back(s.streams.size(), 0);
     several_streams = true;
-    return set_error(cudaSuccess);
-}
-cudaError_t cudaStreamCreate(cudaStream_t* stream) { return cudaStreamCreateWithFlags(stream, 0); }
-cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int) {
-    return cudaStreamCreateWithFlags(stream, flags);
+    return ok();
 }
 cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
     *least = 0, *greatest = -5;
-    return set_error(cudaSuccess);
+    return ok();
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     if (!stream || valid_stream(stream)) return set_error(cudaErrorInvalidResourceHandle);
     stream->destroyed = true;
-    return set_error(cudaSuccess);
+    return ok();
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     if (cudaError_t error = valid_stream(stream)) return set_error(error);
@@ -178,39 +171,37 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     if (resolve(stream)->number == 0)
         for (emu_stream* s : all().streams)
             if (!s->non_blocking) op_waited(s);
-    return set_error(cudaSuccess);
+    return ok();
 }
-cudaError_t cudaStreamQuery(cudaStream_t stream) { return cudaStreamSynchronize(stream); }
 cudaError_t cudaDeviceSynchronize() {
     for (emu_stream* s : all().streams) op_waited(s);
-    return set_error(cudaSuccess);
+    return ok();
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
     if (valid_stream(stream) || !event) return set_error(cudaErrorInvalidResourceHandle);
     join(all().clocks[resolve(stream)->number], event->clock);
-    return set_error(cudaSuccess);
+    return ok();
 }
 cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t f, void* data,
                                   unsigned) {
     if (cudaError_t error = valid_stream(stream)) return set_error(error);
     f(stream, cudaSuccess, data);
-    return set_error(cudaSuccess);
+    return ok();
 }
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t f, void* data) {
     if (cudaError_t error = valid_stream(stream)) return set_error(error);
     f(data);
-    return set_error(cudaSuccess);
+    return ok();
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
     *event = new emu_event{{}, 0, false, !(flags & cudaEventDisableTiming)};
-    return set_error(cudaSuccess);
+    return ok();
 }
-cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, 0); }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
     if (!event) return set_error(cudaErrorInvalidResourceHandle);
     delete event;
-    return set_error(cudaSuccess);
+    return ok();
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     if (valid_stream(stream) || !event) return set_error(cudaErrorInvalidResourceHandle);
@@ -218,17 +209,16 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     event->clock = all().clocks[resolve(stream)->number];
     event->time = now_ms();
     event->recorded = true;
-    return set_error(cudaSuccess);
+    return ok();
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     if (!event) return set_error(cudaErrorInvalidResourceHandle);
     join(all().host, event->clock);
-    return set_error(cudaSuccess);
+    return ok();
 }
-cudaError_t cudaEventQuery(cudaEvent_t event) { return cudaEventSynchronize(event); }
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cudaEvent_t stop) {
     if (!start || !stop || !start->recorded || !stop->recorded || !start->timing || !stop->timing)
         return set_error(cudaErrorInvalidResourceHandle);
     *ms = (float)(stop->time - start->time);
-    return set_error(cudaSuccess);
+    return ok();
 }

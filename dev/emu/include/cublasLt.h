@@ -2,10 +2,7 @@
 #pragma once
 #include "cublas_v2.h"
 
-typedef struct emu_blas* cublasLtHandle_t;
-typedef struct emu_lt_desc* cublasLtMatmulDesc_t;
-typedef struct emu_lt_layout* cublasLtMatrixLayout_t;
-typedef struct emu_lt_preference* cublasLtMatmulPreference_t;
+typedef emu_blas* cublasLtHandle_t;
 struct cublasLtMatmulAlgo_t { uint64_t data[8]; };
 struct cublasLtMatmulHeuristicResult_t {
     cublasLtMatmulAlgo_t algo;
@@ -16,12 +13,12 @@ struct cublasLtMatmulHeuristicResult_t {
 };
 enum cublasLtEpilogue_t {
     CUBLASLT_EPILOGUE_DEFAULT = 1, CUBLASLT_EPILOGUE_RELU = 2, CUBLASLT_EPILOGUE_BIAS = 4,
-    CUBLASLT_EPILOGUE_RELU_BIAS = 6, CUBLASLT_EPILOGUE_DRELU = 136, CUBLASLT_EPILOGUE_DRELU_BGRAD =
-    152, CUBLASLT_EPILOGUE_GELU = 32, CUBLASLT_EPILOGUE_GELU_BIAS = 36, CUBLASLT_EPILOGUE_RELU_AUX =
-    130, CUBLASLT_EPILOGUE_RELU_AUX_BIAS = 134, CUBLASLT_EPILOGUE_GELU_AUX = 160,
-    CUBLASLT_EPILOGUE_GELU_AUX_BIAS = 164, CUBLASLT_EPILOGUE_DGELU = 192,
-    CUBLASLT_EPILOGUE_DGELU_BGRAD = 208, CUBLASLT_EPILOGUE_BGRADA = 256, CUBLASLT_EPILOGUE_BGRADB =
-    512
+    CUBLASLT_EPILOGUE_RELU_BIAS = 6, CUBLASLT_EPILOGUE_GELU = 32, CUBLASLT_EPILOGUE_GELU_BIAS = 36,
+    CUBLASLT_EPILOGUE_RELU_AUX = 130, CUBLASLT_EPILOGUE_RELU_AUX_BIAS = 134,
+    CUBLASLT_EPILOGUE_DRELU = 136, CUBLASLT_EPILOGUE_DRELU_BGRAD = 152,
+    CUBLASLT_EPILOGUE_GELU_AUX = 160, CUBLASLT_EPILOGUE_GELU_AUX_BIAS = 164,
+    CUBLASLT_EPILOGUE_DGELU = 192, CUBLASLT_EPILOGUE_DGELU_BGRAD = 208,
+    CUBLASLT_EPILOGUE_BGRADA = 256, CUBLASLT_EPILOGUE_BGRADB = 512
 };
 enum cublasLtMatmulDescAttributes_t {
     CUBLASLT_MATMUL_DESC_COMPUTE_TYPE, CUBLASLT_MATMUL_DESC_SCALE_TYPE,
@@ -44,29 +41,106 @@ enum cublasLtMatmulPreferenceAttributes_t {
     CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES
 };
 
-cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle);
-cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle);
-cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* desc, cublasComputeType_t compute,
-                                        cudaDataType scale);
-cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc);
-cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
-                                              cublasLtMatmulDescAttributes_t attribute,
-                                              const void* value, size_t bytes);
-cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout, cudaDataType type,
-                                          uint64_t rows, uint64_t cols, int64_t ld);
-cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout);
-cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
-                                                cublasLtMatrixLayoutAttribute_t attribute,
-                                                const void* value, size_t bytes);
-cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* preference);
-cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference);
-cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
-                                                    cublasLtMatmulPreferenceAttributes_t attribute,
-                                                    const void* value, size_t bytes);
+inline cublasStatus_t cublasLtCreate(cublasLtHandle_t* h) { return cublasCreate(h); }
+inline cublasStatus_t cublasLtDestroy(cublasLtHandle_t h) { return cublasDestroy(h); }
+
+// ---- what a product is described by -------------------------------------------------------------
+struct emu_lt_desc {
+    cudaDataType scale;
+    cublasOperation_t ta = CUBLAS_OP_N, tb = CUBLAS_OP_N;
+    cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+    cublasPointerMode_t pointers = CUBLAS_POINTER_MODE_HOST;
+    void *bias = nullptr, *aux = nullptr;
+    int64_t aux_ld = 0;
+    int bias_type = -1, aux_type = -1;          // -1: that of D
+    bool unsupported = scale != CUDA_R_32F;
+};
+struct emu_lt_layout {
+    cudaDataType type;
+    uint64_t rows, cols;
+    int64_t ld, stride = 0;
+    int batches = 1;
+    cublasLtOrder_t order = CUBLASLT_ORDER_COL;
+};
+struct emu_lt_preference {};
+typedef emu_lt_desc* cublasLtMatmulDesc_t;
+typedef emu_lt_layout* cublasLtMatrixLayout_t;
+typedef emu_lt_preference* cublasLtMatmulPreference_t;
+
+inline cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* desc, cublasComputeType_t,
+                                               cudaDataType scale) {
+    return emu::blas_set(*desc, new emu_lt_desc{scale});
+}
+inline cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout, cudaDataType type,
+                                                 uint64_t rows, uint64_t cols, int64_t ld) {
+    return emu::blas_set(*layout, new emu_lt_layout{type, rows, cols, ld});
+}
+inline cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* preference) {
+    return emu::blas_set(*preference, new emu_lt_preference{});
+}
+inline cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t d) {
+    return emu::blas_delete(d);
+}
+inline cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t l) {
+    return emu::blas_delete(l);
+}
+inline cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t p) {
+    return emu::blas_delete(p);
+}
+
+// One `case` of the functions below: the attribute's value goes into a member of the description.
+#define EMU_ATTRIBUTE(name, member) \
+    case name: \
+        if (bytes != sizeof(member)) return CUBLAS_STATUS_INVALID_VALUE; \
+        memcpy(&member, value, bytes); \
+        return CUBLAS_STATUS_SUCCESS;
+inline cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d,
+                                                     cublasLtMatmulDescAttributes_t attribute,
+                                                     const void* value, size_t bytes) {
+    switch (attribute) {
+        EMU_ATTRIBUTE(CUBLASLT_MATMUL_DESC_SCALE_TYPE, d->scale)
+        EMU_ATTRIBUTE(CUBLASLT_MATMUL_DESC_POINTER_MODE, d->pointers)
+        EMU_ATTRIBUTE(CUBLASLT_MATMUL_DESC_TRANSA, d->ta)
+        EMU_ATTRIBUTE(CUBLASLT_MATMUL_DESC_TRANSB, d->tb)
+        EMU_ATTRIBUTE(CUBLASLT_MATMUL_DESC_EPILOGUE, d->epilogue)
+        EMU_ATTRIBUTE(CUBLASLT_MATMUL_DESC_BIAS_POINTER, d->bias)
+        EMU_ATTRIBUTE(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, d->bias_type)
+        EMU_ATTRIBUTE(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, d->aux)
+        EMU_ATTRIBUTE(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, d->aux_ld)
+        EMU_ATTRIBUTE(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE, d->aux_type)
+        case CUBLASLT_MATMUL_DESC_COMPUTE_TYPE: break;
+        default: d->unsupported = true;
+    }
+    return CUBLAS_STATUS_SUCCESS;
+}
+inline cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t l,
+                                                       cublasLtMatrixLayoutAttribute_t attribute,
+                                                       const void* value, size_t bytes) {
+    switch (attribute) {
+        EMU_ATTRIBUTE(CUBLASLT_MATRIX_LAYOUT_TYPE, l->type)
+        EMU_ATTRIBUTE(CUBLASLT_MATRIX_LAYOUT_ORDER, l->order)
+        EMU_ATTRIBUTE(CUBLASLT_MATRIX_LAYOUT_ROWS, l->rows)
+        EMU_ATTRIBUTE(CUBLASLT_MATRIX_LAYOUT_COLS, l->cols)
+        EMU_ATTRIBUTE(CUBLASLT_MATRIX_LAYOUT_LD, l->ld)
+        EMU_ATTRIBUTE(CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, l->batches)
+        EMU_ATTRIBUTE(CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, l->stride)
+    }
+    return CUBLAS_STATUS_INVALID_VALUE;
+}
+#undef EMU_ATTRIBUTE
+inline cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t,
+                                                           cublasLtMatmulPreferenceAttributes_t,
+                                                           const void*, size_t) {
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+// ---- the product --------------------------------------------------------------------------------
+#define EMU_LAYOUTS \
+    cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, \
+    cublasLtMatrixLayout_t d
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
-                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-                                              cublasLtMatmulPreference_t preference, int requested,
+                                              EMU_LAYOUTS, cublasLtMatmulPreference_t preference,
+                                              int requested,
                                               cublasLtMatmulHeuristicResult_t* results, int* found);
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void* alpha,
                               const void* a, cublasLtMatrixLayout_t layout_a, const void* b,

@@ -5,7 +5,6 @@
 #include "cuda_fp16.h"
 #include "library_types.h"
 
-typedef struct emu_blas* cublasHandle_t;
 #define EMU_BLAS_STATUS(X) \
     X(CUBLAS_STATUS_SUCCESS, 0) X(CUBLAS_STATUS_NOT_INITIALIZED, 1) \
     X(CUBLAS_STATUS_ALLOC_FAILED, 3) \
@@ -24,27 +23,68 @@ enum cublasMath_t {
 };
 enum cublasComputeType_t {
     CUBLAS_COMPUTE_16F = 64, CUBLAS_COMPUTE_16F_PEDANTIC = 65, CUBLAS_COMPUTE_32F = 68,
-    CUBLAS_COMPUTE_32F_PEDANTIC = 69, CUBLAS_COMPUTE_32F_FAST_16F = 74, CUBLAS_COMPUTE_32F_FAST_16BF
-    = 75, CUBLAS_COMPUTE_32F_FAST_TF32 = 77
+    CUBLAS_COMPUTE_32F_PEDANTIC = 69, CUBLAS_COMPUTE_64F = 70, CUBLAS_COMPUTE_32F_FAST_16F = 74,
+    CUBLAS_COMPUTE_32F_FAST_16BF = 75, CUBLAS_COMPUTE_32F_FAST_TF32 = 77
 };
 enum cublasGemmAlgo_t { CUBLAS_GEMM_DEFAULT = -1, CUBLAS_GEMM_DEFAULT_TENSOR_OP = 99 };
 
-cublasStatus_t cublasCreate(cublasHandle_t* handle);
-cublasStatus_t cublasDestroy(cublasHandle_t handle);
-cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream);
-cublasStatus_t cublasGetStream(cublasHandle_t handle, cudaStream_t* stream);
-cublasStatus_t cublasSetMathMode(cublasHandle_t handle, cublasMath_t mode);
-cublasStatus_t cublasGetMathMode(cublasHandle_t handle, cublasMath_t* mode);
-cublasStatus_t cublasSetPointerMode(cublasHandle_t handle, cublasPointerMode_t mode);
-cublasStatus_t cublasSetWorkspace(cublasHandle_t handle, void* workspace, size_t bytes);
-cublasStatus_t cublasGetVersion(cublasHandle_t handle, int* version);
 const char* cublasGetStatusName(cublasStatus_t status);
 const char* cublasGetStatusString(cublasStatus_t status);
-cublasStatus_t cublasSetVector(int n, int bytes, const void* x, int incx, void* y, int incy);
-cublasStatus_t cublasGetVector(int n, int bytes, const void* x, int incx, void* y, int incy);
-cublasStatus_t cublasSetMatrix(int m, int n, int bytes, const void* a, int lda, void* b, int ldb);
-cublasStatus_t cublasGetMatrix(int m, int n, int bytes, const void* a, int lda, void* b, int ldb);
 
+// ---- handles ------------------------------------------------------------------------------------
+struct emu_blas {
+    cudaStream_t stream;
+    cublasPointerMode_t pointers;
+    cublasMath_t math;
+};
+typedef emu_blas* cublasHandle_t;
+namespace emu {
+template <class T, class V> inline cublasStatus_t blas_set(T& place, V value) {
+    place = value;
+    return CUBLAS_STATUS_SUCCESS;
+}
+template <class T> inline cublasStatus_t blas_delete(T* object) {
+    delete object;
+    return CUBLAS_STATUS_SUCCESS;
+}
+}  // namespace emu
+inline cublasStatus_t cublasCreate(cublasHandle_t* h) { return emu::blas_set(*h, new emu_blas{}); }
+inline cublasStatus_t cublasDestroy(cublasHandle_t h) { return emu::blas_delete(h); }
+inline cublasStatus_t cublasSetStream(cublasHandle_t h, cudaStream_t stream) {
+    return emu::blas_set(h->stream, stream);
+}
+inline cublasStatus_t cublasGetStream(cublasHandle_t h, cudaStream_t* stream) {
+    return emu::blas_set(*stream, h->stream);
+}
+inline cublasStatus_t cublasSetMathMode(cublasHandle_t h, cublasMath_t mode) {
+    return emu::blas_set(h->math, mode);
+}
+inline cublasStatus_t cublasGetMathMode(cublasHandle_t h, cublasMath_t* mode) {
+    return emu::blas_set(*mode, h->math);
+}
+inline cublasStatus_t cublasSetPointerMode(cublasHandle_t h, cublasPointerMode_t mode) {
+    return emu::blas_set(h->pointers, mode);
+}
+inline cublasStatus_t cublasGetVersion(cublasHandle_t, int* version) {
+    return emu::blas_set(*version, 120400);
+}
+inline cublasStatus_t cublasSetWorkspace(cublasHandle_t, void*, size_t) {
+    return CUBLAS_STATUS_SUCCESS;
+}
+#define EMU_BLAS_COPY(name, kind) \
+    inline cublasStatus_t cublas##name##Matrix(int m, int n, int bytes, const void* a, int lda, \
+                                               void* b, int ldb) { \
+        return cudaMemcpy2D(b, (size_t)ldb * bytes, a, (size_t)lda * bytes, (size_t)m * bytes, n, \
+                            kind) ? CUBLAS_STATUS_MAPPING_ERROR : CUBLAS_STATUS_SUCCESS; \
+    } \
+    inline cublasStatus_t cublas##name##Vector(int n, int bytes, const void* x, int incx, void* y, \
+                                               int incy) { \
+        return cublas##name##Matrix(1, n, bytes, x, incx, y, incy); \
+    }
+EMU_BLAS_COPY(Set, cudaMemcpyHostToDevice) EMU_BLAS_COPY(Get, cudaMemcpyDeviceToHost)
+#undef EMU_BLAS_COPY
+
+// ---- vectors ------------------------------------------------------------------------------------
 cublasStatus_t cublasSaxpy(cublasHandle_t h, int n, const float* alpha, const float* x, int incx,
                            float* y, int incy);
 cublasStatus_t cublasSscal(cublasHandle_t h, int n, const float* alpha, float* x, int incx);
@@ -54,67 +94,58 @@ cublasStatus_t cublasSdot(cublasHandle_t h, int n, const float* x, int incx, con
 cublasStatus_t cublasSnrm2(cublasHandle_t h, int n, const float* x, int incx, float* result);
 cublasStatus_t cublasSasum(cublasHandle_t h, int n, const float* x, int incx, float* result);
 cublasStatus_t cublasIsamax(cublasHandle_t h, int n, const float* x, int incx, int* result);
+
+// ---- matrices -----------------------------------------------------------------------------------
+#define EMU_SHAPE \
+    cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k
 cublasStatus_t cublasSgemv(cublasHandle_t h, cublasOperation_t ta, int m, int n, const float* alpha,
                            const float* a, int lda, const float* x, int incx, const float* beta,
                            float* y, int incy);
 cublasStatus_t cublasSgeam(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, int m,
                            int n, const float* alpha, const float* a, int lda, const float* beta,
                            const float* b, int ldb, float* c, int ldc);
-cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t h, cublasOperation_t ta,
-                                          cublasOperation_t tb, int m, int n, int k,
-                                          const void* alpha, const void* a, cudaDataType type_a,
-                                          int lda, long long stride_a, const void* b,
-                                          cudaDataType type_b, int ldb, long long stride_b,
-                                          const void* beta, void* c, cudaDataType type_c, int ldc,
-                                          long long stride_c, int batches,
-                                          cublasComputeType_t compute, cublasGemmAlgo_t algorithm);
-cublasStatus_t cublasSgemmBatched(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb,
-                                  int m, int n, int k, const float* alpha, const float* const a[],
-                                  int lda, const float* const b[], int ldb, const float* beta,
+cublasStatus_t cublasSgemmBatched(EMU_SHAPE, const float* alpha, const float* const a[], int lda,
+                                  const float* const b[], int ldb, const float* beta,
                                   float* const c[], int ldc, int batches);
+cublasStatus_t cublasGemmStridedBatchedEx(EMU_SHAPE, const void* alpha, const void* a,
+                                          cudaDataType type_a, int lda, long long stride_a,
+                                          const void* b, cudaDataType type_b, int ldb,
+                                          long long stride_b, const void* beta, void* c,
+                                          cudaDataType type_c, int ldc, long long stride_c,
+                                          int batches, cublasComputeType_t compute,
+                                          cublasGemmAlgo_t algorithm);
 
-// The other products are this one.
-inline cublasStatus_t cublasGemmEx(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb,
-                                   int m, int n, int k, const void* alpha, const void* a,
-                                   cudaDataType type_a, int lda, const void* b, cudaDataType type_b,
-                                   int ldb, const void* beta, void* c, cudaDataType type_c, int ldc,
-                                   cublasComputeType_t compute, cublasGemmAlgo_t algorithm) {
-    return cublasGemmStridedBatchedEx(h, ta, tb, m, n, k, alpha, a, type_a, lda, 0, b, type_b, ldb,
-                                      0, beta, c, type_c, ldc, 0, 1, compute, algorithm);
-}
-// CUDA 11 named the compute type by a cudaDataType, and code written for it still compiles.
-inline cublasStatus_t cublasGemmEx(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb,
-                                   int m, int n, int k, const void* alpha, const void* a,
-                                   cudaDataType type_a, int lda, const void* b, cudaDataType type_b,
-                                   int ldb, const void* beta, void* c, cudaDataType type_c, int ldc,
-                                   cudaDataType compute, cublasGemmAlgo_t algorithm) {
-    return cublasGemmEx(h, ta, tb, m, n, k, alpha, a, type_a, lda, b, type_b, ldb, beta, c, type_c,
-                        ldc, compute == CUDA_R_16F ? CUBLAS_COMPUTE_16F : CUBLAS_COMPUTE_32F,
-                        algorithm);
-}
-inline cublasStatus_t cublasSgemmStridedBatched(cublasHandle_t h, cublasOperation_t ta,
-                                                cublasOperation_t tb, int m, int n, int k,
-                                                const float* alpha, const float* a, int lda,
-                                                long long stride_a, const float* b, int ldb,
-                                                long long stride_b, const float* beta, float* c,
-                                                int ldc, long long stride_c, int batches) {
-    return cublasGemmStridedBatchedEx(h, ta, tb, m, n, k, alpha, a, CUDA_R_32F, lda, stride_a, b,
-                                      CUDA_R_32F, ldb, stride_b, beta, c, CUDA_R_32F, ldc, stride_c,
-                                      batches, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
-}
-inline cublasStatus_t cublasSgemm(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb,
-                                  int m, int n, int k, const float* alpha, const float* a, int lda,
-                                  const float* b, int ldb, const float* beta, float* c, int ldc) {
-    return cublasSgemmStridedBatched(h, ta, tb, m, n, k, alpha, a, lda, 0, b, ldb, 0, beta, c, ldc,
-                                     0, 1);
-}
-inline cublasStatus_t cublasHgemm(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb,
-                                  int m, int n, int k, const __half* alpha, const __half* a,
-                                  int lda, const __half* b, int ldb, const __half* beta, __half* c,
-                                  int ldc) {
-    return cublasGemmEx(h, ta, tb, m, n, k, alpha, a, CUDA_R_16F, lda, b, CUDA_R_16F, ldb, beta, c,
-                        CUDA_R_16F, ldc, CUBLAS_COMPUTE_16F, CUBLAS_GEMM_DEFAULT);
-}
-cublasStatus_t cublasDgemm(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, int m,
-                           int n, int k, const double* alpha, const double* a, int lda,
-                           const double* b, int ldb, const double* beta, double* c, int ldc);
+// The other products are this one. CUDA 11 named the compute type by a cudaDataType, and code
+// written for it still compiles.
+#define EMU_GEMM_EX(Compute, compute_type) \
+    inline cublasStatus_t cublasGemmEx(EMU_SHAPE, const void* alpha, const void* a, \
+                                       cudaDataType type_a, int lda, const void* b, \
+                                       cudaDataType type_b, int ldb, const void* beta, void* c, \
+                                       cudaDataType type_c, int ldc, Compute compute, \
+                                       cublasGemmAlgo_t algorithm) { \
+        return cublasGemmStridedBatchedEx(h, ta, tb, m, n, k, alpha, a, type_a, lda, 0, b, type_b, \
+                                          ldb, 0, beta, c, type_c, ldc, 0, 1, compute_type, \
+                                          algorithm); \
+    }
+EMU_GEMM_EX(cublasComputeType_t, compute)
+EMU_GEMM_EX(cudaDataType, compute == CUDA_R_16F   ? CUBLAS_COMPUTE_16F
+                          : compute == CUDA_R_64F ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F)
+#undef EMU_GEMM_EX
+#define EMU_GEMM(letter, T, type, compute) \
+    inline cublasStatus_t cublas##letter##gemmStridedBatched( \
+        EMU_SHAPE, const T* alpha, const T* a, int lda, long long stride_a, const T* b, int ldb, \
+        long long stride_b, const T* beta, T* c, int ldc, long long stride_c, int batches) { \
+        return cublasGemmStridedBatchedEx(h, ta, tb, m, n, k, alpha, a, type, lda, stride_a, b, \
+                                          type, ldb, stride_b, beta, c, type, ldc, stride_c, \
+                                          batches, compute, CUBLAS_GEMM_DEFAULT); \
+    } \
+    inline cublasStatus_t cublas##letter##gemm(EMU_SHAPE, const T* alpha, const T* a, int lda, \
+                                               const T* b, int ldb, const T* beta, T* c, \
+                                               int ldc) { \
+        return cublas##letter##gemmStridedBatched(h, ta, tb, m, n, k, alpha, a, lda, 0, b, ldb, 0, \
+                                                  beta, c, ldc, 0, 1); \
+    }
+EMU_GEMM(S, float, CUDA_R_32F, CUBLAS_COMPUTE_32F)
+EMU_GEMM(D, double, CUDA_R_64F, CUBLAS_COMPUTE_64F)
+EMU_GEMM(H, __half, CUDA_R_16F, CUBLAS_COMPUTE_16F)
+#undef EMU_GEMM

@@ -211,26 +211,35 @@ enum cudaSharedMemConfig {
 };
 enum { cudaDeviceScheduleAuto = 0, cudaDeviceScheduleSpin = 1, cudaDeviceScheduleYield = 2,
        cudaDeviceScheduleBlockingSync = 4, cudaDeviceMapHost = 8 };
-cudaError_t cudaGetDeviceCount(int* count);
-cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaSetDevice(int device);
-cudaError_t cudaSetDeviceFlags(unsigned int flags);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaDeviceSynchronize();
 cudaError_t cudaDeviceReset();
-cudaError_t cudaDeviceSetLimit(cudaLimit limit, size_t value);
 cudaError_t cudaDeviceGetLimit(size_t* value, cudaLimit limit);
-cudaError_t cudaDeviceSetCacheConfig(cudaFuncCache config);
-cudaError_t cudaDeviceSetSharedMemConfig(cudaSharedMemConfig config);
 cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer);
 cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned int flags);
-cudaError_t cudaRuntimeGetVersion(int* version);
-cudaError_t cudaDriverGetVersion(int* version);
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total);
-cudaError_t cudaProfilerStart();
-cudaError_t cudaProfilerStop();
 inline cudaError_t cudaThreadSynchronize() { return cudaDeviceSynchronize(); }
+namespace emu {
+cudaError_t set_error(cudaError_t error);
+}
+#define EMU_ANSWER(name, value) \
+    inline cudaError_t name(int* p) { *p = value; return emu::set_error(cudaSuccess); }
+EMU_ANSWER(cudaGetDeviceCount, 1) EMU_ANSWER(cudaGetDevice, 0)
+EMU_ANSWER(cudaRuntimeGetVersion, CUDART_VERSION) EMU_ANSWER(cudaDriverGetVersion, CUDART_VERSION)
+#undef EMU_ANSWER
+#define EMU_WITHOUT_EFFECT(name, ...) \
+    inline cudaError_t name(__VA_ARGS__) { return emu::set_error(cudaSuccess); }
+EMU_WITHOUT_EFFECT(cudaSetDeviceFlags, unsigned)
+EMU_WITHOUT_EFFECT(cudaDeviceSetLimit, cudaLimit, size_t)
+EMU_WITHOUT_EFFECT(cudaDeviceSetCacheConfig, cudaFuncCache)
+EMU_WITHOUT_EFFECT(cudaDeviceSetSharedMemConfig, cudaSharedMemConfig)
+EMU_WITHOUT_EFFECT(cudaProfilerStart)
+EMU_WITHOUT_EFFECT(cudaProfilerStop)
+template <class F> EMU_WITHOUT_EFFECT(cudaFuncSetCacheConfig, F*, cudaFuncCache)
+template <class F> EMU_WITHOUT_EFFECT(cudaFuncSetSharedMemConfig, F*, cudaSharedMemConfig)
+#undef EMU_WITHOUT_EFFECT
 
 // ---- memory -------------------------------------------------------------------------------------
 enum cudaMemcpyKind {
@@ -272,95 +281,141 @@ inline cudaPitchedPtr make_cudaPitchedPtr(void* p, size_t pitch, size_t xsize, s
 inline cudaExtent make_cudaExtent(size_t w, size_t h, size_t d) { return {w, h, d}; }
 inline cudaPos make_cudaPos(size_t x, size_t y, size_t z) { return {x, y, z}; }
 
-cudaError_t cudaMalloc(void** p, size_t bytes);
-cudaError_t cudaMallocManaged(void** p, size_t bytes, unsigned int flags = cudaMemAttachGlobal);
-cudaError_t cudaMallocHost(void** p, size_t bytes, unsigned int flags = 0);
-cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned int flags);
-cudaError_t cudaMallocPitch(void** p, size_t* pitch, size_t width, size_t height);
-cudaError_t cudaMalloc3D(cudaPitchedPtr* p, cudaExtent extent);
-cudaError_t cudaMallocAsync(void** p, size_t bytes, cudaStream_t stream);
-// Inlined, so that the call comes from the line of the .cu file that a message should name.
-template <class T> __forceinline__ cudaError_t cudaMalloc(T** p, size_t n) {
-    return cudaMalloc((void**)p, n);
+// What the functions of memory come down to (../memory.cpp). They note the address that they return
+// to, so those functions are inlined: a message then names the line of the .cu file.
+namespace emu {
+enum Space { HOST, DEVICE_MEMORY, MANAGED_MEMORY, PINNED, SYMBOL };
+struct Side {                // of a copy or a fill: rows `pitch` bytes apart, and slices of rows
+    void* p;
+    size_t pitch, slice;
+    bool symbol;             // one of the cudaMemcpy...Symbol functions gave it
+    Side(const void* p, size_t pitch = 0, size_t slice = 0, bool symbol = false)
+        : p((void*)p), pitch(pitch), slice(slice), symbol(symbol) {}
+    Side(const cudaPitchedPtr& m, cudaPos at = {})
+        : Side((char*)m.ptr + (at.z * m.ysize + at.y) * m.pitch + at.x, m.pitch,
+               m.pitch * m.ysize) {}
+};
+cudaError_t allocate(void** p, size_t bytes, Space space);
+cudaError_t release(void* p, bool pinned, bool wait);
+cudaError_t copy(const char* call, Side dst, Side src, cudaExtent extent, cudaMemcpyKind kind,
+                 cudaStream_t stream, bool wait);
+cudaError_t fill(const char* call, Side p, int value, cudaExtent extent, cudaStream_t stream);
+cudaError_t copy_symbol(const char* call, const void* symbol, size_t offset, void* memory,
+                        size_t bytes, cudaMemcpyKind kind, cudaStream_t stream, bool wait);
+cudaError_t symbol_address(void** p, size_t* bytes, const void* symbol);
+}  // namespace emu
+#define EMU_API __forceinline__ cudaError_t
+
+template <class T> EMU_API cudaMalloc(T** p, size_t bytes) {
+    return emu::allocate((void**)p, bytes, emu::DEVICE_MEMORY);
 }
-template <class T>
-__forceinline__ cudaError_t cudaMallocManaged(T** p, size_t n,
-                                              unsigned int flags = cudaMemAttachGlobal) {
-    return cudaMallocManaged((void**)p, n, flags);
+template <class T> EMU_API cudaMallocAsync(T** p, size_t bytes, cudaStream_t) {
+    return emu::allocate((void**)p, bytes, emu::DEVICE_MEMORY);
 }
-template <class T>
-__forceinline__ cudaError_t cudaMallocHost(T** p, size_t n, unsigned int flags = 0) {
-    return cudaMallocHost((void**)p, n, flags);
+template <class T> EMU_API cudaMallocManaged(T** p, size_t bytes, unsigned = cudaMemAttachGlobal) {
+    return emu::allocate((void**)p, bytes, emu::MANAGED_MEMORY);
 }
-template <class T> __forceinline__ cudaError_t cudaHostAlloc(T** p, size_t n, unsigned int flags) {
-    return cudaHostAlloc((void**)p, n, flags);
+template <class T> EMU_API cudaMallocHost(T** p, size_t bytes, unsigned = 0) {
+    return emu::allocate((void**)p, bytes, emu::PINNED);
 }
-template <class T>
-__forceinline__ cudaError_t cudaMallocPitch(T** p, size_t* pitch, size_t width, size_t height) {
-    return cudaMallocPitch((void**)p, pitch, width, height);
+template <class T> EMU_API cudaHostAlloc(T** p, size_t bytes, unsigned) {
+    return emu::allocate((void**)p, bytes, emu::PINNED);
 }
-template <class T>
-__forceinline__ cudaError_t cudaMallocAsync(T** p, size_t n, cudaStream_t stream) {
-    return cudaMallocAsync((void**)p, n, stream);
+template <class T> EMU_API cudaMallocPitch(T** p, size_t* pitch, size_t width, size_t height) {
+    *pitch = (width + 511) / 512 * 512;
+    return emu::allocate((void**)p, *pitch * height, emu::DEVICE_MEMORY);
 }
-cudaError_t cudaFree(void* p);
-cudaError_t cudaFreeAsync(void* p, cudaStream_t stream);
-cudaError_t cudaFreeHost(void* p);
-cudaError_t cudaHostRegister(void* p, size_t bytes, unsigned int flags);
+EMU_API cudaMalloc3D(cudaPitchedPtr* p, cudaExtent e) {
+    p->xsize = e.width, p->ysize = e.height;
+    return cudaMallocPitch(&p->ptr, &p->pitch, e.width, e.height * e.depth);
+}
+EMU_API cudaFree(void* p) { return emu::release(p, false, true); }
+EMU_API cudaFreeAsync(void* p, cudaStream_t) { return emu::release(p, false, false); }
+EMU_API cudaFreeHost(void* p) { return emu::release(p, true, true); }
+cudaError_t cudaHostRegister(void* p, size_t bytes, unsigned flags);
 cudaError_t cudaHostUnregister(void* p);
-cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned int flags);
-template <class T>
-cudaError_t cudaHostGetDevicePointer(T** device, void* host, unsigned int flags) {
+cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned flags);
+template <class T> EMU_API cudaHostGetDevicePointer(T** device, void* host, unsigned flags) {
     return cudaHostGetDevicePointer((void**)device, host, flags);
 }
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* p);
-cudaError_t cudaMemcpy(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind);
-cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind,
-                            cudaStream_t stream = 0);
-cudaError_t cudaMemcpyPeer(void* dst, int dst_device, const void* src, int src_device,
-                           size_t bytes);
-cudaError_t cudaMemcpy2D(void* dst, size_t dpitch, const void* src, size_t spitch, size_t width,
-                         size_t height, cudaMemcpyKind kind);
-cudaError_t cudaMemcpy2DAsync(void* dst, size_t dpitch, const void* src, size_t spitch,
-                              size_t width, size_t height, cudaMemcpyKind kind,
-                              cudaStream_t stream = 0);
-cudaError_t cudaMemcpy3D(const cudaMemcpy3DParms* p);
-cudaError_t cudaMemcpy3DAsync(const cudaMemcpy3DParms* p, cudaStream_t stream = 0);
-cudaError_t cudaMemset(void* p, int value, size_t bytes);
-cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream = 0);
-cudaError_t cudaMemset2D(void* p, size_t pitch, int value, size_t width, size_t height);
-cudaError_t cudaMemset2DAsync(void* p, size_t pitch, int value, size_t width, size_t height,
-                              cudaStream_t stream = 0);
-cudaError_t cudaMemset3D(cudaPitchedPtr p, int value, cudaExtent extent);
-cudaError_t cudaMemset3DAsync(cudaPitchedPtr p, int value, cudaExtent extent,
-                              cudaStream_t stream = 0);
 cudaError_t cudaMemPrefetchAsync(const void* p, size_t bytes, int device, cudaStream_t stream = 0);
-cudaError_t cudaMemAdvise(const void* p, size_t bytes, cudaMemoryAdvise advice, int device);
+inline cudaError_t cudaMemAdvise(const void* p, size_t bytes, cudaMemoryAdvise, int device) {
+    return cudaMemPrefetchAsync(p, bytes, device);
+}
 
-namespace emu {
-cudaError_t copy_symbol(const void* symbol, void* memory, size_t bytes, size_t offset,
-                        bool to_symbol, cudaMemcpyKind kind, cudaStream_t stream, bool wait);
-cudaError_t symbol_address(void** p, size_t* bytes, const void* symbol);
+EMU_API cudaMemcpy(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind) {
+    return emu::copy("cudaMemcpy", dst, src, {bytes, 1, 1}, kind, 0, true);
+}
+EMU_API cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind,
+                        cudaStream_t stream = 0) {
+    return emu::copy("cudaMemcpyAsync", dst, src, {bytes, 1, 1}, kind, stream, false);
+}
+EMU_API cudaMemcpyPeer(void* dst, int, const void* src, int, size_t bytes) {
+    return emu::copy("cudaMemcpyPeer", dst, src, {bytes, 1, 1}, cudaMemcpyDeviceToDevice, 0, true);
+}
+EMU_API cudaMemcpy2D(void* dst, size_t dpitch, const void* src, size_t spitch, size_t width,
+                     size_t height, cudaMemcpyKind kind) {
+    return emu::copy("cudaMemcpy2D", {dst, dpitch}, {src, spitch}, {width, height, 1}, kind, 0,
+                     true);
+}
+EMU_API cudaMemcpy2DAsync(void* dst, size_t dpitch, const void* src, size_t spitch, size_t width,
+                          size_t height, cudaMemcpyKind kind, cudaStream_t stream = 0) {
+    return emu::copy("cudaMemcpy2DAsync", {dst, dpitch}, {src, spitch}, {width, height, 1}, kind,
+                     stream, false);
+}
+EMU_API cudaMemcpy3D(const cudaMemcpy3DParms* m) {
+    if (m->srcArray || m->dstArray) return emu::set_error(cudaErrorNotSupported);
+    return emu::copy("cudaMemcpy3D", {m->dstPtr, m->dstPos}, {m->srcPtr, m->srcPos}, m->extent,
+                     m->kind, 0, true);
+}
+EMU_API cudaMemcpy3DAsync(const cudaMemcpy3DParms* m, cudaStream_t stream = 0) {
+    if (m->srcArray || m->dstArray) return emu::set_error(cudaErrorNotSupported);
+    return emu::copy("cudaMemcpy3DAsync", {m->dstPtr, m->dstPos}, {m->srcPtr, m->srcPos},
+                     m->extent, m->kind, stream, false);
+}
+EMU_API cudaMemset(void* p, int value, size_t bytes) {
+    return emu::fill("cudaMemset", p, value, {bytes, 1, 1}, 0);
+}
+EMU_API cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream = 0) {
+    return emu::fill("cudaMemsetAsync", p, value, {bytes, 1, 1}, stream);
+}
+EMU_API cudaMemset2D(void* p, size_t pitch, int value, size_t width, size_t height) {
+    return emu::fill("cudaMemset2D", {p, pitch}, value, {width, height, 1}, 0);
+}
+EMU_API cudaMemset2DAsync(void* p, size_t pitch, int value, size_t width, size_t height,
+                          cudaStream_t stream = 0) {
+    return emu::fill("cudaMemset2DAsync", {p, pitch}, value, {width, height, 1}, stream);
+}
+EMU_API cudaMemset3D(cudaPitchedPtr p, int value, cudaExtent e) {
+    return emu::fill("cudaMemset3D", p, value, e, 0);
+}
+EMU_API cudaMemset3DAsync(cudaPitchedPtr p, int value, cudaExtent e, cudaStream_t stream = 0) {
+    return emu::fill("cudaMemset3DAsync", p, value, e, stream);
+}
+
+template <class T>
+EMU_API cudaMemcpyToSymbol(T& symbol, const void* src, size_t bytes, size_t offset = 0,
+                           cudaMemcpyKind kind = cudaMemcpyHostToDevice) {
+    return emu::copy_symbol("cudaMemcpyToSymbol", &symbol, offset, (void*)src, bytes, kind, 0,
+                            true);
 }
 template <class T>
-cudaError_t cudaMemcpyToSymbol(T& symbol, const void* src, size_t bytes, size_t offset = 0,
-                               cudaMemcpyKind kind = cudaMemcpyHostToDevice) {
-    return emu::copy_symbol(&symbol, (void*)src, bytes, offset, true, kind, 0, true);
+EMU_API cudaMemcpyFromSymbol(void* dst, T& symbol, size_t bytes, size_t offset = 0,
+                             cudaMemcpyKind kind = cudaMemcpyDeviceToHost) {
+    return emu::copy_symbol("cudaMemcpyFromSymbol", &symbol, offset, dst, bytes, kind, 0, true);
 }
 template <class T>
-cudaError_t cudaMemcpyFromSymbol(void* dst, T& symbol, size_t bytes, size_t offset = 0,
-                                 cudaMemcpyKind kind = cudaMemcpyDeviceToHost) {
-    return emu::copy_symbol(&symbol, dst, bytes, offset, false, kind, 0, true);
+EMU_API cudaMemcpyToSymbolAsync(T& symbol, const void* src, size_t bytes, size_t offset,
+                                cudaMemcpyKind kind, cudaStream_t stream = 0) {
+    return emu::copy_symbol("cudaMemcpyToSymbol", &symbol, offset, (void*)src, bytes, kind, stream,
+                            false);
 }
 template <class T>
-cudaError_t cudaMemcpyToSymbolAsync(T& symbol, const void* src, size_t bytes, size_t offset,
-                                    cudaMemcpyKind kind, cudaStream_t stream = 0) {
-    return emu::copy_symbol(&symbol, (void*)src, bytes, offset, true, kind, stream, false);
-}
-template <class T>
-cudaError_t cudaMemcpyFromSymbolAsync(void* dst, T& symbol, size_t bytes, size_t offset,
-                                      cudaMemcpyKind kind, cudaStream_t stream = 0) {
-    return emu::copy_symbol(&symbol, dst, bytes, offset, false, kind, stream, false);
+EMU_API cudaMemcpyFromSymbolAsync(void* dst, T& symbol, size_t bytes, size_t offset,
+                                  cudaMemcpyKind kind, cudaStream_t stream = 0) {
+    return emu::copy_symbol("cudaMemcpyFromSymbol", &symbol, offset, dst, bytes, kind, stream,
+                            false);
 }
 template <class T> cudaError_t cudaGetSymbolAddress(void** p, T& symbol) {
     return emu::symbol_address(p, nullptr, &symbol);
@@ -372,38 +427,38 @@ template <class T> cudaError_t cudaGetSymbolSize(size_t* bytes, T& symbol) {
 // ---- streams and events -------------------------------------------------------------------------
 #define cudaStreamLegacy ((cudaStream_t)0x1)
 #define cudaStreamPerThread ((cudaStream_t)0x2)
-enum {
-    cudaStreamDefault = 0, cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaEventBlockingSync =
-    1, cudaEventDisableTiming = 2, cudaEventInterprocess = 4
-};
+enum { cudaStreamDefault = 0, cudaStreamNonBlocking = 1, cudaEventDefault = 0,
+       cudaEventBlockingSync = 1, cudaEventDisableTiming = 2, cudaEventInterprocess = 4 };
 typedef void (*cudaStreamCallback_t)(cudaStream_t stream, cudaError_t status, void* data);
 typedef void (*cudaHostFn_t)(void* data);
-cudaError_t cudaStreamCreate(cudaStream_t* stream);
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned int flags);
-cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned int flags, int priority);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
+inline cudaError_t cudaStreamCreate(cudaStream_t* s) { return cudaStreamCreateWithFlags(s, 0); }
+inline cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int) {
+    return cudaStreamCreateWithFlags(stream, flags);
+}
 cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
-cudaError_t cudaStreamQuery(cudaStream_t stream);
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned int flags = 0);
+inline cudaError_t cudaStreamQuery(cudaStream_t stream) { return cudaStreamSynchronize(stream); }
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags = 0);
 cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t f, void* data,
-                                  unsigned int flags);
+                                  unsigned flags);
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t f, void* data);
-cudaError_t cudaEventCreate(cudaEvent_t* event);
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned int flags);
-inline cudaError_t cudaEventCreate(cudaEvent_t* event, unsigned int flags) {
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
+inline cudaError_t cudaEventCreate(cudaEvent_t* event, unsigned flags = 0) {
     return cudaEventCreateWithFlags(event, flags);
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream = 0);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
-cudaError_t cudaEventQuery(cudaEvent_t event);
+inline cudaError_t cudaEventQuery(cudaEvent_t event) { return cudaEventSynchronize(event); }
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cudaEvent_t stop);
 
 // ---- kernels as values: attributes, occupancy, launches without <<<>>> --------------------------
 enum cudaFuncAttribute {
-    cudaFuncAttributeMaxDynamicSharedMemorySize = 8, cudaFuncAttributePreferredSharedMemoryCarveout
-    = 9, cudaFuncAttributeNonPortableClusterSizeAllowed = 13
+    cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
+    cudaFuncAttributePreferredSharedMemoryCarveout = 9,
+    cudaFuncAttributeNonPortableClusterSizeAllowed = 13
 };
 enum cudaSharedCarveout {
     cudaSharedmemCarveoutDefault = -1, cudaSharedmemCarveoutMaxL1 = 0,
@@ -418,33 +473,31 @@ namespace emu {
 cudaError_t function_attribute(const void* f, cudaFuncAttribute attribute, int value);
 cudaError_t function_attributes(cudaFuncAttributes* attributes, const void* f);
 cudaError_t occupancy(int* blocks, int block_size, size_t shared);
-template <class... P, size_t... I> inline void launch_by_pointers(void (*f)(P...), Config config,
-                                                                  void** p,
-                                                                  std::index_sequence<I...>) {
+// emucc strips a cast to void* from the kernel: its type says how to read the arguments.
+template <class... P, size_t... I>
+inline cudaError_t launch_by_pointers(void (*f)(P...), Config config, void** p,
+                                      std::index_sequence<I...>) {
     auto body = [f, arguments = std::make_tuple(*(std::decay_t<P>*)p[I]...)] {
         std::apply(f, arguments);
     };
     launch("(a kernel given by its address)", "", 0, (const void*)f, config, body);
+    return cudaPeekAtLastError();
 }
-}
+}  // namespace emu
 template <class F> cudaError_t cudaFuncSetAttribute(F* f, cudaFuncAttribute attribute, int value) {
     return emu::function_attribute((const void*)f, attribute, value);
 }
 template <class F> cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, F* f) {
     return emu::function_attributes(attributes, (const void*)f);
 }
-template <class F> cudaError_t cudaFuncSetCacheConfig(F*, cudaFuncCache) { return cudaSuccess; }
-template <class F> cudaError_t cudaFuncSetSharedMemConfig(F*, cudaSharedMemConfig) {
-    return cudaSuccess;
-}
-template <class F> cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, F*,
-                                                                             int block_size,
-                                                                             size_t shared) {
+template <class F>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, F*, int block_size,
+                                                          size_t shared) {
     return emu::occupancy(blocks, block_size, shared);
 }
-template <class F> cudaError_t cudaOccupancyMaxPotentialBlockSize(int* min_grid, int* block_size,
-                                                                  F*, size_t shared = 0,
-                                                                  int limit = 0) {
+template <class F>
+cudaError_t cudaOccupancyMaxPotentialBlockSize(int* min_grid, int* block_size, F*,
+                                               size_t shared = 0, int limit = 0) {
     *block_size = limit > 0 && limit < 1024 ? limit : 1024;
     cudaDeviceProp properties;
     cudaGetDeviceProperties(&properties, 0);
@@ -453,20 +506,17 @@ template <class F> cudaError_t cudaOccupancyMaxPotentialBlockSize(int* min_grid,
     *min_grid = blocks * properties.multiProcessorCount;
     return error;
 }
-// emucc strips a cast to void* from the kernel: its type says how to read the arguments.
 template <class... P>
 cudaError_t cudaLaunchKernel(void (*f)(P...), dim3 grid, dim3 block, void** p, size_t shared = 0,
                              cudaStream_t stream = 0) {
-    emu::launch_by_pointers(f, {grid, block, shared, stream, false}, p,
-                            std::index_sequence_for<P...>());
-    return cudaPeekAtLastError();
+    return emu::launch_by_pointers(f, {grid, block, shared, stream, false}, p,
+                                   std::index_sequence_for<P...>());
 }
 template <class... P>
 cudaError_t cudaLaunchCooperativeKernel(void (*f)(P...), dim3 grid, dim3 block, void** p,
                                         size_t shared = 0, cudaStream_t stream = 0) {
-    emu::launch_by_pointers(f, {grid, block, shared, stream, true}, p,
-                            std::index_sequence_for<P...>());
-    return cudaPeekAtLastError();
+    return emu::launch_by_pointers(f, {grid, block, shared, stream, true}, p,
+                                   std::index_sequence_for<P...>());
 }
 
 #include "device_functions.h"

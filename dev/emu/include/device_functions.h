@@ -1,9 +1,8 @@
 // device_functions.h - what a kernel may call: barriers, warps, atomics, arithmetic, memory hints.
 //
 // The short ones are written here. Those that wait for other threads or touch memory are in
-// ../block.cpp,
-// ../warp.cpp and ../atomics.cpp; wrappers around them are forced inline, so that the call comes
-// from the line of the .cu file that a message should name.
+// ../block.cpp, ../warp.cpp and ../atomics.cpp; wrappers around them are forced inline, so that the
+// call comes from the line of the .cu file that a message should name.
 #pragma once
 
 // ---- the block's barrier ------------------------------------------------------------------------
@@ -33,79 +32,50 @@ unsigned warp_number();
 // tensor cores do, or a reduction.
 void warp_collect(unsigned mask, const void* mine, size_t bytes, void* all);
 
-template <class T>
-__forceinline__ T shuffle(WarpOp op, unsigned mask, T value, int argument, int width) {
-    static_assert(sizeof(T) <= 8, "a shuffle moves at most 8 bytes");
-    uint64_t bits = 0;
-    __builtin_memcpy(&bits, &value, sizeof(T));
-    bits = warp(op, mask, bits, argument, width);
-    __builtin_memcpy((void*)&value, &bits, sizeof(T));
+// A value as a word, and back.
+template <class T> __forceinline__ uint64_t to_word(T value) {
+    static_assert(sizeof(T) <= 8, "a warp or an atomic moves at most 8 bytes");
+    uint64_t word = 0;
+    __builtin_memcpy(&word, (const void*)&value, sizeof(T));
+    return word;
+}
+template <class T> __forceinline__ T from_word(uint64_t word) {
+    T value;
+    __builtin_memcpy((void*)&value, &word, sizeof(T));
     return value;
 }
 }  // namespace emu
 
 __forceinline__ void __syncwarp(unsigned mask = 0xffffffff) { emu::warp(emu::SYNCWARP, mask, 0); }
-template <class T> __forceinline__ T __shfl_sync(unsigned mask, T v, int lane, int width = 32) {
-    return emu::shuffle(emu::SHFL_IDX, mask, v, lane, width);
-}
-template <class T>
-__forceinline__ T __shfl_up_sync(unsigned mask, T v, unsigned delta, int width = 32) {
-    return emu::shuffle(emu::SHFL_UP, mask, v, delta, width);
-}
-template <class T>
-__forceinline__ T __shfl_down_sync(unsigned mask, T v, unsigned delta, int width = 32) {
-    return emu::shuffle(emu::SHFL_DOWN, mask, v, delta, width);
-}
-template <class T>
-__forceinline__ T __shfl_xor_sync(unsigned mask, T v, int lanes, int width = 32) {
-    return emu::shuffle(emu::SHFL_XOR, mask, v, lanes, width);
-}
-__forceinline__ unsigned __ballot_sync(unsigned mask, int p) {
-    return emu::warp(emu::BALLOT, mask, p != 0);
-}
-__forceinline__ int __all_sync(unsigned mask, int p) { return emu::warp(emu::ALL, mask, p != 0); }
-__forceinline__ int __any_sync(unsigned mask, int p) { return emu::warp(emu::ANY, mask, p != 0); }
-__forceinline__ int __uni_sync(unsigned mask, int p) { return emu::warp(emu::UNI, mask, p != 0); }
 __forceinline__ unsigned __activemask() { return emu::warp(emu::ACTIVEMASK, 0, 0); }
+#define EMU_SHUFFLE(name, OP) \
+    template <class T> __forceinline__ T name(unsigned mask, T v, int lanes, int width = 32) { \
+        return emu::from_word<T>(emu::warp(emu::OP, mask, emu::to_word(v), lanes, width)); \
+    }
+EMU_SHUFFLE(__shfl_sync, SHFL_IDX) EMU_SHUFFLE(__shfl_up_sync, SHFL_UP)
+EMU_SHUFFLE(__shfl_down_sync, SHFL_DOWN) EMU_SHUFFLE(__shfl_xor_sync, SHFL_XOR)
+#undef EMU_SHUFFLE
+#define EMU_VOTE(T, name, OP) \
+    __forceinline__ T name(unsigned mask, int p) { return emu::warp(emu::OP, mask, p != 0); }
+EMU_VOTE(unsigned, __ballot_sync, BALLOT) EMU_VOTE(int, __all_sync, ALL)
+EMU_VOTE(int, __any_sync, ANY) EMU_VOTE(int, __uni_sync, UNI)
+#undef EMU_VOTE
 template <class T> __forceinline__ unsigned __match_any_sync(unsigned mask, T v) {
-    uint64_t bits = 0;
-    __builtin_memcpy(&bits, &v, sizeof(T));
-    return emu::warp(emu::MATCH_ANY, mask, bits);
+    return emu::warp(emu::MATCH_ANY, mask, emu::to_word(v));
 }
 template <class T> __forceinline__ unsigned __match_all_sync(unsigned mask, T v, int* all) {
-    uint64_t bits = 0;
-    __builtin_memcpy(&bits, &v, sizeof(T));
-    unsigned same = emu::warp(emu::MATCH_ALL, mask, bits);
+    unsigned same = emu::warp(emu::MATCH_ALL, mask, emu::to_word(v));
     *all = same != 0;
     return same;
 }
-__forceinline__ unsigned __reduce_add_sync(unsigned m, unsigned v) {
-    return emu::warp(emu::REDUCE_ADD, m, v);
-}
-__forceinline__ int __reduce_add_sync(unsigned m, int v) {
-    return emu::warp(emu::REDUCE_ADD, m, v);
-}
-__forceinline__ unsigned __reduce_min_sync(unsigned m, unsigned v) {
-    return emu::warp(emu::REDUCE_UMIN, m, v);
-}
-__forceinline__ int __reduce_min_sync(unsigned m, int v) {
-    return emu::warp(emu::REDUCE_MIN, m, v);
-}
-__forceinline__ unsigned __reduce_max_sync(unsigned m, unsigned v) {
-    return emu::warp(emu::REDUCE_UMAX, m, v);
-}
-__forceinline__ int __reduce_max_sync(unsigned m, int v) {
-    return emu::warp(emu::REDUCE_MAX, m, v);
-}
-__forceinline__ unsigned __reduce_and_sync(unsigned m, unsigned v) {
-    return emu::warp(emu::REDUCE_AND, m, v);
-}
-__forceinline__ unsigned __reduce_or_sync(unsigned m, unsigned v) {
-    return emu::warp(emu::REDUCE_OR, m, v);
-}
-__forceinline__ unsigned __reduce_xor_sync(unsigned m, unsigned v) {
-    return emu::warp(emu::REDUCE_XOR, m, v);
-}
+#define EMU_REDUCE(T, name, OP) \
+    __forceinline__ T __reduce_##name##_sync(unsigned mask, T v) { \
+        return emu::warp(emu::REDUCE_##OP, mask, v); \
+    }
+EMU_REDUCE(unsigned, add, ADD) EMU_REDUCE(unsigned, min, UMIN) EMU_REDUCE(unsigned, max, UMAX)
+EMU_REDUCE(int, add, ADD) EMU_REDUCE(int, min, MIN) EMU_REDUCE(int, max, MAX)
+EMU_REDUCE(unsigned, and, AND) EMU_REDUCE(unsigned, or, OR) EMU_REDUCE(unsigned, xor, XOR)
+#undef EMU_REDUCE
 
 // ---- atomics ------------------------------------------------------------------------------------
 namespace emu {
@@ -117,12 +87,7 @@ enum AtomicOp {
 // or 8.
 uint64_t atomic(AtomicOp op, void* p, int bytes, uint64_t v, uint64_t expected = 0);
 template <class T> __forceinline__ T atomic_as(AtomicOp op, T* p, T v, T expected = T()) {
-    uint64_t bits = 0, old_bits = 0;
-    __builtin_memcpy(&bits, &v, sizeof(T));
-    __builtin_memcpy(&old_bits, &expected, sizeof(T));
-    bits = atomic(op, (void*)p, sizeof(T), bits, old_bits);
-    __builtin_memcpy((void*)&v, &bits, sizeof(T));
-    return v;
+    return from_word<T>(atomic(op, (void*)p, sizeof(T), to_word(v), to_word(expected)));
 }
 }  // namespace emu
 
@@ -159,16 +124,12 @@ __forceinline__ unsigned atomicSub(unsigned* p, unsigned v) {
 
 // ---- memory -------------------------------------------------------------------------------------
 // Caching hints do not change a value, and the emulator has no caches to direct.
-template <class T> __forceinline__ T __ldg(const T* p) { return *p; }
-template <class T> __forceinline__ T __ldca(const T* p) { return *p; }
-template <class T> __forceinline__ T __ldcg(const T* p) { return *p; }
-template <class T> __forceinline__ T __ldcs(const T* p) { return *p; }
-template <class T> __forceinline__ T __ldlu(const T* p) { return *p; }
-template <class T> __forceinline__ T __ldcv(const T* p) { return *p; }
-template <class T> __forceinline__ void __stwb(T* p, T v) { *p = v; }
-template <class T> __forceinline__ void __stcg(T* p, T v) { *p = v; }
-template <class T> __forceinline__ void __stcs(T* p, T v) { *p = v; }
-template <class T> __forceinline__ void __stwt(T* p, T v) { *p = v; }
+#define EMU_LOAD(name) template <class T> __forceinline__ T name(const T* p) { return *p; }
+#define EMU_STORE(name) template <class T> __forceinline__ void name(T* p, T v) { *p = v; }
+EMU_LOAD(__ldg) EMU_LOAD(__ldca) EMU_LOAD(__ldcg) EMU_LOAD(__ldcs) EMU_LOAD(__ldlu) EMU_LOAD(__ldcv)
+EMU_STORE(__stwb) EMU_STORE(__stcg) EMU_STORE(__stcs) EMU_STORE(__stwt)
+#undef EMU_LOAD
+#undef EMU_STORE
 
 // ---- control ------------------------------------------------------------------------------------
 void __trap();
@@ -198,16 +159,12 @@ __forceinline__ int __mul24(int a, int b) { return (a << 8 >> 8) * (b << 8 >> 8)
 __forceinline__ unsigned __umul24(unsigned a, unsigned b) {
     return (a & 0xffffff) * (b & 0xffffff);
 }
-__forceinline__ int __mulhi(int a, int b) { return (int)((long long)a * b >> 32); }
-__forceinline__ unsigned __umulhi(unsigned a, unsigned b) {
-    return (unsigned)((uint64_t)a * b >> 32);
-}
-__forceinline__ long long __mul64hi(long long a, long long b) {
-    return (long long)((__int128)a * b >> 64);
-}
-__forceinline__ unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
-    return (unsigned long long)((unsigned __int128)a * b >> 64);
-}
+#define EMU_MULTIPLY_HIGH(T, Wide, name) \
+    __forceinline__ T name(T a, T b) { return (T)((Wide)a * b >> 8 * sizeof(T)); }
+EMU_MULTIPLY_HIGH(int, long long, __mulhi) EMU_MULTIPLY_HIGH(unsigned, uint64_t, __umulhi)
+EMU_MULTIPLY_HIGH(long long, __int128, __mul64hi)
+EMU_MULTIPLY_HIGH(unsigned long long, unsigned __int128, __umul64hi)
+#undef EMU_MULTIPLY_HIGH
 __forceinline__ unsigned __sad(int a, int b, unsigned c) { return (a > b ? a - b : b - a) + c; }
 __forceinline__ int __hadd(int a, int b) { return (int)(((long long)a + b) >> 1); }
 __forceinline__ unsigned __funnelshift_l(unsigned lo, unsigned hi, unsigned n) {
@@ -237,54 +194,43 @@ template <class To, class From> __forceinline__ To emu_bits(From x) {
     __builtin_memcpy((void*)&y, &x, sizeof y);
     return y;
 }
-__forceinline__ float __int_as_float(int x) { return emu_bits<float>(x); }
-__forceinline__ int __float_as_int(float x) { return emu_bits<int>(x); }
-__forceinline__ float __uint_as_float(unsigned x) { return emu_bits<float>(x); }
-__forceinline__ unsigned __float_as_uint(float x) { return emu_bits<unsigned>(x); }
-__forceinline__ double __longlong_as_double(long long x) { return emu_bits<double>(x); }
-__forceinline__ long long __double_as_longlong(double x) { return emu_bits<long long>(x); }
+#define EMU_AS(From, from, To, to) \
+    __forceinline__ To __##from##_as_##to(From x) { return emu_bits<To>(x); } \
+    __forceinline__ From __##to##_as_##from(To x) { return emu_bits<From>(x); }
+EMU_AS(int, int, float, float) EMU_AS(unsigned, uint, float, float)
+EMU_AS(long long, longlong, double, double)
+#undef EMU_AS
 __forceinline__ int __double2hiint(double x) { return (int)(emu_bits<long long>(x) >> 32); }
 __forceinline__ int __double2loint(double x) { return (int)emu_bits<long long>(x); }
 __forceinline__ double __hiloint2double(int hi, int lo) {
     return emu_bits<double>((long long)((uint64_t)(unsigned)hi << 32 | (unsigned)lo));
 }
-__forceinline__ float __fadd_rn(float a, float b) { return a + b; }
-__forceinline__ float __fsub_rn(float a, float b) { return a - b; }
-__forceinline__ float __fmul_rn(float a, float b) { return a * b; }
-__forceinline__ float __fdiv_rn(float a, float b) { return a / b; }
-__forceinline__ float __fdividef(float a, float b) { return a / b; }
+#define EMU_UNARY(T, name, value) __forceinline__ T name(T a) { return value; }
+#define EMU_BINARY(T, name, value) __forceinline__ T name(T a, T b) { return value; }
+EMU_BINARY(float, __fadd_rn, a + b) EMU_BINARY(float, __fsub_rn, a - b)
+EMU_BINARY(float, __fmul_rn, a * b) EMU_BINARY(float, __fdiv_rn, a / b)
+EMU_BINARY(float, __fdividef, a / b) EMU_BINARY(float, fdividef, a / b)
+EMU_BINARY(double, __dadd_rn, a + b) EMU_BINARY(double, __dmul_rn, a * b)
+EMU_BINARY(double, __ddiv_rn, a / b) EMU_BINARY(float, __powf, powf(a, b))
+EMU_UNARY(float, __fsqrt_rn, __builtin_sqrtf(a)) EMU_UNARY(double, __dsqrt_rn, __builtin_sqrt(a))
+EMU_UNARY(float, __frcp_rn, 1 / a) EMU_UNARY(float, rcbrtf, 1 / cbrtf(a))
+EMU_UNARY(float, __frsqrt_rn, (float)(1 / __builtin_sqrt((double)a)))
+EMU_UNARY(float, rsqrtf, 1 / __builtin_sqrtf(a)) EMU_UNARY(float, rsqrt, 1 / __builtin_sqrtf(a))
+EMU_UNARY(double, rsqrt, 1 / __builtin_sqrt(a))
+EMU_UNARY(float, __expf, expf(a)) EMU_UNARY(float, __exp10f, powf(10.0f, a))
+EMU_UNARY(float, __logf, logf(a)) EMU_UNARY(float, __log2f, log2f(a))
+EMU_UNARY(float, __log10f, log10f(a)) EMU_UNARY(float, __tanf, tanf(a))
+EMU_UNARY(float, __sinf, sinf(a)) EMU_UNARY(float, __cosf, cosf(a))
+EMU_UNARY(float, sinpif, sin(CUDART_PI * a)) EMU_UNARY(float, cospif, cos(CUDART_PI * a))
+EMU_UNARY(float, __saturatef, a > 0 ? (a < 1 ? a : 1.0f) : 0.0f)
+EMU_UNARY(float, normcdff, 0.5f * erfcf(-a * 0.70710678f))
+#undef EMU_UNARY
+#undef EMU_BINARY
 __forceinline__ float __fmaf_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-__forceinline__ float __fsqrt_rn(float a) { return __builtin_sqrtf(a); }
-__forceinline__ float __frcp_rn(float a) { return 1 / a; }
-__forceinline__ float __frsqrt_rn(float a) { return (float)(1 / __builtin_sqrt((double)a)); }
-__forceinline__ double __dadd_rn(double a, double b) { return a + b; }
-__forceinline__ double __dmul_rn(double a, double b) { return a * b; }
-__forceinline__ double __ddiv_rn(double a, double b) { return a / b; }
 __forceinline__ double __fma_rn(double a, double b, double c) { return __builtin_fma(a, b, c); }
-__forceinline__ double __dsqrt_rn(double a) { return __builtin_sqrt(a); }
-__forceinline__ float __expf(float x) { return expf(x); }
-__forceinline__ float __exp10f(float x) { return powf(10.0f, x); }
-__forceinline__ float __logf(float x) { return logf(x); }
-__forceinline__ float __log2f(float x) { return log2f(x); }
-__forceinline__ float __log10f(float x) { return log10f(x); }
-__forceinline__ float __powf(float x, float y) { return powf(x, y); }
-__forceinline__ float __sinf(float x) { return sinf(x); }
-__forceinline__ float __cosf(float x) { return cosf(x); }
-__forceinline__ float __tanf(float x) { return tanf(x); }
-__forceinline__ void __sincosf(float x, float* s, float* c) { *s = sinf(x), *c = cosf(x); }
-__forceinline__ float __saturatef(float x) { return x > 0 ? (x < 1 ? x : 1.0f) : 0.0f; }
-__forceinline__ float rsqrtf(float x) { return 1 / __builtin_sqrtf(x); }
-__forceinline__ double rsqrt(double x) { return 1 / __builtin_sqrt(x); }
-__forceinline__ float rsqrt(float x) { return rsqrtf(x); }
-__forceinline__ float rcbrtf(float x) { return 1 / cbrtf(x); }
-__forceinline__ void sincospif(float x, float* s, float* c) {
-    *s = sin(CUDART_PI * x), *c = cos(CUDART_PI * x);
-}
-__forceinline__ float sinpif(float x) { return sin(CUDART_PI * x); }
-__forceinline__ float cospif(float x) { return cos(CUDART_PI * x); }
-__forceinline__ float normcdff(float x) { return 0.5f * erfcf(-x * 0.70710678f); }
 __forceinline__ float norm3df(float x, float y, float z) { return sqrtf(x * x + y * y + z * z); }
-__forceinline__ float fdividef(float a, float b) { return a / b; }
+__forceinline__ void __sincosf(float x, float* s, float* c) { *s = sinf(x), *c = cosf(x); }
+__forceinline__ void sincospif(float x, float* s, float* c) { *s = sinpif(x), *c = cospif(x); }
 // To an integer: to the nearest, towards zero, down or up.
 #define EMU_TO_INTEGER(From, from, To, to) \
     __forceinline__ To __##from##2##to##_rn(From x) { return (To)rint(x); } \
@@ -313,13 +259,9 @@ __forceinline__ float min(float a, float b) { return fminf(a, b); }
 __forceinline__ float max(float a, float b) { return fmaxf(a, b); }
 __forceinline__ double min(double a, double b) { return fmin(a, b); }
 __forceinline__ double max(double a, double b) { return fmax(a, b); }
-template <class A, class B, class C = decltype(A() + B())>
-__forceinline__ std::enable_if_t<std::is_arithmetic_v<A> && std::is_arithmetic_v<B>, C> min(A a,
-                                                                                            B b) {
-    return min((C)a, (C)b);
-}
-template <class A, class B, class C = decltype(A() + B())>
-__forceinline__ std::enable_if_t<std::is_arithmetic_v<A> && std::is_arithmetic_v<B>, C> max(A a,
-                                                                                            B b) {
-    return max((C)a, (C)b);
-}
+#define EMU_MIXED(name) \
+    template <class A, class B, class C = decltype(A() + B()), \
+              class = std::enable_if_t<std::is_arithmetic_v<A> && std::is_arithmetic_v<B>>> \
+    __forceinline__ C name(A a, B b) { return name((C)a, (C)b); }
+EMU_MIXED(min) EMU_MIXED(max)
+#undef EMU_MIXED
