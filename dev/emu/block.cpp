@@ -7,12 +7,8 @@
 // promises no order either.
 #include <sys/mman.h>
 #include <unistd.h>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#ifdef _OPENMP
 #include <omp.h>
-#endif
+#include <algorithm>
 #include "emu.h"
 
 __thread uint3 threadIdx;
@@ -34,59 +30,37 @@ extern "C" void emu_fiber_entry();
 #if defined(__x86_64__)
 asm(R"(
     .text
-    .type emu_switch, @function
     .globl emu_switch
 emu_switch:
-    pushq %rbp
-    pushq %rbx
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
+    pushq %rbp; pushq %rbx; pushq %r12; pushq %r13; pushq %r14; pushq %r15
     movq %rsp, (%rdi)
     movq %rsi, %rsp
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbx
-    popq %rbp
+    popq %r15; popq %r14; popq %r13; popq %r12; popq %rbx; popq %rbp
     ret
+    .type emu_switch, @function
     .size emu_switch, . - emu_switch
 )");
 const int RETURN_WORD = 6, FRAME_WORDS = 8;
 #elif defined(__aarch64__)
 asm(R"(
     .text
-    .type emu_switch, %function
     .globl emu_switch
 emu_switch:
     sub sp, sp, #160
-    stp x19, x20, [sp, #0]
-    stp x21, x22, [sp, #16]
-    stp x23, x24, [sp, #32]
-    stp x25, x26, [sp, #48]
-    stp x27, x28, [sp, #64]
-    stp x29, x30, [sp, #80]
-    stp d8, d9, [sp, #96]
-    stp d10, d11, [sp, #112]
-    stp d12, d13, [sp, #128]
-    stp d14, d15, [sp, #144]
+    stp x19, x20, [sp, #0];  stp x21, x22, [sp, #16];   stp x23, x24, [sp, #32]
+    stp x25, x26, [sp, #48]; stp x27, x28, [sp, #64];   stp x29, x30, [sp, #80]
+    stp d8, d9, [sp, #96];   stp d10, d11, [sp, #112]
+    stp d12, d13, [sp, #128]; stp d14, d15, [sp, #144]
     mov x9, sp
     str x9, [x0]
     mov sp, x1
-    ldp x19, x20, [sp, #0]
-    ldp x21, x22, [sp, #16]
-    ldp x23, x24, [sp, #32]
-    ldp x25, x26, [sp, #48]
-    ldp x27, x28, [sp, #64]
-    ldp x29, x30, [sp, #80]
-    ldp d8, d9, [sp, #96]
-    ldp d10, d11, [sp, #112]
-    ldp d12, d13, [sp, #128]
-    ldp d14, d15, [sp, #144]
+    ldp x19, x20, [sp, #0];  ldp x21, x22, [sp, #16];   ldp x23, x24, [sp, #32]
+    ldp x25, x26, [sp, #48]; ldp x27, x28, [sp, #64];   ldp x29, x30, [sp, #80]
+    ldp d8, d9, [sp, #96];   ldp d10, d11, [sp, #112]
+    ldp d12, d13, [sp, #128]; ldp d14, d15, [sp, #144]
     add sp, sp, #160
     ret
+    .type emu_switch, %function
     .size emu_switch, . - emu_switch
 )");
 const int RETURN_WORD = 11, FRAME_WORDS = 20;
@@ -256,6 +230,10 @@ extern "C" void emu_fiber_entry() {
 }
 
 // ---- the barrier --------------------------------------------------------------------------------
+static void flush_stats(const Block& block) {
+    for (int w = 0; counting && w * WARP < block.threads; w++) stats_flush(w);
+}
+
 // It opens when all threads that have not exited have come. CUDA demands that they come to the same
 // one.
 static void finish_barrier(Block& block) {
@@ -267,10 +245,8 @@ static void finish_barrier(Block& block) {
     block.spins = 0;
     worker.launch->progress++;
     block.barriers = ++worker.epoch;
-    if (counting) {
-        stats_barrier();
-        for (int w = 0; w * WARP < block.threads; w++) stats_flush(w);
-    }
+    if (counting) stats_barrier();
+    flush_stats(block);
     for (int i = 0; i < block.threads; i++)
         if (block.thread[i].state == AT_BARRIER) make_ready(block, i);
 }
@@ -298,31 +274,29 @@ static int barrier(int predicate, Pc pc) {
 
 // Nobody can run, but not everybody is done.
 [[noreturn]] void stalled(Block& block) {
-    Thread *at_barrier = nullptr, *at_warp = nullptr;
-    for (int i = block.threads - 1; i >= 0; i--) {
-        if (block.thread[i].state == AT_BARRIER) at_barrier = &block.thread[i];
-        if (block.thread[i].state == AT_WARP_OP) at_warp = &block.thread[i];
-    }
-    Thread* thread = at_warp ? at_warp : at_barrier;
+    auto first = [&](ThreadState state) {
+        int i = 0;
+        while (i < block.threads && block.thread[i].state != state) i++;
+        return i < block.threads ? &block.thread[i] : nullptr;
+    };
+    Thread* thread = first(AT_WARP_OP) ? first(AT_WARP_OP) : first(AT_BARRIER);
     become(thread);
-    if (!at_warp)
+    if (thread->state == AT_BARRIER)
         fault(thread->pc,
               "divergent barrier: some threads wait at __syncthreads(), others for the grid");
     Thread* missing = nullptr;
     int base = thread->number / WARP * WARP;
     for (int l = 0; l < WARP && !missing && base + l < block.threads; l++) {
         Thread& other = block.thread[base + l];
-        bool same =
-            other.state == AT_WARP_OP && other.op == thread->op && other.mask == thread->mask;
-        if ((thread->mask >> l & 1) && !same) missing = &other;
+        if ((thread->mask >> l & 1) && !meets(other, *thread)) missing = &other;
     }
-    bool moves = thread->op >= SHFL_IDX && thread->op <= SHFL_XOR;
     Text elsewhere("the others have exited");
     if (missing)
         elsewhere = {"lane %d, %s, waits elsewhere: %s", missing->number % WARP,
                      thread_name(missing->number).s, where(missing->pc).s};
     fault(thread->pc, "a %s waits for lanes that are inactive: its mask is %08x\n%s",
-          moves ? "shuffle" : thread->op == SYNCWARP ? "__syncwarp()" : "warp operation",
+          is_shuffle(thread->op)   ? "shuffle"
+          : thread->op == SYNCWARP ? "__syncwarp()" : "warp operation",
           thread->mask, elsewhere.s);
 }
 
@@ -356,13 +330,7 @@ static void begin_block(Block& block, int number) {
     }
     uint3 index = {0, 0, 0};
     for (int i = 0; i < block.threads; i++) {
-        Thread& t = block.thread[i];
-        t.index = index;
-        t.number = i;
-        t.fiber = nullptr;
-        t.pc = nullptr;
-        t.lock = 0;
-        t.state = READY;
+        block.thread[i] = {index, i, READY};
         block.ready[i] = i;
         if (++index.x == c.block.x) index.x = 0, index.y++;
         if (index.y == c.block.y) index.y = 0, index.z++;
@@ -382,23 +350,24 @@ static void continue_block(Block& block) {
     if (next) switch_from(&worker.main, next);
     worker.thread = nullptr;
     if (checking && !worker.launch->abandoned) check_unwritten();
-    if (counting)
-        for (int w = 0; w * WARP < block.threads; w++) stats_flush(w);
+    flush_stats(block);
 }
 
-static void need_block(Block& block) {
-    if (!block.thread) block.thread = (Thread*)malloc(sizeof(Thread) * MAX_THREADS);
-    if (!block.ready) block.ready = (int*)malloc(sizeof(int) * MAX_THREADS);
+// The next bytes of the arena, and a gap.
+static void* new_shared(size_t bytes) {
+    size_t start = worker.arena_used;
+    worker.arena_used += (bytes + 127) / 128 * 128 + 128;
+    if (checking)
+        std::fill_n(worker.shared_valid + start / 4, (bytes + 3) / 4, worker.launch->id);
+    return arena + start;
 }
 
 static void enter(Launch& launch) {
     worker.launch = &launch;
     worker.random = seed * 0x9e3779b97f4a7c15 + launch.id;
     worker.slots = 0;
-    worker.arena_used = (launch.config.shared + 127) / 128 * 128 + 128;
-    if (checking)
-        for (size_t w = 0; w < (launch.config.shared + 3) / 4; w++)
-            worker.shared_valid[w] = launch.id;
+    worker.arena_used = 0;
+    new_shared(launch.config.shared);
     catch_signals();
     blockDim = launch.config.block;
     gridDim = launch.config.grid;
@@ -414,10 +383,9 @@ static void leave() {
 }
 
 static void run_blocks(Launch& launch) {
-    static __thread Block block;
+    static __thread Block block = {};
     enter(launch);
     need_fibers(launch.threads);
-    need_block(block);
     for (int i; !launch.abandoned && (i = launch.next++) < launch.blocks;) {
         int number = launch.order ? launch.order[i] : i;
         begin_block(block, number);
@@ -432,47 +400,30 @@ static void run_blocks(Launch& launch) {
 static void run_cooperative(Launch& launch) {
     enter(launch);
     need_fibers(launch.threads * launch.blocks);
-    Block* blocks = (Block*)calloc(launch.blocks, sizeof(Block));
-    for (int i = 0; i < launch.blocks; i++) {
-        need_block(blocks[i]);
-        begin_block(blocks[i], i);
-        blocks[i].saved_arena = (char*)calloc(1, ARENA_BYTES);
-    }
+    struct Paused { Block block; char arena[ARENA_BYTES]; };
+    Paused* all = (Paused*)calloc(launch.blocks, sizeof(Paused));
+    for (int i = 0; i < launch.blocks; i++) begin_block(all[i].block, i);
     for (int alive = 1; alive && !launch.abandoned;) {
         alive = 0;
         for (int i = 0; i < launch.blocks && !launch.abandoned; i++) {
-            if (!blocks[i].alive) continue;
-            memcpy(arena, blocks[i].saved_arena, ARENA_BYTES);
+            Block& block = all[i].block;
+            if (!block.alive) continue;
+            memcpy(arena, all[i].arena, ARENA_BYTES);
             for (int t = 0; t < launch.threads; t++)
-                if (blocks[i].thread[t].state == AT_GRID_SYNC) make_ready(blocks[i], t);
-            continue_block(blocks[i]);
-            memcpy(blocks[i].saved_arena, arena, ARENA_BYTES);
-            alive += blocks[i].alive;
+                if (block.thread[t].state == AT_GRID_SYNC) make_ready(block, t);
+            continue_block(block);
+            memcpy(all[i].arena, arena, ARENA_BYTES);
+            alive += block.alive;
         }
     }
-    for (int i = 0; i < launch.blocks; i++) {
-        free(blocks[i].thread);
-        free(blocks[i].ready);
-        free(blocks[i].saved_arena);
-    }
-    free(blocks);
+    free(all);
     leave();
 }
 
 void run_launch(Launch& launch) {
-    if (launch.config.cooperative) {
-        run_cooperative(launch);
-        return;
-    }
-#ifdef _OPENMP
-    int workers = omp_get_max_threads();
-    if (workers > launch.blocks) workers = launch.blocks;
-    if (workers > 1 && !omp_in_parallel()) {
-#pragma omp parallel num_threads(workers)
-        run_blocks(launch);
-        return;
-    }
-#endif
+    if (launch.config.cooperative) return run_cooperative(launch);
+    int workers = std::min(omp_get_max_threads(), launch.blocks);
+#pragma omp parallel num_threads(workers) if (!omp_in_parallel())
     run_blocks(launch);
 }
 
@@ -484,13 +435,10 @@ void* dynamic_shared() { return arena; }
 
 void* shared(Slot& slot, size_t bytes) {
     static std::atomic<int> slots{0};
-    int id = __atomic_load_n(&slot.id, __ATOMIC_ACQUIRE);
+    int id = slot.id.load(std::memory_order_acquire);
     if (id == 0) {
-        int fresh = ++slots, none = 0;
-        id = __atomic_compare_exchange_n(&slot.id, &none, fresh, false, __ATOMIC_ACQ_REL,
-                                         __ATOMIC_ACQUIRE)
-                 ? fresh
-                 : none;
+        int fresh = ++slots;
+        id = slot.id.compare_exchange_strong(id, fresh) ? fresh : id;
     }
     if (id >= 256) fault(nullptr, "more than 255 __shared__ variables in one program");
     if (worker.slot_launch[id] == worker.launch->id) return arena + worker.slot_offset[id];
@@ -507,11 +455,7 @@ void* shared(Slot& slot, size_t bytes) {
     worker.slot_bytes[id] = (uint32_t)bytes;
     worker.slot_name[id] = slot.name;
     worker.slot_order[worker.slots++] = id;
-    if (checking)
-        for (size_t w = 0; w < (bytes + 3) / 4; w++)
-            worker.shared_valid[worker.slot_offset[id] / 4 + w] = worker.launch->id;
-    worker.arena_used += (bytes + 127) / 128 * 128 + 128;
-    return arena + worker.slot_offset[id];
+    return new_shared(bytes);
 }
 
 }  // namespace emu

@@ -156,17 +156,20 @@ static bool is_read_only(uintptr_t p) {
     return false;
 }
 
-static bool is_index(uintptr_t p) {      // threadIdx and its family
-    return p - (uintptr_t)&threadIdx < sizeof threadIdx ||
-           p - (uintptr_t)&blockIdx < sizeof blockIdx ||
-           p - (uintptr_t)&blockDim < sizeof blockDim || p - (uintptr_t)&gridDim < sizeof gridDim;
+template <class T> static bool is_in(const T& variable, uintptr_t p) {
+    return p - (uintptr_t)&variable < sizeof variable;
+}
+
+static inline void note_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared) {
+    race_access(p, bytes, access, pc, in_shared);
+    if (counting) stats_access(p, bytes, access, pc, in_shared);
 }
 
 // Neither device memory nor shared nor the thread's own: symbols, pinned memory, constants - or a
 // mistake.
 static void other_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
-    if (is_index(p) || p - (uintptr_t)worker.launch->arguments < worker.launch->kernel.body_bytes)
-        return;
+    if (is_in(threadIdx, p) || is_in(blockIdx, p) || is_in(blockDim, p) || is_in(gridDim, p)) return;
+    if (p - (uintptr_t)worker.launch->arguments < worker.launch->kernel.body_bytes) return;
     static __thread Range last = {};     // looking a symbol up is slow, and loops read the same one
     if (p - (uintptr_t)last.start >= last.bytes) {
         const Range* r = find_range((void*)p);
@@ -184,13 +187,13 @@ static void other_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
     }
     if ((char*)p + bytes > last.start + last.bytes)
         bad_address(p, bytes, access, pc, "out of bounds");
-    if (last.space == SYMBOL && last.symbol == CONSTANT && access != READ)
+    bool constant = last.space == SYMBOL && last.symbol == CONSTANT;
+    if (constant && access != READ)
         bad_address(p, bytes, access, pc, "a kernel writes __constant__ memory");
-    if (last.space == SYMBOL && last.symbol == CONSTANT) return;
+    if (constant) return;
     if (last.space == SYMBOL && last.symbol == MANAGED)
         find_range((void*)p)->op = worker.launch->op;
-    race_access(p, bytes, access, pc, false);
-    if (counting) stats_access(p, bytes, access, pc, false);
+    note_access(p, bytes, access, pc, false);
 }
 
 static inline void kernel_access(uintptr_t p, size_t bytes, Access access, Pc pc,
@@ -203,12 +206,10 @@ static inline void kernel_access(uintptr_t p, size_t bytes, Access access, Pc pc
         if (!plain)
             touch_words(p, bytes, access, {nullptr, pc, l.op, l.ordered_before}, must_be_written);
         else if (access != READ) *state = l.op;
-        race_access(p, bytes, access, pc, false);
-        if (counting) stats_access(p, bytes, access, pc, false);
+        note_access(p, bytes, access, pc, false);
     } else if (p - (uintptr_t)arena < ARENA_BYTES) {
         shared_access(p, bytes, access, pc, must_be_written);
-        race_access(p, bytes, access, pc, true);
-        if (counting) stats_access(p, bytes, access, pc, true);
+        note_access(p, bytes, access, pc, true);
     } else if (p - (uintptr_t)worker.thread->fiber->stack >= STACK_BYTES) {
         other_access(p, bytes, access, pc);
     }
@@ -223,8 +224,8 @@ static inline void kernel_access(uintptr_t p, size_t bytes, Access access, Pc pc
 static void host_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
     if (!heap || heap_is_open()) return;
     const char* what = "host code touches device memory";
-    const char* hint = "copy it to the host first, with cudaMemcpy";
-    if (in_heap(p)) bad_address(p, bytes, access, pc, what, hint);
+    if (in_heap(p))
+        bad_address(p, bytes, access, pc, what, "copy it to the host first, with cudaMemcpy");
     if (in_managed(p)) {
         uint32_t *state = word_state(heap_writer, p), waiting = 0;
         for (uintptr_t q = p; q < p + bytes && !waiting; q = (q | 3) + 1, state++) {
@@ -312,11 +313,7 @@ void catch_signals() {
 
 // ---- the hooks that the compiler calls ----------------------------------------------------------
 using namespace emu;
-static __thread struct {
-    void* dst;
-    size_t bytes;
-    Pc pc;
-} last_write;  // of a range: half of a copy, perhaps
+static __thread struct { void* dst; size_t bytes; Pc pc; } last_write;  // half of a copy, perhaps
 
 #define EMU_HOOK(name, bytes, access) \
     void __tsan_##name##bytes(void* p) { hook((uintptr_t)p, bytes, access, EMU_CALLER); }
@@ -337,6 +334,13 @@ static __thread struct {
         return __atomic_##name(p, v, __ATOMIC_SEQ_CST); \
     }
 #define __atomic_exchange(p, v, order) __atomic_exchange_n(p, v, order)
+#define EMU_SWAP_HOOK(bits, T, strength) \
+    int __tsan_atomic##bits##_compare_exchange_##strength(volatile T* p, T* old, T v, int, int) { \
+        hook((uintptr_t)p, bits / 8, ATOMIC, EMU_CALLER); \
+        int done = __atomic_compare_exchange_n(p, old, v, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
+        if (!done) emu::yield(); \
+        return done; \
+    }
 #define EMU_ATOMIC_HOOKS(bits, T) \
     T __tsan_atomic##bits##_load(const volatile T* p, int) { \
         hook((uintptr_t)p, bits / 8, ATOMIC, EMU_CALLER); \
@@ -350,15 +354,7 @@ static __thread struct {
     EMU_ATOMIC_HOOK(bits, T, exchange) EMU_ATOMIC_HOOK(bits, T, fetch_add) \
     EMU_ATOMIC_HOOK(bits, T, fetch_sub) EMU_ATOMIC_HOOK(bits, T, fetch_and) \
     EMU_ATOMIC_HOOK(bits, T, fetch_or) EMU_ATOMIC_HOOK(bits, T, fetch_xor) \
-    int __tsan_atomic##bits##_compare_exchange_strong(volatile T* p, T* old, T v, int, int) { \
-        hook((uintptr_t)p, bits / 8, ATOMIC, EMU_CALLER); \
-        int done = __atomic_compare_exchange_n(p, old, v, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
-        if (!done) emu::yield(); \
-        return done; \
-    } \
-    int __tsan_atomic##bits##_compare_exchange_weak(volatile T* p, T* old, T v, int a, int b) { \
-        return __tsan_atomic##bits##_compare_exchange_strong(p, old, v, a, b); \
-    }
+    EMU_SWAP_HOOK(bits, T, strong) EMU_SWAP_HOOK(bits, T, weak)
 
 extern "C" {
 EMU_HOOKS(1) EMU_HOOKS(2) EMU_HOOKS(4) EMU_HOOKS(8) EMU_HOOKS(16)

@@ -33,25 +33,29 @@ struct Thread {
     uint3 index;
     int number;              // in the block; its warp is number / 32 and its lane number % 32
     ThreadState state;
-    Fiber* fiber;            // null before it starts
-    Pc pc;                   // of the call that it waits in
+    Fiber* fiber = nullptr;  // null before it starts
+    Pc pc = nullptr;         // of the call that it waits in
     // what it waits for in AT_WARP_OP, and what it gets
-    WarpOp op;
-    unsigned mask;
-    int argument, width;
-    uint64_t value, result;
-    uint32_t lock;           // the one it holds, by a number from 1 to 127 (atomics.cpp), or 0
+    WarpOp op = SYNCWARP;
+    unsigned mask = 0;
+    int argument = 0, width = 0;
+    uint64_t value = 0, result = 0;
+    uint32_t lock = 0;       // the one it holds, by a number from 1 to 127 (atomics.cpp), or 0
 };
+inline bool is_shuffle(WarpOp op) { return op >= SHFL_IDX && op <= SHFL_XOR; }
+inline bool meets(const Thread& a, const Thread& b) {      // at one operation of their warp
+    return a.state == AT_WARP_OP && a.op == b.op && a.mask == b.mask;
+}
 
 enum BarrierKind { SYNC, COUNT, AND_, OR_ };
 
 struct Block {
     uint3 index;
     int threads, alive, waiting;         // waiting: at the barrier
-    Thread* thread;                      // [threads]
+    Thread thread[MAX_THREADS];
     uint32_t alive_lanes[MAX_THREADS / WARP];    // of each warp: those that have not exited
     uint8_t waiting_lanes[MAX_THREADS / WARP];   // ... and how many stand in AT_WARP_OP
-    int* ready;                          // a ring of the numbers of threads that can run
+    int ready[MAX_THREADS];              // a ring of the numbers of threads that can run
     int ready_first, ready_count;
     int spins;                           // yields since the last real progress
     int barrier_trues;                   // threads whose predicate is true, at this barrier
@@ -60,7 +64,6 @@ struct Block {
     Pc barrier_pc;
     uint32_t barriers;  // how many so far in this worker: the epoch of the race detector
     uint32_t first_epoch;                // its value when the block began
-    char* saved_arena;  // cooperative launches: shared memory while another block runs
 };
 
 extern std::atomic<uint64_t> equal_stores;       // by several threads to one word, and so no race

@@ -18,15 +18,13 @@ char *heap, *managed;
 uint32_t *heap_writer, *heap_reader;
 
 struct Memory {
-    std::map<char*, Range>
-        ranges;  // by start: heap, managed, pinned and registered memory, live or freed
+    std::map<char*, Range> ranges;       // by start; live, or freed device and managed memory
     std::map<char*, Range> symbols;
     char* cursor[2];                     // where the next allocation of heap and managed begins
     char* top[2];                        // no allocation has reached further
     size_t used, total;
     std::mutex mutex;
-    bool open;                           // the heap can be touched
-    int opened;                          // how many of the runtime's functions want it open
+    int opened;                          // how many of the runtime's functions want the heap open
 };
 const size_t FRONT_GAP = 1 << 20;     // before the first allocation: for negative subscripts
 static Memory& memory() {
@@ -44,30 +42,26 @@ static void* reserve(size_t bytes, int protection) {
 static void memory_init() {
     if (heap) return;
     Memory& m = memory();
-    heap = (char*)reserve(2 * HEAP_BYTES, PROT_NONE);
+    heap = (char*)reserve(2 * HEAP_BYTES, PROT_READ | PROT_WRITE);
     managed = heap + HEAP_BYTES;
-    mprotect(managed, HEAP_BYTES, PROT_READ | PROT_WRITE);
+    if (checking) mprotect(heap, HEAP_BYTES, PROT_NONE);
     heap_writer = (uint32_t*)reserve(2 * HEAP_BYTES, PROT_READ | PROT_WRITE);
     heap_reader = (uint32_t*)reserve(2 * HEAP_BYTES, PROT_READ | PROT_WRITE);
     m.top[0] = heap;
     m.top[1] = managed;
     for (int i = 0; i < 2; i++) m.cursor[i] = m.top[i] + FRONT_GAP;
-    m.total = (size_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE) / 4 * 3;
-    if (m.total > HEAP_BYTES / 2) m.total = HEAP_BYTES / 2;
-    if (!checking) protect_heap(true);
+    size_t physical = (size_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    m.total = std::min(physical / 4 * 3, HEAP_BYTES / 2);
     catch_signals();
 }
 
 void protect_heap(bool open) {
     memory_init();
+    if (!checking) return;
     Memory& m = memory();
-    if (checking) {
-        m.opened += open ? 1 : -1;
-        if (m.open == (m.opened > 0)) return;
-    }
-    m.open = open;
-    size_t bytes = checking ? m.top[0] - heap : HEAP_BYTES;
-    if (bytes) mprotect(heap, bytes, open ? PROT_READ | PROT_WRITE : PROT_NONE);
+    m.opened += open ? 1 : -1;
+    int protection = open ? PROT_READ | PROT_WRITE : PROT_NONE;
+    if (m.opened == open) mprotect(heap, m.top[0] - heap, protection);
 }
 
 bool heap_is_open() { return memory().opened > 0; }
@@ -94,7 +88,8 @@ const Range* nearest_range(const void* p) {
     const Range* before = after == m.ranges.begin() ? nullptr : &std::prev(after)->second;
     const Range* behind = after == m.ranges.end() ? nullptr : &after->second;
     if (!before || !behind) return before ? before : behind;
-    return (char*)p - (before->start + before->bytes) <= behind->start - (char*)p ? before : behind;
+    char* end = before->start + before->bytes;
+    return (char*)p - end <= behind->start - (char*)p ? before : behind;
 }
 
 static uintptr_t first_symbol = UINTPTR_MAX, last_symbol;
@@ -123,12 +118,8 @@ static char* find_place(int which, size_t bytes) {
     if ((size_t)(base + HEAP_BYTES - m.cursor[which]) < bytes) m.cursor[which] = base + FRONT_GAP;
     char* p = m.cursor[which];
     for (auto i = m.ranges.lower_bound(p); i != m.ranges.end() && i->first < p + bytes;) {
-        if (i->second.freed) {
-            i = m.ranges.erase(i);
-            continue;
-        }
-        p = i->first + (i->second.bytes + 511) / 256 * 256;
-        ++i;
+        if (!i->second.freed) p = i->first + (i->second.bytes + 511) / 256 * 256;
+        i = i->second.freed ? m.ranges.erase(i) : std::next(i);
     }
     if ((size_t)(base + HEAP_BYTES - p) < bytes) return nullptr;
     m.cursor[which] = p + bytes;

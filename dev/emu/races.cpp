@@ -92,13 +92,11 @@ static void conflict(const Cell& c, uintptr_t p, const Note& now, Access access)
         race(p, c.write, now, "wrote", access == READ ? "reads" : "has an atomic operation");
     if (c.write.atomic() && !guess) race(p, c.write, now, "had an atomic operation", "writes");
     Races* r = worker.races;
-    r->pending = !guess;
-    r->guessing = guess;
+    r->pending = !guess, r->guessing = guess;
     r->p = p;
     r->bytes = c.write.bytes() & now.bytes();
     memcpy(&r->old_value, (void*)(p & ~(uintptr_t)3), 4);
-    r->first = c.write;
-    r->second = now;
+    r->first = c.write, r->second = now;
 }
 
 static inline void word_access(Cell& c, uintptr_t p, const Note& now, Access access) {

@@ -1,8 +1,4 @@
 // runtime.cpp - launches, the device's properties, and the error codes of the CUDA runtime.
-#include <signal.h>
-#include <sys/mman.h>
-#include <time.h>
-#include <unistd.h>
 #include <algorithm>
 #include <map>
 #include <numeric>
@@ -18,11 +14,10 @@ namespace emu {
 bool checking, counting;
 uint64_t seed;
 static cudaError_t last_error, sticky_error;
-static std::map<const void*, int>& opt_ins() {
-    static std::map<const void*, int> m;
-    return m;
-}
-static std::map<const void*, size_t> static_shared;     // of kernels that have run, by address
+// By a kernel's address: what cudaFuncSetAttribute allows it, and what its variables took.
+// (Within functions, as constructors of the program's own variables may come first.)
+static auto& opt_ins() { static std::map<const void*, int> m; return m; }
+static auto& static_shared() { static std::map<const void*, size_t> m; return m; }
 
 static void start() __attribute__((constructor(101)));
 static void start() {
@@ -57,24 +52,20 @@ static int opted_in(const Kernel& kernel) {
 }
 
 static cudaError_t check_launch(const Kernel& kernel, const Config& c) {
-    if (!c.grid.x || !c.grid.y || !c.grid.z || !c.block.x || !c.block.y || !c.block.z)
+    uint64_t threads = (uint64_t)c.block.x * c.block.y * c.block.z;
+    uint64_t blocks = (uint64_t)c.grid.x * c.grid.y * c.grid.z;
+    if (!threads || threads > MAX_THREADS || c.block.x > 1024 || c.block.y > 1024 ||
+        c.block.z > 64 || !blocks || c.grid.x > 0x7fffffff || c.grid.y > 65535 || c.grid.z > 65535)
         return cudaErrorInvalidConfiguration;
-    if (c.block.x > 1024 || c.block.y > 1024 || c.block.z > 64)
-        return cudaErrorInvalidConfiguration;
-    if ((uint64_t)c.block.x * c.block.y * c.block.z > (uint64_t)MAX_THREADS)
-        return cudaErrorInvalidConfiguration;
-    if (c.grid.x > 0x7fffffff || c.grid.y > 65535 || c.grid.z > 65535)
-        return cudaErrorInvalidConfiguration;
-    auto known = static_shared.find(kernel.address);
-    size_t shared = c.shared + (known == static_shared.end() ? 0 : known->second);
+    auto known = static_shared().find(kernel.address);
+    size_t shared = c.shared + (known == static_shared().end() ? 0 : known->second);
     if (shared > SHARED_DEFAULT && (int64_t)c.shared > opted_in(kernel))
         return cudaErrorInvalidValue;
     if (shared > SHARED_OPTIN) return cudaErrorInvalidValue;
     if (c.cooperative) {
-        int blocks = 0;
-        occupancy(&blocks, c.block.x * c.block.y * c.block.z, shared);
-        if ((uint64_t)c.grid.x * c.grid.y * c.grid.z > (uint64_t)blocks * SM_COUNT)
-            return cudaErrorCooperativeLaunchTooLarge;
+        int per_sm = 0;
+        occupancy(&per_sm, threads, shared);
+        if (blocks > (uint64_t)per_sm * SM_COUNT) return cudaErrorCooperativeLaunchTooLarge;
     }
     return valid_stream(c.stream);
 }
@@ -85,10 +76,7 @@ void launch_kernel(const Kernel& kernel, const Config& config) {
     if (worker.thread)
         fault(nullptr, "a kernel launches a kernel: dynamic parallelism is not supported\n"
               "the inner launch: %s, %s:%d", kernel.name, kernel.file, kernel.line);
-    if (cudaError_t error = check_launch(kernel, config)) {
-        set_error(error);
-        return;
-    }
+    if (set_error(check_launch(kernel, config))) return;
     uint64_t blocks = (uint64_t)config.grid.x * config.grid.y * config.grid.z;
     if (blocks > 0x7fffffff)
         fault(nullptr, "%s: a grid of %llu blocks is more than the emulator runs", kernel.name,
@@ -117,7 +105,7 @@ void launch_kernel(const Kernel& kernel, const Config& config) {
     run_launch(launch);
     protect_heap(false);
     if (launch.static_shared && kernel.address)
-        static_shared[kernel.address] = launch.static_shared;
+        static_shared()[kernel.address] = launch.static_shared;
     if (launch.abandoned) set_sticky((cudaError_t)launch.abandoned.load());
 }
 
@@ -132,7 +120,7 @@ cudaError_t function_attribute(const void* f, cudaFuncAttribute attribute, int v
 
 cudaError_t function_attributes(cudaFuncAttributes* a, const void* f) {
     *a = {};
-    if (static_shared.count(f)) a->sharedSizeBytes = static_shared[f];
+    a->sharedSizeBytes = static_shared().count(f) ? static_shared()[f] : 0;
     a->maxThreadsPerBlock = MAX_THREADS;
     a->numRegs = 32;
     a->ptxVersion = a->binaryVersion = 80;
@@ -143,9 +131,8 @@ cudaError_t function_attributes(cudaFuncAttributes* a, const void* f) {
 cudaError_t occupancy(int* blocks, int block_size, size_t shared) {
     if (block_size <= 0 || block_size > MAX_THREADS) return set_error(cudaErrorInvalidValue);
     int warps = (block_size + WARP - 1) / WARP;
-    *blocks = THREADS_PER_SM / (warps * WARP);
-    if (*blocks > BLOCKS_PER_SM) *blocks = BLOCKS_PER_SM;
-    if (shared && (int)(SHARED_OPTIN / shared) < *blocks) *blocks = (int)(SHARED_OPTIN / shared);
+    *blocks = std::min(THREADS_PER_SM / (warps * WARP), BLOCKS_PER_SM);
+    if (shared) *blocks = std::min(*blocks, (int)(SHARED_OPTIN / shared));
     return ok();
 }
 
@@ -153,20 +140,16 @@ cudaError_t occupancy(int* blocks, int block_size, size_t shared) {
 
 using namespace emu;
 
-struct ErrorText {
-    int value;
-    const char *name, *text;
-};
-#define EMU_ROW(name, value, text) {value, #name, text},
-static const ErrorText error_texts[] = {EMU_CUDA_ERRORS(EMU_ROW)};
-static const ErrorText& error_text(cudaError_t error) {
-    static const ErrorText unknown = {0, "unrecognized error code", "unrecognized error code"};
-    for (const ErrorText& e : error_texts)
-        if (e.value == error) return e;
-    return unknown;
+#define EMU_NAME(name, value, text) case name: return #name;
+#define EMU_TEXT(name, value, text) case name: return text;
+const char* cudaGetErrorName(cudaError_t error) {
+    switch (error) { EMU_CUDA_ERRORS(EMU_NAME) }
+    return "unrecognized error code";
 }
-const char* cudaGetErrorName(cudaError_t error) { return error_text(error).name; }
-const char* cudaGetErrorString(cudaError_t error) { return error_text(error).text; }
+const char* cudaGetErrorString(cudaError_t error) {
+    switch (error) { EMU_CUDA_ERRORS(EMU_TEXT) }
+    return "unrecognized error code";
+}
 cudaError_t cudaPeekAtLastError() { return last_error; }
 cudaError_t cudaGetLastError() {
     cudaError_t error = last_error;

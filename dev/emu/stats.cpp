@@ -26,9 +26,9 @@ struct WarpTrace {
 };
 
 struct Stats {
-    uint64_t launches, blocks, threads;
-    uint64_t bytes[3], sectors[3];               // global memory: READ, WRITE, ATOMIC
-    uint64_t requests[3], conflicts, barriers;   // shared memory; conflicts: extra turns
+    unsigned long long launches, blocks, threads;
+    unsigned long long bytes[3], sectors[3];               // global memory: READ, WRITE, ATOMIC
+    unsigned long long requests[3], conflicts, barriers;   // shared memory; conflicts: extra turns
 };
 static std::mutex mutex;
 static std::map<std::string, Stats>& all() {
@@ -39,29 +39,22 @@ static std::map<std::string, Stats>& all() {
 static void print_all() {
     for (auto& [name, s] : all()) {
         fprintf(stderr, "emu: stats of %s: %llu launches, %llu blocks, %llu threads\n",
-                name.c_str(), (unsigned long long)s.launches, (unsigned long long)s.blocks,
-                (unsigned long long)s.threads);
+                name.c_str(), s.launches, s.blocks, s.threads);
         const char* names[] = {"loads", "stores", "atomics"};
         for (int a = 0; a < 3; a++)
             if (s.bytes[a])
-                fprintf(
-                    stderr,
-                    "     global %-8s %12llu bytes in %llu sectors (%.0f%% of their bytes used)\n",
-                    names[a], (unsigned long long)s.bytes[a], (unsigned long long)s.sectors[a],
-                    100.0 * s.bytes[a] / (32.0 * s.sectors[a]));
+                fprintf(stderr, "     global %-8s %12llu bytes in %llu sectors "
+                        "(%.0f%% of their bytes used)\n", names[a], s.bytes[a], s.sectors[a],
+                        100.0 * s.bytes[a] / (32.0 * s.sectors[a]));
         if (s.requests[READ] + s.requests[WRITE] + s.requests[ATOMIC])
-            fprintf(
-                stderr,
-                "     shared requests of warps: %llu loads, %llu stores, %llu atomics; "
-                    "%llu bank conflicts\n",
-                (unsigned long long)s.requests[READ], (unsigned long long)s.requests[WRITE],
-                (unsigned long long)s.requests[ATOMIC], (unsigned long long)s.conflicts);
-        fprintf(stderr, "     barriers %llu\n", (unsigned long long)s.barriers);
+            fprintf(stderr, "     shared requests of warps: %llu loads, %llu stores, %llu atomics; "
+                    "%llu bank conflicts\n", s.requests[READ], s.requests[WRITE],
+                    s.requests[ATOMIC], s.conflicts);
+        fprintf(stderr, "     barriers %llu\n", s.barriers);
     }
     if (equal_stores)
-        fprintf(stderr,
-                "emu: %llu stores of a value that another thread of the block stored there too\n",
-                (unsigned long long)equal_stores.load());
+        fprintf(stderr, "emu: %llu stores of a value that another thread of the block stored there "
+                "too\n", (unsigned long long)equal_stores.load());
 }
 
 void stats_begin(Launch& launch) {
@@ -82,14 +75,8 @@ void stats_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_share
         t.room = t.room ? 2 * t.room : 4096;
         t.records = (Record*)realloc(t.records, t.room * sizeof(Record));
     }
-    uint8_t size = (uint8_t)(bytes < 255 ? bytes : 255);
-    t.records[t.count] = {pc,
-                          p,
-                          (uint32_t)t.count,
-                          (uint8_t)(worker.thread->number % WARP),
-                          size,
-                          (uint8_t)access,
-                          in_shared};
+    t.records[t.count] = {pc, p, (uint32_t)t.count, (uint8_t)(worker.thread->number % WARP),
+                          (uint8_t)std::min<size_t>(bytes, 255), (uint8_t)access, in_shared};
     t.count++;
 }
 

@@ -74,10 +74,9 @@ Work begin_op(cudaStream_t stream, const char* what, Pc pc) {
     join(clock, s.host);
     // The default stream waits for all streams that did not opt out, and they for it.
     for (emu_stream* other : s.streams) {
-        if (other->non_blocking || other == stream) continue;
-        if (stream->number == 0) join(clock, s.clocks[other->number]);
-        if (stream->number != 0 && other->number == 0 && !stream->non_blocking)
-            join(clock, s.clocks[0]);
+        bool both_wait = !other->non_blocking && !stream->non_blocking;
+        if (both_wait && (stream->number == 0 || other->number == 0))
+            join(clock, s.clocks[other->number]);
     }
     if (clock.size() <= (size_t)stream->number) clock.resize(stream->number + 1, 0);
     clock[stream->number] = op;
@@ -135,12 +134,6 @@ uint32_t copy_under_way(uintptr_t p, size_t bytes, Access access) {
     host_copies.resize(kept);
     if (!kept) first_copied = UINTPTR_MAX, last_copied = 0;
     return 0;
-}
-
-static double now_ms() {
-    timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1e3 + t.tv_nsec * 1e-6;
 }
 
 }  // namespace emu
@@ -207,7 +200,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     if (valid_stream(stream) || !event) return set_error(cudaErrorInvalidResourceHandle);
     begin_op(stream, "cudaEventRecord", EMU_CALLER);
     event->clock = all().clocks[resolve(stream)->number];
-    event->time = now_ms();
+    event->time = clock64() * 1e-6;
     event->recorded = true;
     return ok();
 }

@@ -11,8 +11,6 @@ namespace emu {
 unsigned lane() { return worker.thread->number % WARP; }
 unsigned warp_number() { return worker.thread->number / WARP; }
 
-static bool reads_lanes(WarpOp op) { return op >= SHFL_IDX && op <= SHFL_XOR; }
-
 // Which lane a shuffle reads from; its own where CUDA says that the value stays unchanged.
 static int source_lane(const Thread& t) {
     int me = t.number % WARP, first = me & ~(t.width - 1), from = me;
@@ -44,84 +42,81 @@ static uint64_t reduce(WarpOp op, uint64_t a, uint64_t b) {
     }
 }
 
+// Calls f with each lane of a mask, the lowest first.
+template <class F> static void each(unsigned mask, F f) {
+    for (; mask; mask &= mask - 1) f(__builtin_ctz(mask));
+}
+
 // The first lane's `all` is put together from every lane's `mine`, and copied to the other lanes.
 static void collect(Thread* lanes, unsigned present) {
     const Thread& t = lanes[__builtin_ctz(present)];
     if (present != t.mask && checking)
         inactive_lane(t, __builtin_ctz(t.mask & ~present), "it has exited");
     char *all = (char*)t.result, *end = all;
-    for (unsigned rest = t.mask; rest; rest &= rest - 1, end += t.argument) {
-        int l = __builtin_ctz(rest);
+    each(t.mask, [&](int l) {
         if (present >> l & 1) memcpy(end, (const void*)lanes[l].value, t.argument);
-    }
-    for (unsigned rest = present & (present - 1); rest; rest &= rest - 1)
-        memcpy((void*)lanes[__builtin_ctz(rest)].result, all, end - all);
+        end += t.argument;
+    });
+    each(present & (present - 1), [&](int l) { memcpy((void*)lanes[l].result, all, end - all); });
 }
 
-// All lanes in `present` have come: each gets its result and may go on. `named` is the mask they
-// gave.
+static uint64_t shuffled(const Thread& t, Thread* lanes, unsigned present, const Block& block) {
+    int from = source_lane(t);
+    if (present >> from & 1) return lanes[from].value;
+    if (checking)
+        inactive_lane(t, from, !(t.mask >> from & 1)                       ? "it is not in the mask"
+                               : &lanes[from] >= block.thread + block.threads
+                                   ? "the block has no such thread"
+                                   : "it has exited");
+    return 0;
+}
+
+// All lanes in `present` have come: each gets its result and may go on.
 static void complete(Block& block, int base, unsigned present) {
     Thread* lanes = block.thread + base;
-    int first = __builtin_ctz(present);
-    WarpOp op = lanes[first].op;
+    const Thread& first = lanes[__builtin_ctz(present)];
+    WarpOp op = first.op;
     unsigned ballot = 0;
-    uint64_t total = lanes[first].value;
+    uint64_t total = first.value;
     bool equal = true;
     if (op == COLLECT) collect(lanes, present);
-    for (int l = first; l < WARP; l++) {
-        if (!(present >> l & 1)) continue;
+    each(present, [&](int l) {
         ballot |= (unsigned)(lanes[l].value != 0) << l;
-        if (l > first && op >= REDUCE_ADD) total = reduce(op, total, lanes[l].value);
-        equal = equal && lanes[l].value == lanes[first].value;
-    }
-    for (int l = first; l < WARP; l++) {
-        if (!(present >> l & 1)) continue;
+        if (&lanes[l] != &first && op >= REDUCE_ADD) total = reduce(op, total, lanes[l].value);
+        equal = equal && lanes[l].value == first.value;
+    });
+    each(present, [&](int l) {
         Thread& t = lanes[l];
-        if (reads_lanes(op)) {
-            int from = source_lane(t);
-            bool there = present >> from & 1;
-            if (!there && checking)
-                inactive_lane(t, from, !(t.mask >> from & 1) ? "it is not in the mask"
-                                       : base + from >= block.threads
-                                           ? "the block has no such thread"
-                                           : "it has exited");
-            t.result = there ? lanes[from].value : 0;
-        } else if (op == MATCH_ANY) {
-            t.result = 0;
-            for (int k = 0; k < WARP; k++)
-                if ((present >> k & 1) && lanes[k].value == t.value) t.result |= 1u << k;
-        } else {
-            t.result = op == BALLOT       ? ballot
-                       : op == ALL        ? ballot == present
-                       : op == ANY        ? ballot != 0
-                       : op == UNI        ? equal
-                       : op == MATCH_ALL  ? (equal ? present : 0)
-                       : op == ACTIVEMASK ? present
-                                          : total;
-        }
-    }
+        unsigned like_me = 0;
+        if (op == MATCH_ANY)
+            each(present, [&](int k) { like_me |= (unsigned)(lanes[k].value == t.value) << k; });
+        t.result = is_shuffle(op)     ? shuffled(t, lanes, present, block)
+                   : op == MATCH_ANY  ? like_me
+                   : op == BALLOT     ? ballot
+                   : op == ALL        ? ballot == present
+                   : op == ANY        ? ballot != 0
+                   : op == UNI        ? equal
+                   : op == MATCH_ALL  ? (equal ? present : 0)
+                   : op == ACTIVEMASK ? present
+                                      : total;
+    });
     if (op == SYNCWARP && checking) {
         race_flush();
         race_syncwarp(base / WARP, present);
     }
     block.spins = 0;
     block.waiting_lanes[base / WARP] -= (uint8_t)__builtin_popcount(present);
-    for (int l = first; l < WARP; l++)
-        if (present >> l & 1) make_ready(block, base + l);
+    each(present, [&](int l) { make_ready(block, base + l); });
 }
 
 // If every lane named in the mask of thread t has come or has exited, lets them go on.
 static void try_complete(Block& block, const Thread& t) {
     int base = t.number / WARP * WARP;
-    unsigned present = 0, expected = t.mask & block.alive_lanes[base / WARP];
+    unsigned expected = t.mask & block.alive_lanes[base / WARP];
     if (block.waiting_lanes[base / WARP] < __builtin_popcount(expected)) return;
-    for (int l = 0; l < WARP; l++) {
-        if (!(expected >> l & 1)) continue;
-        const Thread& other = block.thread[base + l];
-        if (other.state != AT_WARP_OP || other.op != t.op || other.mask != t.mask) return;
-        present |= 1u << l;
-    }
-    complete(block, base, present);
+    for (int l = 0; l < WARP; l++)
+        if ((expected >> l & 1) && !meets(block.thread[base + l], t)) return;
+    complete(block, base, expected);
 }
 
 void warp_lane_exited(Block& block, Thread& thread) {
@@ -130,9 +125,7 @@ void warp_lane_exited(Block& block, Thread& thread) {
     for (int l = 0; block.waiting_lanes[base / WARP] && l < WARP && base + l < block.threads; l++) {
         Thread& t = block.thread[base + l];
         if (t.state == AT_WARP_OP && t.op != ACTIVEMASK && (t.mask >> (thread.number % WARP) & 1)) {
-            Thread* running = worker.thread;
             try_complete(block, t);
-            worker.thread = running;
         }
     }
 }
@@ -160,14 +153,10 @@ bool release_activemask(Block& block) {
 
 static uint64_t meet(WarpOp op, unsigned mask, uint64_t value, int argument, int width, Pc pc) {
     Thread& t = *worker.thread;
-    t.op = op;
-    t.mask = mask;
-    t.value = value;
-    t.argument = argument;
-    t.width = width;
+    t.op = op, t.mask = mask, t.value = value, t.argument = argument, t.width = width;
     t.state = AT_WARP_OP;
-    worker.block->waiting_lanes[t.number / WARP]++;
     t.pc = pc;
+    worker.block->waiting_lanes[t.number / WARP]++;
     if (op != ACTIVEMASK) {
         if (!(mask >> (t.number % WARP) & 1))
             fault(t.pc, "a warp operation is called by lane %d, which its mask %08x does not name",

@@ -6,9 +6,7 @@
 #pragma once
 #include "cuda_runtime.h"
 
-namespace emu {
-void grid_sync();
-}
+namespace emu { void grid_sync(); }
 
 namespace cooperative_groups {
 
@@ -34,9 +32,7 @@ public:
     bool is_valid() const { return true; }
     static unsigned long long size() { return num_blocks() * thread_block::size(); }
     static unsigned long long num_threads() { return size(); }
-    static unsigned long long num_blocks() {
-        return (unsigned long long)gridDim.x * gridDim.y * gridDim.z;
-    }
+    static unsigned long long num_blocks() { return 1ull * gridDim.x * gridDim.y * gridDim.z; }
     static unsigned long long block_rank() {
         return thread_block::thread_rank_of(blockIdx, gridDim);
     }
@@ -170,12 +166,11 @@ template <class Group> unsigned thread_rank(const Group& g) { return g.thread_ra
 template <class Group> unsigned group_size(const Group& g) { return g.size(); }
 
 // ---- reduce and scan ----------------------------------------------------------------------------
-template <class T> struct plus { T operator()(T a, T b) const { return a + b; } };
-template <class T> struct less { T operator()(T a, T b) const { return b < a ? b : a; } };
-template <class T> struct greater { T operator()(T a, T b) const { return a < b ? b : a; } };
-template <class T> struct bit_and { T operator()(T a, T b) const { return a & b; } };
-template <class T> struct bit_or { T operator()(T a, T b) const { return a | b; } };
-template <class T> struct bit_xor { T operator()(T a, T b) const { return a ^ b; } };
+#define EMU_OPERATOR(name, value) \
+    template <class T> struct name { T operator()(T a, T b) const { return value; } };
+EMU_OPERATOR(plus, a + b) EMU_OPERATOR(less, b < a ? b : a) EMU_OPERATOR(greater, a < b ? b : a)
+EMU_OPERATOR(bit_and, a & b) EMU_OPERATOR(bit_or, a | b) EMU_OPERATOR(bit_xor, a ^ b)
+#undef EMU_OPERATOR
 
 // Halves the number of sums in each round, as a GPU does, so that a float's rounding is of that
 // kind too.
@@ -189,24 +184,18 @@ template <class Group, class T, class Op> __forceinline__ T reduce(const Group& 
     }
     return sums[0];
 }
-template <class Group, class T, class Op>
-__forceinline__ T inclusive_scan(const Group& g, T v, Op op) {
+template <class Group, class T, class Op = plus<T>>
+__forceinline__ T inclusive_scan(const Group& g, T v, Op op = Op()) {
     for (unsigned d = 1; d < g.size(); d *= 2) {
         T other = g.shfl_up(v, d);
         if (g.thread_rank() >= d) v = op(other, v);
     }
     return v;
 }
-template <class Group, class T> __forceinline__ T inclusive_scan(const Group& g, T v) {
-    return inclusive_scan(g, v, plus<T>());
-}
-template <class Group, class T, class Op>
-__forceinline__ T exclusive_scan(const Group& g, T v, Op op) {
+template <class Group, class T, class Op = plus<T>>
+__forceinline__ T exclusive_scan(const Group& g, T v, Op op = Op()) {
     T before = g.shfl_up(inclusive_scan(g, v, op), 1);
     return g.thread_rank() == 0 ? T() : before;
-}
-template <class Group, class T> __forceinline__ T exclusive_scan(const Group& g, T v) {
-    return exclusive_scan(g, v, plus<T>());
 }
 
 // ---- memcpy_async -------------------------------------------------------------------------------

@@ -41,9 +41,6 @@ enum cublasLtMatmulPreferenceAttributes_t {
     CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES
 };
 
-inline cublasStatus_t cublasLtCreate(cublasLtHandle_t* h) { return cublasCreate(h); }
-inline cublasStatus_t cublasLtDestroy(cublasLtHandle_t h) { return cublasDestroy(h); }
-
 // ---- what a product is described by -------------------------------------------------------------
 struct emu_lt_desc {
     cudaDataType scale;
@@ -67,26 +64,13 @@ typedef emu_lt_desc* cublasLtMatmulDesc_t;
 typedef emu_lt_layout* cublasLtMatrixLayout_t;
 typedef emu_lt_preference* cublasLtMatmulPreference_t;
 
-inline cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* desc, cublasComputeType_t,
-                                               cudaDataType scale) {
-    return emu::blas_set(*desc, new emu_lt_desc{scale});
-}
-inline cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout, cudaDataType type,
-                                                 uint64_t rows, uint64_t cols, int64_t ld) {
-    return emu::blas_set(*layout, new emu_lt_layout{type, rows, cols, ld});
-}
-inline cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* preference) {
-    return emu::blas_set(*preference, new emu_lt_preference{});
-}
-inline cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t d) {
-    return emu::blas_delete(d);
-}
-inline cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t l) {
-    return emu::blas_delete(l);
-}
-inline cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t p) {
-    return emu::blas_delete(p);
-}
+EMU_CREATE(cublasLt, emu_blas, (cublasLtHandle_t* object), {})
+EMU_CREATE(cublasLtMatmulDesc, emu_lt_desc,
+           (cublasLtMatmulDesc_t* object, cublasComputeType_t, cudaDataType scale), {scale})
+EMU_CREATE(cublasLtMatrixLayout, emu_lt_layout,
+           (cublasLtMatrixLayout_t* object, cudaDataType type, uint64_t rows, uint64_t cols,
+            int64_t ld), {type, rows, cols, ld})
+EMU_CREATE(cublasLtMatmulPreference, emu_lt_preference, (cublasLtMatmulPreference_t* object), {})
 
 // One `case` of the functions below: the attribute's value goes into a member of the description.
 #define EMU_ATTRIBUTE(name, member) \

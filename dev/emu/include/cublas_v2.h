@@ -38,35 +38,31 @@ struct emu_blas {
     cublasMath_t math;
 };
 typedef emu_blas* cublasHandle_t;
-namespace emu {
-template <class T, class V> inline cublasStatus_t blas_set(T& place, V value) {
-    place = value;
-    return CUBLAS_STATUS_SUCCESS;
-}
-template <class T> inline cublasStatus_t blas_delete(T* object) {
-    delete object;
-    return CUBLAS_STATUS_SUCCESS;
-}
-}  // namespace emu
-inline cublasStatus_t cublasCreate(cublasHandle_t* h) { return emu::blas_set(*h, new emu_blas{}); }
-inline cublasStatus_t cublasDestroy(cublasHandle_t h) { return emu::blas_delete(h); }
-inline cublasStatus_t cublasSetStream(cublasHandle_t h, cudaStream_t stream) {
-    return emu::blas_set(h->stream, stream);
-}
-inline cublasStatus_t cublasGetStream(cublasHandle_t h, cudaStream_t* stream) {
-    return emu::blas_set(*stream, h->stream);
-}
-inline cublasStatus_t cublasSetMathMode(cublasHandle_t h, cublasMath_t mode) {
-    return emu::blas_set(h->math, mode);
-}
-inline cublasStatus_t cublasGetMathMode(cublasHandle_t h, cublasMath_t* mode) {
-    return emu::blas_set(*mode, h->math);
-}
-inline cublasStatus_t cublasSetPointerMode(cublasHandle_t h, cublasPointerMode_t mode) {
-    return emu::blas_set(h->pointers, mode);
-}
+#define EMU_CREATE(name, Object, parameters, ...) \
+    inline cublasStatus_t name##Create parameters { \
+        *object = new Object __VA_ARGS__; \
+        return CUBLAS_STATUS_SUCCESS; \
+    } \
+    inline cublasStatus_t name##Destroy(Object* object) { \
+        delete object; \
+        return CUBLAS_STATUS_SUCCESS; \
+    }
+EMU_CREATE(cublas, emu_blas, (cublasHandle_t* object), {})
+#define EMU_PROPERTY(Name, T, member) \
+    inline cublasStatus_t cublasSet##Name(cublasHandle_t h, T value) { \
+        h->member = value; \
+        return CUBLAS_STATUS_SUCCESS; \
+    } \
+    inline cublasStatus_t cublasGet##Name(cublasHandle_t h, T* value) { \
+        *value = h->member; \
+        return CUBLAS_STATUS_SUCCESS; \
+    }
+EMU_PROPERTY(Stream, cudaStream_t, stream) EMU_PROPERTY(MathMode, cublasMath_t, math)
+EMU_PROPERTY(PointerMode, cublasPointerMode_t, pointers)
+#undef EMU_PROPERTY
 inline cublasStatus_t cublasGetVersion(cublasHandle_t, int* version) {
-    return emu::blas_set(*version, 120400);
+    *version = 120400;
+    return CUBLAS_STATUS_SUCCESS;
 }
 inline cublasStatus_t cublasSetWorkspace(cublasHandle_t, void*, size_t) {
     return CUBLAS_STATUS_SUCCESS;

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <atomic>
 #include <cmath>
 #include <new>
 #include <tuple>
@@ -60,7 +61,7 @@ namespace emu {
 // reference to the place which this block's memory has for it.
 struct Slot {
     const char* name;
-    int id = 0;
+    std::atomic<int> id{0};
     constexpr Slot(const char* name) : name(name) {}
 };
 void* shared(Slot& slot, size_t bytes);
