@@ -48,7 +48,7 @@ static void store(const BlasMatrix& m, int64_t i, float x) {
 static void touch(const Work& work, BlasMatrix m, int64_t rows, int64_t cols, Access access) {
     if (m.transposed) std::swap(rows, cols);
     for (int64_t j = 0; checking && j < cols; j++)
-        check_library(work, m.behind(j * m.ld).p, rows * m.bytes(), access);
+        check_call(work, m.behind(j * m.ld).p, rows * m.bytes(), access);
 }
 
 struct Epilogue {

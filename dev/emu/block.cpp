@@ -96,10 +96,9 @@ static void need_fibers(int count) {
     worker.free_fibers = (Fiber**)realloc(worker.free_fibers, sizeof(Fiber*) * count);
     for (int i = 0; i < count; i++) {
         worker.fibers[i].stack = worker.stacks + i * STACK_BYTES;
-        worker.free_fibers[count - 1 - i] = &worker.fibers[i];
         mprotect(worker.fibers[i].stack, 4096, PROT_NONE);
     }
-    worker.number_of_fibers = worker.free_count = count;
+    worker.number_of_fibers = count;
 }
 
 // ---- who runs next ------------------------------------------------------------------------------
@@ -357,12 +356,17 @@ static void continue_block(Block& block) {
 static void* new_shared(size_t bytes) {
     size_t start = worker.arena_used;
     worker.arena_used += (bytes + 127) / 128 * 128 + 128;
-    if (checking)
-        std::fill_n(worker.shared_valid + start / 4, (bytes + 3) / 4, worker.launch->id);
+    for (size_t w = 0; checking && w < (bytes + 3) / 4; w++)
+        worker.shared_valid[start / 4 + w] = worker.launch->id;
     return arena + start;
 }
 
 static void enter(Launch& launch) {
+    need_fibers(launch.config.cooperative ? launch.threads * launch.blocks : launch.threads);
+    // A launch that was abandoned left threads in the middle: take their stacks back.
+    worker.free_count = worker.number_of_fibers;
+    for (int i = 0; i < worker.free_count; i++)
+        worker.free_fibers[worker.free_count - 1 - i] = &worker.fibers[i];
     worker.launch = &launch;
     worker.random = seed * 0x9e3779b97f4a7c15 + launch.id;
     worker.slots = 0;
@@ -374,10 +378,6 @@ static void enter(Launch& launch) {
 }
 
 static void leave() {
-    // A launch that was abandoned left threads in the middle: take their stacks back.
-    for (int i = 0; i < worker.number_of_fibers; i++)
-        worker.free_fibers[worker.number_of_fibers - 1 - i] = &worker.fibers[i];
-    worker.free_count = worker.number_of_fibers;
     worker.launch = nullptr;
     worker.block = nullptr;
 }
@@ -385,7 +385,6 @@ static void leave() {
 static void run_blocks(Launch& launch) {
     static __thread Block block = {};
     enter(launch);
-    need_fibers(launch.threads);
     for (int i; !launch.abandoned && (i = launch.next++) < launch.blocks;) {
         int number = launch.order ? launch.order[i] : i;
         begin_block(block, number);
@@ -399,7 +398,6 @@ static void run_blocks(Launch& launch) {
 // share one worker; shared memory is copied out of the arena while another block has its turn.
 static void run_cooperative(Launch& launch) {
     enter(launch);
-    need_fibers(launch.threads * launch.blocks);
     struct Paused { Block block; char arena[ARENA_BYTES]; };
     Paused* all = (Paused*)calloc(launch.blocks, sizeof(Paused));
     for (int i = 0; i < launch.blocks; i++) begin_block(all[i].block, i);

@@ -80,15 +80,11 @@ static inline void touch_words(uintptr_t p, size_t bytes, Access access, const W
 
 static bool tracked(const void* p) { return (uintptr_t)p - (uintptr_t)heap < 2 * HEAP_BYTES; }
 
-void check_library(const Work& work, const void* p, size_t bytes, Access access) {
+void check_call(const Work& work, const void* p, size_t bytes, Access access) {
     // Matrices may be read where nothing was written: of a triangle, say, cuBLAS is given the whole
     // square, and it is the program that ignores the other half of the result.
     if (tracked(p)) touch_words((uintptr_t)p, bytes, access, work, false);
     else if (!find_range(p)) bad_address((uintptr_t)p, bytes, access, work.pc, work.call);
-}
-
-void mark_written(const Work& work, void* p, size_t bytes) {
-    if (tracked(p)) touch_words((uintptr_t)p, bytes, WRITE, work, false);
 }
 
 // After a copy the words of dst are written if those of src were.

@@ -203,8 +203,7 @@ void check_access(const void* p, size_t bytes, Access access, Pc pc);
 void catch_signals();
 void check_unwritten();                        // at a barrier and at a block's end
 void copy_state(const Work& work, void* dst, const void* src, size_t bytes);
-void mark_written(const Work& work, void* p, size_t bytes);
-void check_library(const Work& work, const void* p, size_t bytes, Access access);
+void check_call(const Work& work, const void* p, size_t bytes, Access access);
 
 // ---- races (races.cpp) --------------------------------------------------------------------------
 struct Note {                    // one access to a word

@@ -278,7 +278,7 @@ cudaError_t fill(const char* call, Side p, int value, cudaExtent e, cudaStream_t
     StreamWork work(call, stream, EMU_CALLER);
     each_row(e, [&](size_t y, size_t z) {
         char* row = (char*)p.p + z * p.slice + y * p.pitch;
-        if (checking) mark_written(work, row, e.width);
+        if (checking) check_call(work, row, e.width, WRITE);
         memset(row, value, e.width);
     });
     return ok();

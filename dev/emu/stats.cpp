@@ -80,14 +80,18 @@ void stats_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_share
     t.count++;
 }
 
-// How many 32-byte sectors the lanes of one request touch.
+// The sectors or words that the lanes of one request touch, each once: how many there are.
+static size_t touched(const Record* r, size_t n, size_t unit, uintptr_t* units) {
+    uintptr_t* end = units;
+    for (size_t i = 0; i < n; i++)
+        for (uintptr_t u = r[i].p / unit; u <= (r[i].p + r[i].bytes - 1) / unit; u++) *end++ = u;
+    std::sort(units, end);
+    return std::unique(units, end) - units;
+}
+
 static uint64_t count_sectors(const Record* r, size_t n) {
-    uintptr_t seen[64 * 9];
-    int count = 0;
-    for (size_t i = 0; i < n && i < 64; i++)
-        for (uintptr_t s = r[i].p / 32; s <= (r[i].p + r[i].bytes - 1) / 32; s++) seen[count++] = s;
-    std::sort(seen, seen + count);
-    return std::unique(seen, seen + count) - seen;
+    uintptr_t sectors[64 * 9];
+    return touched(r, std::min<size_t>(n, 64), 32, sectors);
 }
 
 // How many extra turns a request takes: 128 bytes go at a time, each bank serves one word in a
@@ -96,14 +100,10 @@ static uint64_t count_conflicts(const Record* r, size_t n) {
     uint64_t extra = 0;
     size_t together = r->bytes > 4 ? (r->bytes > 8 ? 8 : 16) : 32;
     for (size_t first = 0; first < n; first += together) {
-        uintptr_t words[32 * 64];
-        int count = 0, most = 1, per_bank[32] = {};
-        for (size_t i = first; i < n && i < first + together; i++)
-            for (uintptr_t w = r[i].p / 4; w <= (r[i].p + r[i].bytes - 1) / 4; w++)
-                words[count++] = w;
-        std::sort(words, words + count);
-        count = (int)(std::unique(words, words + count) - words);
-        for (int i = 0; i < count; i++) most = std::max(most, ++per_bank[words[i] % 32]);
+        uintptr_t words[32 * 65];
+        int most = 1, per_bank[32] = {};
+        size_t count = touched(r + first, std::min(together, n - first), 4, words);
+        for (size_t i = 0; i < count; i++) most = std::max(most, ++per_bank[words[i] % 32]);
         extra += most - 1;
     }
     return extra;

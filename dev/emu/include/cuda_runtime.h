@@ -307,21 +307,16 @@ cudaError_t symbol_address(void** p, size_t* bytes, const void* symbol);
 }  // namespace emu
 #define EMU_API __forceinline__ cudaError_t
 
-template <class T> EMU_API cudaMalloc(T** p, size_t bytes) {
-    return emu::allocate((void**)p, bytes, emu::DEVICE_MEMORY);
-}
-template <class T> EMU_API cudaMallocAsync(T** p, size_t bytes, cudaStream_t) {
-    return emu::allocate((void**)p, bytes, emu::DEVICE_MEMORY);
-}
-template <class T> EMU_API cudaMallocManaged(T** p, size_t bytes, unsigned = cudaMemAttachGlobal) {
-    return emu::allocate((void**)p, bytes, emu::MANAGED_MEMORY);
-}
-template <class T> EMU_API cudaMallocHost(T** p, size_t bytes, unsigned = 0) {
-    return emu::allocate((void**)p, bytes, emu::PINNED);
-}
-template <class T> EMU_API cudaHostAlloc(T** p, size_t bytes, unsigned) {
-    return emu::allocate((void**)p, bytes, emu::PINNED);
-}
+#define EMU_ALLOCATE(name, space, parameters) \
+    template <class T> EMU_API name parameters { \
+        return emu::allocate((void**)p, bytes, emu::space); \
+    }
+EMU_ALLOCATE(cudaMalloc, DEVICE_MEMORY, (T** p, size_t bytes))
+EMU_ALLOCATE(cudaMallocAsync, DEVICE_MEMORY, (T** p, size_t bytes, cudaStream_t))
+EMU_ALLOCATE(cudaMallocManaged, MANAGED_MEMORY, (T** p, size_t bytes, unsigned = 1))
+EMU_ALLOCATE(cudaMallocHost, PINNED, (T** p, size_t bytes, unsigned = 0))
+EMU_ALLOCATE(cudaHostAlloc, PINNED, (T** p, size_t bytes, unsigned))
+#undef EMU_ALLOCATE
 template <class T> EMU_API cudaMallocPitch(T** p, size_t* pitch, size_t width, size_t height) {
     *pitch = (width + 511) / 512 * 512;
     return emu::allocate((void**)p, *pitch * height, emu::DEVICE_MEMORY);
@@ -474,16 +469,6 @@ namespace emu {
 cudaError_t function_attribute(const void* f, cudaFuncAttribute attribute, int value);
 cudaError_t function_attributes(cudaFuncAttributes* attributes, const void* f);
 cudaError_t occupancy(int* blocks, int block_size, size_t shared);
-// emucc strips a cast to void* from the kernel: its type says how to read the arguments.
-template <class... P, size_t... I>
-inline cudaError_t launch_by_pointers(void (*f)(P...), Config config, void** p,
-                                      std::index_sequence<I...>) {
-    auto body = [f, arguments = std::make_tuple(*(std::decay_t<P>*)p[I]...)] {
-        std::apply(f, arguments);
-    };
-    launch("(a kernel given by its address)", "", 0, (const void*)f, config, body);
-    return cudaPeekAtLastError();
-}
 }  // namespace emu
 template <class F> cudaError_t cudaFuncSetAttribute(F* f, cudaFuncAttribute attribute, int value) {
     return emu::function_attribute((const void*)f, attribute, value);
@@ -507,18 +492,20 @@ cudaError_t cudaOccupancyMaxPotentialBlockSize(int* min_grid, int* block_size, F
     *min_grid = blocks * properties.multiProcessorCount;
     return error;
 }
-template <class... P>
-cudaError_t cudaLaunchKernel(void (*f)(P...), dim3 grid, dim3 block, void** p, size_t shared = 0,
-                             cudaStream_t stream = 0) {
-    return emu::launch_by_pointers(f, {grid, block, shared, stream, false}, p,
-                                   std::index_sequence_for<P...>());
-}
-template <class... P>
-cudaError_t cudaLaunchCooperativeKernel(void (*f)(P...), dim3 grid, dim3 block, void** p,
-                                        size_t shared = 0, cudaStream_t stream = 0) {
-    return emu::launch_by_pointers(f, {grid, block, shared, stream, true}, p,
-                                   std::index_sequence_for<P...>());
-}
+// emucc strips a cast to void* from the kernel: its type says how to read the arguments.
+#define EMU_LAUNCH(name, cooperative) \
+    template <class... P> \
+    cudaError_t name(void (*f)(P...), dim3 grid, dim3 block, void** p, size_t shared = 0, \
+                     cudaStream_t stream = 0) { \
+        int i = 0; \
+        std::tuple<std::decay_t<P>...> arguments{*(std::decay_t<P>*)p[i++]...}; \
+        auto body = [f, arguments] { std::apply(f, arguments); }; \
+        emu::launch("(a kernel given by its address)", "", 0, (const void*)f, \
+                    {grid, block, shared, stream, cooperative}, body); \
+        return cudaPeekAtLastError(); \
+    }
+EMU_LAUNCH(cudaLaunchKernel, false) EMU_LAUNCH(cudaLaunchCooperativeKernel, true)
+#undef EMU_LAUNCH
 
 #include "device_functions.h"
 

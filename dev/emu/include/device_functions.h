@@ -103,6 +103,7 @@ template <class T> __forceinline__ T atomic_as(AtomicOp op, T* p, T v, T expecte
     __forceinline__ T name(T* p, T expected, T v) { \
         return emu::atomic_as(emu::COMPARE_AND_SWAP, p, v, expected); \
     }
+#define EMU_CASES(T) EMU_CAS(T, atomicCAS) EMU_CAS(T, atomicCAS_block) EMU_CAS(T, atomicCAS_system)
 EMU_ATOMIC(atomicAdd, int, ADD) EMU_ATOMIC(atomicAdd, unsigned, ADD)
 EMU_ATOMIC(atomicAdd, unsigned long long, ADD)
 EMU_ATOMIC(atomicAdd, float, ADD_FLOAT) EMU_ATOMIC(atomicAdd, double, ADD_DOUBLE)
@@ -112,13 +113,12 @@ EMU_ATOMIC(atomicInc, unsigned, INC) EMU_ATOMIC(atomicDec, unsigned, DEC)
 EMU_ATOMICS(int, MIN_SIGNED, MAX_SIGNED) EMU_ATOMICS(unsigned, MIN_UNSIGNED, MAX_UNSIGNED)
 EMU_ATOMICS(unsigned long long, MIN_UNSIGNED, MAX_UNSIGNED)
 EMU_ATOMIC(atomicMin, long long, MIN_SIGNED) EMU_ATOMIC(atomicMax, long long, MAX_SIGNED)
-EMU_CAS(int, atomicCAS) EMU_CAS(unsigned, atomicCAS) EMU_CAS(unsigned long long, atomicCAS)
-EMU_CAS(unsigned short, atomicCAS) EMU_CAS(int, atomicCAS_block) EMU_CAS(unsigned, atomicCAS_block)
-EMU_CAS(int, atomicCAS_system) EMU_CAS(unsigned, atomicCAS_system)
-__forceinline__ int atomicSub(int* p, int v) { return emu::atomic_as(emu::ADD, p, -v); }
-__forceinline__ unsigned atomicSub(unsigned* p, unsigned v) {
-    return emu::atomic_as(emu::ADD, p, -v);
-}
+EMU_CASES(int) EMU_CASES(unsigned) EMU_CASES(unsigned long long) EMU_CASES(unsigned short)
+#define EMU_SUBTRACT(T) \
+    __forceinline__ T atomicSub(T* p, T v) { return emu::atomic_as(emu::ADD, p, (T)-v); }
+EMU_SUBTRACT(int) EMU_SUBTRACT(unsigned)
+#undef EMU_SUBTRACT
+#undef EMU_CASES
 #undef EMU_CAS
 #undef EMU_ATOMICS
 
