@@ -369,7 +369,7 @@ static void enter(Launch& launch) {
         worker.free_fibers[worker.free_count - 1 - i] = &worker.fibers[i];
     worker.launch = &launch;
     worker.random = seed * 0x9e3779b97f4a7c15 + launch.id;
-    worker.slots = 0;
+    worker.variables = 0;
     worker.arena_used = 0;
     new_shared(launch.config.shared);
     catch_signals();
@@ -421,7 +421,8 @@ static void run_cooperative(Launch& launch) {
 void run_launch(Launch& launch) {
     if (launch.config.cooperative) return run_cooperative(launch);
     int workers = std::min(omp_get_max_threads(), launch.blocks);
-#pragma omp parallel num_threads(workers) if (!omp_in_parallel())
+    if (workers == 1 || omp_in_parallel()) return run_blocks(launch);
+#pragma omp parallel num_threads(workers)
     run_blocks(launch);
 }
 
@@ -439,20 +440,17 @@ void* shared(Slot& slot, size_t bytes) {
         id = slot.id.compare_exchange_strong(id, fresh) ? fresh : id;
     }
     if (id >= 256) fault(nullptr, "more than 255 __shared__ variables in one program");
-    if (worker.slot_launch[id] == worker.launch->id) return arena + worker.slot_offset[id];
-    size_t used = 0;
-    for (int i = 0; i < worker.slots; i++) used += worker.slot_bytes[worker.slot_order[i]];
-    if (used + bytes > SHARED_DEFAULT ||
-        used + bytes + worker.launch->config.shared > SHARED_OPTIN)
+    Variable& v = worker.variable[id];
+    if (v.launch == worker.launch->id) return arena + v.offset;
+    size_t used = bytes, dynamic = worker.launch->config.shared;
+    for (int i = 0; i < worker.variables; i++) used += worker.placed[i]->bytes;
+    if (used > SHARED_DEFAULT || used + dynamic > SHARED_OPTIN)
         fault(nullptr, "too much shared memory: %zu bytes of __shared__ variables up to '%s', and "
               "%zu dynamic\na block may have %zu bytes of static shared memory, %zu in all",
-              used + bytes, slot.name, worker.launch->config.shared, SHARED_DEFAULT, SHARED_OPTIN);
-    worker.launch->static_shared = used + bytes;
-    worker.slot_launch[id] = worker.launch->id;
-    worker.slot_offset[id] = (uint32_t)worker.arena_used;
-    worker.slot_bytes[id] = (uint32_t)bytes;
-    worker.slot_name[id] = slot.name;
-    worker.slot_order[worker.slots++] = id;
+              used, slot.name, dynamic, SHARED_DEFAULT, SHARED_OPTIN);
+    worker.launch->static_shared = used;
+    v = {worker.launch->id, worker.arena_used, bytes, slot.name};
+    worker.placed[worker.variables++] = &v;
     return new_shared(bytes);
 }
 

@@ -164,8 +164,8 @@ static inline void note_access(uintptr_t p, size_t bytes, Access access, Pc pc, 
 // Neither device memory nor shared nor the thread's own: symbols, pinned memory, constants - or a
 // mistake.
 static void other_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
-    if (is_in(threadIdx, p) || is_in(blockIdx, p) || is_in(blockDim, p) || is_in(gridDim, p)) return;
-    if (p - (uintptr_t)worker.launch->arguments < worker.launch->kernel.body_bytes) return;
+    if (is_in(threadIdx, p) || is_in(blockIdx, p) || is_in(blockDim, p) || is_in(gridDim, p) ||
+        p - (uintptr_t)worker.launch->arguments < worker.launch->kernel.body_bytes) return;
     static __thread Range last = {};     // looking a symbol up is slow, and loops read the same one
     if (p - (uintptr_t)last.start >= last.bytes) {
         const Range* r = find_range((void*)p);

@@ -83,6 +83,12 @@ struct Launch {
     struct Stats* stats;
 };
 
+struct Variable {                        // a static __shared__ one
+    uint32_t launch;                     // that it has its place in
+    size_t offset, bytes;
+    const char* name;
+};
+
 struct WarpTrace;
 struct Worker {
     Launch* launch;
@@ -95,11 +101,9 @@ struct Worker {
     int number_of_fibers, free_count;
     uint64_t random;
     size_t arena_used;  // of this launch: dynamic part, then static variables with gaps
-    uint32_t slot_launch[256];           // slot i has its place if slot_launch[i] == launch->id
-    uint32_t slot_offset[256];
-    uint32_t slot_bytes[256];
-    const char* slot_name[256];
-    int slot_order[256], slots;          // the places of this launch, in order
+    Variable variable[256];              // by Slot::id
+    Variable* placed[256];               // those of this launch, in the arena's order
+    int variables;
     uint32_t shared_valid[ARENA_BYTES / 4];      // word w belongs to a variable if it is launch->id
     uint32_t shared_written[ARENA_BYTES / 4];    // ... and was written by this block (check.cpp)
     uint32_t epoch;                      // see Block::barriers; never goes back

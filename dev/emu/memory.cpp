@@ -185,6 +185,12 @@ cudaError_t release(void* p, bool pinned, bool wait) {
     return ok();
 }
 
+cudaError_t pinned_address(void** device, void* host) {
+    const Range* r = find_range(host);
+    *device = host;
+    return set_error(r && r->space == PINNED ? cudaSuccess : cudaErrorInvalidValue);
+}
+
 // ---- copies -------------------------------------------------------------------------------------
 static bool on_device(Space space) { return space == DEVICE_MEMORY || space == SYMBOL; }
 
@@ -321,12 +327,6 @@ cudaError_t cudaHostRegister(void* p, size_t bytes, unsigned) {
 cudaError_t cudaHostUnregister(void* p) {
     return set_error(memory().ranges.erase((char*)p) ? cudaSuccess
                                                      : cudaErrorHostMemoryNotRegistered);
-}
-cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned) {
-    const Range* r = find_range(host);
-    if (!r || r->space != PINNED) return set_error(cudaErrorInvalidValue);
-    *device = host;
-    return ok();
 }
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* a, const void* p) {
     const Range* r = find_range(p);

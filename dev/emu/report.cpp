@@ -123,14 +123,13 @@ static const char* space_name(const Range& r) {
 
 static Text describe_shared(size_t offset) {
     size_t dynamic = worker.launch->config.shared;
-    if (offset < dynamic || worker.slots == 0)
+    if (offset < dynamic || worker.variables == 0)
         return {"shared memory, byte %zu of %zu dynamic ones", offset, dynamic};
-    int best = worker.slot_order[0];
-    for (int i = 0; i < worker.slots; i++)
-        if (worker.slot_offset[worker.slot_order[i]] <= offset) best = worker.slot_order[i];
-    return {"shared memory, byte %zd of '%s', which has %u",
-            (ssize_t)(offset - worker.slot_offset[best]), worker.slot_name[best],
-            worker.slot_bytes[best]};
+    const Variable* v = worker.placed[0];
+    for (int i = 0; i < worker.variables; i++)
+        if (worker.placed[i]->offset <= offset) v = worker.placed[i];
+    return {"shared memory, byte %zd of '%s', which has %zu", (ssize_t)(offset - v->offset),
+            v->name, v->bytes};
 }
 
 static Text describe_local(const char* p) {

@@ -298,6 +298,7 @@ struct Side {                // of a copy or a fill: rows `pitch` bytes apart, a
 };
 cudaError_t allocate(void** p, size_t bytes, Space space);
 cudaError_t release(void* p, bool pinned, bool wait);
+cudaError_t pinned_address(void** device, void* host);
 cudaError_t copy(const char* call, Side dst, Side src, cudaExtent extent, cudaMemcpyKind kind,
                  cudaStream_t stream, bool wait);
 cudaError_t fill(const char* call, Side p, int value, cudaExtent extent, cudaStream_t stream);
@@ -330,9 +331,8 @@ EMU_API cudaFreeAsync(void* p, cudaStream_t) { return emu::release(p, false, fal
 EMU_API cudaFreeHost(void* p) { return emu::release(p, true, true); }
 cudaError_t cudaHostRegister(void* p, size_t bytes, unsigned flags);
 cudaError_t cudaHostUnregister(void* p);
-cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned flags);
-template <class T> EMU_API cudaHostGetDevicePointer(T** device, void* host, unsigned flags) {
-    return cudaHostGetDevicePointer((void**)device, host, flags);
+template <class T> EMU_API cudaHostGetDevicePointer(T** device, void* host, unsigned) {
+    return emu::pinned_address((void**)device, host);
 }
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* p);
 cudaError_t cudaMemPrefetchAsync(const void* p, size_t bytes, int device, cudaStream_t stream = 0);
