@@ -229,6 +229,30 @@ extern "C" void emu_fiber_entry() {
 }
 
 // ---- the barrier --------------------------------------------------------------------------------
+// A thread that returns before a barrier is not waited for. One that has ended further down, and
+// never came to the barrier, took a branch around it.
+static void check_skipped(const Block& block) {
+    uint32_t here = 0;
+    for (int s = 0; s < block.site_count; s++)
+        here |= (uint32_t)same_line(block.sites[s], block.barrier_pc) << s;
+    for (int i = 0; i < block.threads; i++) {
+        const Thread& t = block.thread[i];
+        if (t.state != EXITED || (t.came_to & here) || !t.last) continue;
+        if (comes_later(t.last, block.barrier_pc))
+            fault(block.barrier_pc,
+                  "divergent barrier: %s has ended without coming to this __syncthreads()\n"
+                  "it was further down, at %s", thread_name(i).s, where(t.last).s);
+    }
+}
+
+static uint32_t site_bit(Block& block, Pc pc) {
+    int s = 0;
+    while (s < block.site_count && block.sites[s] != pc) s++;
+    if (s == 32) return 0;
+    if (s == block.site_count) block.sites[block.site_count++] = pc;
+    return 1u << s;
+}
+
 static void flush_stats(const Block& block) {
     for (int w = 0; counting && w * WARP < block.threads; w++) stats_flush(w);
 }
@@ -237,6 +261,7 @@ static void flush_stats(const Block& block) {
 // one.
 static void finish_barrier(Block& block) {
     if (checking) check_unwritten();
+    if (checking && block.alive < block.threads) check_skipped(block);
     block.barrier_result = block.barrier_trues | (block.barrier_all ? 1 << 30 : 0);
     block.barrier_trues = 0;
     block.barrier_all = true;
@@ -258,6 +283,7 @@ static int barrier(int predicate, Pc pc) {
         fault(pc, "divergent barrier: threads of one block wait at different __syncthreads()\n"
               "another thread waits at %s", where(block.barrier_pc).s);
     block.barrier_pc = pc;
+    if (checking) thread->came_to |= site_bit(block, pc);
     block.waiting++;
     block.barrier_trues += predicate != 0;
     block.barrier_all &= predicate != 0;
@@ -320,7 +346,7 @@ static void begin_block(Block& block, int number) {
     block.index = {number % c.grid.x, number / c.grid.x % c.grid.y, number / c.grid.x / c.grid.y};
     block.threads = block.alive = worker.launch->threads;
     block.waiting = block.ready_first = block.ready_count = block.spins = 0;
-    block.barrier_trues = 0;
+    block.barrier_trues = block.site_count = 0;
     block.barrier_all = true;
     for (int w = 0; w * WARP < block.threads; w++) {
         int lanes = block.threads - w * WARP;

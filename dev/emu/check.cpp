@@ -194,6 +194,7 @@ static void other_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
 
 static inline void kernel_access(uintptr_t p, size_t bytes, Access access, Pc pc,
                                  bool must_be_written) {
+    worker.thread->last = pc;
     if (p - (uintptr_t)heap < 2 * HEAP_BYTES) {
         const Launch& l = *worker.launch;
         uint32_t* state = word_state(heap_writer, p);

@@ -35,6 +35,8 @@ struct Thread {
     ThreadState state;
     Fiber* fiber = nullptr;  // null before it starts
     Pc pc = nullptr;         // of the call that it waits in
+    Pc last = nullptr;       // of its last access to memory
+    uint32_t came_to = 0;    // the barriers that it has come to, by their places in Block::sites
     // what it waits for in AT_WARP_OP, and what it gets
     WarpOp op = SYNCWARP;
     unsigned mask = 0;
@@ -62,6 +64,8 @@ struct Block {
     bool barrier_all;                    // and whether it is so for all
     int barrier_result;
     Pc barrier_pc;
+    Pc sites[32];                        // of the barriers that threads of this block came to
+    int site_count;
     uint32_t barriers;  // how many so far in this worker: the epoch of the race detector
     uint32_t first_epoch;                // its value when the block began
 };
@@ -174,6 +178,7 @@ struct Text {
 [[noreturn]] void fault(Pc pc, const char* format, ...) __attribute__((format(printf, 2, 3)));
 Text where(Pc pc);                             // "file.cu:12 in function"
 bool same_line(Pc a, Pc b);
+bool comes_later(Pc a, Pc b);            // a further down than b, in the same function
 Text thread_name(int number);                  // "thread (5,0,0)"
 Text describe_address(const void* p);          // "byte 40 of d_x of 400 bytes (...)"
 

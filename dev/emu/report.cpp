@@ -100,18 +100,33 @@ Text where(Pc pc) {
     return text;
 }
 
-// A number for the line of pc. addr2line takes long, so it is asked once for each place.
-static uint64_t line_number(Pc pc) {
-    static __thread struct { Pc pc; uint64_t number; } known[256];
-    auto& k = known[(uintptr_t)pc * 0x9e3779b97f4a7c15 >> 56];
-    if (k.pc == pc) return k.number;
-    Text text = where(pc);
-    k = {pc, 0};
-    for (const char* c = text.s; *c; c++) k.number = (k.number ^ *c) * 0x100000001b3;
-    return k.number;
+// A place in the program: its line, and a number for its file and function. addr2line takes long,
+// so it is asked once for each.
+struct Place { Pc pc; uint64_t function; int line; };
+static Place place_of(Pc pc) {
+    static __thread Place known[256];
+    Place& k = known[(uintptr_t)pc * 0x9e3779b97f4a7c15 >> 56];
+    if (k.pc == pc) return k;
+    Text text = where(pc);                           // "file:line in function"
+    const char* in = strstr(text.s, " in ");
+    size_t digits = in ? in - text.s : 0;
+    while (digits && text.s[digits - 1] != ':') digits--;
+    k = {pc, 0, atoi(text.s + digits)};
+    for (const char* c = text.s; *c; c++)
+        if (c < text.s + digits || c >= in) k.function = (k.function ^ *c) * 0x100000001b3;
+    return k;
 }
 
-bool same_line(Pc a, Pc b) { return line_number(a) == line_number(b); }
+bool same_line(Pc a, Pc b) {
+    if (a == b) return true;
+    Place x = place_of(a), y = place_of(b);
+    return x.function == y.function && x.line == y.line;
+}
+
+bool comes_later(Pc a, Pc b) {
+    Place x = place_of(a), y = place_of(b);
+    return x.function == y.function && x.line > y.line;
+}
 
 // ---- addresses ----------------------------------------------------------------------------------
 static const char* space_name(const Range& r) {
