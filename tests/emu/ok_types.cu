@@ -3,15 +3,7 @@
 #include <cuda_fp16.h>
 #include <mma.h>
 #include <cstdio>
-
-__device__ int failures;
-__device__ void expect(bool ok, int line) {
-    if (!ok) {
-        atomicAdd(&failures, 1);
-        printf("line %d, thread %d\n", line, threadIdx.x);
-    }
-}
-#define EXPECT(condition) expect(condition, __LINE__)
+#include "expect.cuh"
 
 __global__ void numbers() {
     half h = __float2half(1.5f), g = __float2half_rn(0.1f);

@@ -3,16 +3,8 @@
 #include <cooperative_groups.h>
 #include <cooperative_groups/reduce.h>
 #include <cooperative_groups/scan.h>
+#include "expect.cuh"
 namespace cg = cooperative_groups;
-
-__device__ int failures;
-__device__ void expect(bool ok, int line) {
-    if (!ok) {
-        atomicAdd(&failures, 1);
-        printf("line %d, thread %d\n", line, threadIdx.x);
-    }
-}
-#define EXPECT(condition) expect(condition, __LINE__)
 
 __global__ void shuffles() {
     int t = threadIdx.x, lane = t % warpSize;
