@@ -17,9 +17,9 @@ import test_trainer as t
 CPU = t.TRAIN
 CUDA = os.path.abspath(os.environ.get("TRAIN_CUDA", os.path.join(t.ROOT, "build", "train")))
 STEPS = 20
-# Two orders of float32 additions differ by a few times 1e-7. bfloat16 keeps 8 bits:
-# a correct run of 20 steps from GPT-2's initialisation stays within 2.3e-3, while one that drops
-# layernorm's bias gradients is off by 1.4e-2.
+# Two orders of float32 additions differ by a few times 1e-7. bfloat16 keeps 8 bits: a correct run
+# of these 20 steps from GPT-2's initialisation stays within 6e-4, and one that drops layernorm's
+# bias gradients is off by 3.8e-2.
 BOUNDS = {"fp32": 1e-5, "bf16": 5e-3, "sm90": 5e-3}
 
 
@@ -29,9 +29,9 @@ def on(program, function, *arguments, **flags):
     return function(*arguments, **flags)
 
 
-def compare(out, reference, bound, first=0):
-    """Every record's losses from record `first` on, and how far apart they were at most."""
-    a, b = t.log(out)[first:], t.log(reference)[first:]
+def compare(out, reference, bound):
+    """Every record's losses, and how far apart they were at most."""
+    a, b = t.log(out), t.log(reference)
     t.check(len(a) == len(b) > 1, f"{out}: {len(a)} records, and {reference} has {len(b)}")
     far = 0
     for x, y in zip(a, b):
