@@ -385,7 +385,7 @@ inline void read_param(const Gguf& file, const Param& p, const char* suffix,
         fail("%s: tensor %s: shape %s, expected %s} (was the file made for another model?)", path,
              name.c_str(), gguf_shape(*t).c_str(), want.c_str());
     host.resize(p.count);
-    gguf_to_float(host.data(), *t, 0, p.count);
+    gguf_to_float(host.data(), file, *t, 0, p.count);
 }
 
 // Weights from a GGUF of F32, F16 or BF16 tensors. An output.weight is accepted where it

@@ -92,7 +92,7 @@ static const float* load_tensor(Model& m, const std::string& name, int in, int o
     const int64_t CHUNK = 1 << 16, count = (int64_t)t->count;
 #pragma omp parallel for
     for (int64_t i = 0; i < count; i += CHUNK)
-        gguf_to_float(floats + i, *t, i, std::min(CHUNK, count - i));
+        gguf_to_float(floats + i, m.file, *t, i, std::min(CHUNK, count - i));
     return floats;
 }
 
