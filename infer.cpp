@@ -208,25 +208,35 @@ static void linear(float* out, const float* inp, const Linear& w, int n) {
 
 // The n tokens at positions pos .. pos+n-1 look back, head by head, at positions up to their own:
 //     score[s] = q[t] . k[s] / sqrt(hs)     p = softmax(score)     out[t] = sum over s of p[s] v[s]
-// qkv (n, 3C), a row holding q, k and v;  out (n, C);  keys, values (pos + n, C)
-static void attention(float* out, const float* keys, const float* values, const float* qkv, int pos,
-                      int n, int NH, int hs) {
+// qkv (n, 3C), a row holding q, k and v;  out (n, C);  keys, values: of each head (pos, hs), which
+// the n tokens' own make longer. What a head had beyond pos is forgotten.
+static void attention(float* out, std::vector<float>* keys, std::vector<float>* values,
+                      const float* qkv, int pos, int n, int NH, int hs) {
     int C = NH * hs;
 #pragma omp parallel if ((int64_t)n * (pos + n) * C > WORTH_THREADS)
     {
+#pragma omp for
+        for (int h = 0; h < NH; h++) {
+            keys[h].resize((size_t)pos * hs);
+            values[h].resize((size_t)pos * hs);
+            for (int t = 0; t < n; t++) {
+                const float *k = qkv + (int64_t)t * 3 * C + C + h * hs, *v = k + C;
+                keys[h].insert(keys[h].end(), k, k + hs);
+                values[h].insert(values[h].end(), v, v + hs);
+            }
+        }   // all keys and values are in place before any thread goes on
         std::vector<float> p(pos + n);
         float scale = 1 / sqrtf((float)hs);
 #pragma omp for collapse(2) schedule(dynamic, 8)
         for (int h = 0; h < NH; h++)
             for (int t = 0; t < n; t++) {
                 const float* q = qkv + (int64_t)t * 3 * C + h * hs;
-                const float* k = keys + h * hs;
-                const float* v = values + h * hs;
+                const float *k = keys[h].data(), *v = values[h].data();
                 float* o = out + (int64_t)t * C + h * hs;
                 int count = pos + t + 1;
                 float max = -INFINITY, sum = 0;
                 for (int s = 0; s < count; s++) {
-                    p[s] = dot(q, k + (int64_t)s * C, hs) * scale;
+                    p[s] = dot(q, k + (int64_t)s * hs, hs) * scale;
                     if (p[s] > max) max = p[s];
                 }
                 memset(o, 0, hs * sizeof(float));
@@ -234,7 +244,7 @@ static void attention(float* out, const float* keys, const float* values, const 
                 for (int s = 0; s < count; s++) {
                     sum += p[s];
                     for (int i = 0; i < hs; i++)
-                        o[i] = __builtin_fmaf(p[s], v[(int64_t)s * C + i], o[i]);
+                        o[i] = __builtin_fmaf(p[s], v[(int64_t)s * hs + i], o[i]);
                 }
                 for (int i = 0; i < hs; i++) o[i] /= sum;
             }
@@ -247,7 +257,7 @@ static void attention(float* out, const float* keys, const float* values, const 
 // token passes through the network once, and the activations of up to `most` tokens at a time.
 struct State {
     int pos;                    // tokens so far
-    std::vector<std::vector<float>> keys, values;   // of each layer (pos, C); they grow as pos does
+    std::vector<std::vector<float>> keys, values;   // of L * NH heads, each (pos, hs)
     std::vector<float> x;       // (most, C)   the residual stream
     std::vector<float> norm;    // (most, C)   its layernorm; also what a layer adds to it
     std::vector<float> qkv;     // (most, 3C)
@@ -258,26 +268,14 @@ struct State {
 static State new_state(const Model& m, int most) {
     State s;
     s.pos = 0;
-    s.keys.resize(m.L);
-    s.values.resize(m.L);
+    s.keys.resize((size_t)m.L * m.NH);
+    s.values.resize((size_t)m.L * m.NH);
     s.x.resize((size_t)most * m.C);
     s.norm.resize((size_t)most * m.C);
     s.qkv.resize((size_t)most * 3 * m.C);
     s.heads.resize((size_t)most * m.C);
     s.up.resize((size_t)most * m.F);
     return s;
-}
-
-// Puts n tokens' keys and values after those of the first pos; what stood there is dropped.
-static void append_keys(std::vector<float>& keys, std::vector<float>& values,
-                        const std::vector<float>& qkv, int pos, int n, int C) {
-    keys.resize((size_t)pos * C);
-    values.resize((size_t)pos * C);
-    for (int t = 0; t < n; t++) {
-        const float* row = &qkv[(size_t)t * 3 * C];
-        keys.insert(keys.end(), row + C, row + 2 * C);
-        values.insert(values.end(), row + 2 * C, row + 3 * C);
-    }
 }
 
 static void add(std::vector<float>& x, const std::vector<float>& y, int64_t count) {
@@ -296,13 +294,12 @@ static void forward(const Model& m, State& s, const int* ids, int n) {
                                      m.position_embd[(size_t)(s.pos + i) * C + c];
     for (int l = 0; l < m.L; l++) {
         const Block& b = m.blocks[l];
-        std::vector<float> &keys = s.keys[l], &values = s.values[l];
+        std::vector<float>* keys = &s.keys[(size_t)l * m.NH];
+        std::vector<float>* values = &s.values[(size_t)l * m.NH];
 
         layernorm(s.norm.data(), s.x.data(), b.attn_norm, m.eps, n, C);
         linear(s.qkv.data(), s.norm.data(), b.attn_qkv, n);
-        append_keys(keys, values, s.qkv, s.pos, n, C);
-        attention(s.heads.data(), keys.data(), values.data(), s.qkv.data(), s.pos, n, m.NH,
-                  C / m.NH);
+        attention(s.heads.data(), keys, values, s.qkv.data(), s.pos, n, m.NH, C / m.NH);
         linear(s.norm.data(), s.heads.data(), b.attn_output, n);
         add(s.x, s.norm, (int64_t)n * C);
 
