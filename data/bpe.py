@@ -324,4 +324,4 @@ def to_keys(tokenizer):
         "tokenizer.ggml.merges": ("strings", merges or [f"{END_OF_TEXT[:-1]} {END_OF_TEXT[-1]}"]),
         "tokenizer.ggml.bos_token_id": ("u32", end),
         "tokenizer.ggml.eos_token_id": ("u32", end),
-        "tokenizer.ggml.add_bos_token": ("bool", False)}
+        "tokenizer.ggml.add_bos_token": ("bool", True)}
