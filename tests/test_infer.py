@@ -434,12 +434,12 @@ def test_streaming(folder):
     out, _ = run("-m", path, "-p", "\u4e16", "-n", 2, "--temp", 0)
     check(out.decode().rstrip("\n") in ("\u4e16\ufffd", "\u4e16\ufffd\ufffd"),
           f"a text that ends within a character: {out!r}")
-    long = "a" * 1200000   # a token; going over all of it for each character would take 20 s
+    long = "a" * 2000000   # a token; going over all of it for each character would take 40 s
     chain_model(path, {97: 257}, [long], [1])
     start = time.time()
     out, _ = run("-m", path, "-p", "a", "-n", 1, "--temp", 0)
     check(out.decode() == "a" + long + "\n" and time.time() - start < 10,
-          f"a token of 1.2 MB: {len(out)} bytes in {time.time() - start:.1f} s")
+          f"a token of 2 MB: {len(out)} bytes in {time.time() - start:.1f} s")
     report("text that arrives in pieces")
 
 
