@@ -11,6 +11,7 @@ import os
 import pty
 import random
 import re
+import resource
 import select
 import socket
 import struct
@@ -730,7 +731,38 @@ def test_memory(folder):
     peak, code = peak_memory("-m", path, "--ids", 1, "-n", 2)
     check(code == 0 and peak - usual < 100e6,
           f"a deep model of {os.path.getsize(path)} bytes takes {peak - usual} bytes")
+
+    with open(INFER, "rb") as f:
+        sanitized = b"__asan_init" in f.read()   # which needs terabytes of addresses
+    if sys.platform == "linux" and not sanitized:
+        limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20))
+        path = Model(L=1, NH=1, C=1, F=1, T=64, V=2000000).write(f"{folder}/wide.gguf", "F16")
+        p = subprocess.run([INFER, "logits", "-m", path, "--ids", commas([1] * 64)],
+                           capture_output=True, preexec_fn=limit)
+        check(p.returncode == 1 and p.stdout == b"" and b"out of memory" in p.stderr,
+              f"logits of 512 MB where there are 400: exit code {p.returncode}, {p.stderr!r}")
     report("memory follows what is used")
+
+
+def test_hostile_files(folder):
+    """What is no regular file is refused at once; what is cut short while it is read is named."""
+    model = Model(C=96, F=384, V=5000, T=4096)
+    path, pipe = model.write(f"{folder}/model.gguf"), f"{folder}/pipe"
+    os.mkfifo(pipe)
+    for command in (["show", pipe], ["-m", pipe, "-p", "x"], ["tokenize", "-m", pipe],
+                    ["perplexity", "-m", text_model(folder)[2], "-f", pipe]):
+        refused([pipe, "is a pipe", "regular file"], *command)
+    refused([folder, "is a folder"], "show", folder)
+    refused(["/dev/null", "is a device"], "show", "/dev/null")
+
+    p = subprocess.Popen([INFER, "-m", path, "--ids", "1", "-n", "4000"], stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE)
+    p.stdout.read(1)   # it is at work
+    os.truncate(path, 8192)
+    _, err = p.communicate(timeout=60)
+    check(p.returncode == 1 and b"error: " + path.encode() in err and b"cut short" in err,
+          f"a model cut short: exit code {p.returncode}, {err!r}")
+    report("files that are no files, or change")
 
 
 def report(what):
@@ -744,7 +776,7 @@ def main():
         for test in (test_logits, test_bits, test_cache, test_sampling, test_end_of_text,
                      test_context, test_text, test_streaming, test_terminal, test_tokenize,
                      test_perplexity, test_documents, test_show, test_flags, test_wrong_models,
-                     test_not_finite, test_memory):
+                     test_not_finite, test_memory, test_hostile_files):
             test(folder)
     print(f"{counts[True]} passed, {counts[False]} failed")
     sys.exit(1 if counts[False] else 0)
