@@ -3,6 +3,7 @@
 //
 // Damage is tried in child processes: one that opens the file and reads every part of it must exit
 // with 0, or with 1 and a message. A crash is a signal, and a hang is ended by alarm().
+#include <ctime>
 #include <filesystem>
 #include <sys/wait.h>
 #include "check.h"
@@ -84,6 +85,29 @@ static void check_refused(const std::string& path, const char* what, const std::
     bool says = holds(o.message, path) && holds(o.message, word);
     check(o.code == 1 && says, "%s: exit code %d, message \"%s\", expected 1, the path and \"%s\"",
           what, o.code, o.message.c_str(), word.c_str());
+}
+
+// ---- files by hand ------------------------------------------------------------------------------
+
+static std::string u32(uint32_t x) { return std::string((const char*)&x, 4); }
+static std::string u64(uint64_t x) { return std::string((const char*)&x, 8); }
+static std::string str(const std::string& s) { return u64(s.size()) + s; }
+
+static std::string header(uint64_t tensors, uint64_t keys, uint32_t version = 3) {
+    return "GGUF" + u32(version) + u64(tensors) + u64(keys);
+}
+
+static std::string info(const std::string& name, const std::vector<uint64_t>& dims, uint32_t type,
+                        uint64_t offset) {
+    std::string bytes = str(name) + u32((uint32_t)dims.size());
+    for (uint64_t d : dims) bytes += u64(d);
+    return bytes + u32(type) + u64(offset);
+}
+
+// One F32 tensor of 8 elements after the given infos, with room for its data.
+static std::string with_data(std::string bytes) {
+    bytes.resize((bytes.size() + 31) / 32 * 32);
+    return bytes + std::string(64, 'x');
 }
 
 // ---- round trip ---------------------------------------------------------------------------------
@@ -240,28 +264,59 @@ static void test_bfloat16() {
     report("bfloat16");
 }
 
+// ---- strings that may hold anything -------------------------------------------------------------
+
+static void test_strings() {
+    const char* cases[][2] = {
+        {"a \xc3\xa9 \xe4\xb8\x96 \xf0\x9f\xa6\x99", "a \xc3\xa9 \xe4\xb8\x96 \xf0\x9f\xa6\x99"},
+        {"\x1b[2J\n\r\x7f", "\\x1b[2J\\x0a\\x0d\\x7f"},
+        {"\xc2\x9b" "31m \xc2\x80\xc2\x9f\xc2\xa0", "\\xc2\\x9b31m \\xc2\\x80\\xc2\\x9f\xc2\xa0"},
+        {"\x9b\xff\xc3", "\\x9b\\xff\\xc3"},                         // not UTF-8
+        {"\xed\xa0\x80\xf4\x90\x80\x80", "\\xed\\xa0\\x80\\xf4\\x90\\x80\\x80"},
+        {"\xc0\x9b\xe0\x82\x9b", "\\xc0\\x9b\\xe0\\x82\\x9b"},      // U+009B, longer than needed
+        {"\xe2\x80\xa9|\xe2\x80\xaa\xe2\x80\xae|\xe2\x80\xaf",       // direction of writing
+         "\xe2\x80\xa9|\\xe2\\x80\\xaa\\xe2\\x80\\xae|\xe2\x80\xaf"},
+        {"\xe2\x81\xa5|\xe2\x81\xa6\xe2\x81\xa9|\xe2\x81\xaa",
+         "\xe2\x81\xa5|\\xe2\\x81\\xa6\\xe2\\x81\\xa9|\xe2\x81\xaa"}};
+    for (auto& c : cases)
+        check(gguf_printable(c[0], 100) == c[1], "printable: \"%s\", expected \"%s\"",
+              gguf_printable(c[0], 100).c_str(), c[1]);
+    check(gguf_printable("ab\xe4\xb8\x96" "d", 3) == "ab\xe4\xb8\x96...", "cut between characters");
+
+    size_t length;
+    for (std::string cut : {"\xc3", "\xe4\xb8", "\xf0\x9f\xa6"})
+        check(utf8_character(cut, 0, &length) == UTF8_CUT && length == 1, "cut: \"%s\"",
+              gguf_printable(cut, 9).c_str());
+    check(utf8_character("\xe0\x80", 0, &length) == UTF8_WRONG, "wrong before it is cut");
+    check(utf8_character("x\xf0\x9f\xa6\x99", 1, &length) == 0x1f999 && length == 4, "U+1F999");
+    report("strings");
+}
+
+// Looking through all names for each would take a minute.
+static void test_many_names() {
+    const int MANY = 100000;
+    std::string keys, infos;
+    for (int i = 0; i < MANY; i++) {
+        keys += str("key" + std::to_string(i)) + u32(GGUF_U32) + u32((uint32_t)i);
+        infos += info("tensor" + std::to_string(i), {8}, 0, 32 * (uint64_t)i);
+    }
+    std::string bytes = header(MANY, MANY) + keys + infos;
+    bytes.resize(gguf_pad(bytes.size(), 32) + 32 * (size_t)MANY);
+    Gguf g = gguf_open(write_bytes("many.gguf", bytes));
+    std::clock_t start = std::clock();
+    int wrong = 0;
+    for (int i = 0; i < MANY; i++) {
+        wrong += gguf_int(g, "key" + std::to_string(i)) != (uint64_t)i;
+        wrong += gguf_tensor(g, "tensor" + std::to_string(i)) != &g.tensors[i];
+    }
+    double seconds = (double)(std::clock() - start) / CLOCKS_PER_SEC;
+    check(wrong == 0, "%d of %d names were not found", wrong, MANY);
+    check(seconds < 10, "%d names were looked up in %.1f s", MANY, seconds);
+    gguf_close(g);
+    report("many names");
+}
+
 // ---- files that are wrong in one place ----------------------------------------------------------
-
-static std::string u32(uint32_t x) { return std::string((const char*)&x, 4); }
-static std::string u64(uint64_t x) { return std::string((const char*)&x, 8); }
-static std::string str(const std::string& s) { return u64(s.size()) + s; }
-
-static std::string header(uint64_t tensors, uint64_t keys, uint32_t version = 3) {
-    return "GGUF" + u32(version) + u64(tensors) + u64(keys);
-}
-
-static std::string info(const std::string& name, const std::vector<uint64_t>& dims, uint32_t type,
-                        uint64_t offset) {
-    std::string bytes = str(name) + u32((uint32_t)dims.size());
-    for (uint64_t d : dims) bytes += u64(d);
-    return bytes + u32(type) + u64(offset);
-}
-
-// One F32 tensor of 8 elements after the given infos, with room for its data.
-static std::string with_data(std::string bytes) {
-    bytes.resize((bytes.size() + 31) / 32 * 32);
-    return bytes + std::string(64, 'x');
-}
 
 static void test_wrong_files() {
     const uint64_t FAR = 1ull << 62;
@@ -289,6 +344,8 @@ static void test_wrong_files() {
         {"a 2^62-byte name", header(0, 1) + u64(FAR) + "k", "name of 4611686018427387904 bytes"},
         {"a key without a name", header(0, 1) + str("") + u32(4) + u32(1), "name of 0 bytes"},
         {"an escape", header(0, 1) + str("k\x1b[2J") + u32(4) + u32(1), "control character"},
+        {"an escape of C1", header(0, 1) + str("k\xc2\x9b") + u32(4) + u32(1), "\\xc2\\x9b"},
+        {"no UTF-8", one(info("t\xff", {8}, 0, 0)), "\\xff"},
         {"a key twice", header(0, 2) + key + key, "appears twice"},
         {"type 13", value(13, u64(0)), "type 13"},
         {"array of arrays", value(9, u32(9) + u64(0)), "array of arrays"},
@@ -362,6 +419,18 @@ static void test_wrong_keys() {
               "a wrong key (%s): exit code %d, %s", c.what, o.code, o.message.c_str());
     }
     gguf_close(g);
+
+    path = write_bytes("q4.gguf", with_data(header(1, 0) + info("t", {32}, GGML_Q4_0, 0)));
+    g = gguf_open(path);
+    float f;
+    Outcome o = in_child([&] { gguf_to_float(&f, g, g.tensors[0], 0, 1); });
+    check(o.code == 1 && holds(o.message, path + ": tensor t: type Q4_0"), "Q4_0: %d, %s", o.code,
+          o.message.c_str());
+    gguf_expect_only(g, {"s", "t"});
+    o = in_child([&] { gguf_expect_only(g, {"s"}); });
+    check(o.code == 1 && holds(o.message, path + ": tensor t: unexpected"), "a tensor too many: %s",
+          o.message.c_str());
+    gguf_close(g);
     report("wrong keys");
 }
 
@@ -399,10 +468,13 @@ int main() {
     test_other_alignments();
     test_halves();
     test_bfloat16();
+    test_strings();
+    test_many_names();
     test_wrong_files();
     test_wrong_keys();
     test_damage();
-    for (const char* file : {"a", "b", "aligned", "wrong", "empty", "good", "keys", "damaged"})
+    for (const char* file : {"a", "b", "aligned", "wrong", "empty", "good", "keys", "damaged",
+                             "many", "q4"})
         unlink((folder + "/" + file + ".gguf").c_str());
     rmdir(name);
     return finish();

@@ -4,6 +4,7 @@
 //
 // What tokenizer.h refuses is tested by test_data.py, which holds Python and C++ to the same files.
 #include <chrono>
+#include <ctime>
 #include <sys/stat.h>
 #include "check.h"
 #include "../tokenizer.h"
@@ -120,6 +121,82 @@ static void test_merges() {
     t.tokens.push_back("<|endoftext|>!");
     t.special.push_back(257);
     check_ids("the longest special", "<|endoftext|>!", encode(t, "<|endoftext|>!", true), {257});
+}
+
+// Beginnings of each other, and the bytes on both sides of them.
+static void test_special() {
+    Tokenizer t = small({});
+    for (const char* token : {"ab", "abc", "abcde", "b", "\xFF", "\x01"}) {
+        t.special.push_back((int)t.tokens.size());
+        t.tokens.push_back(token);   // 257, 258, ...
+    }
+    auto by_bytes = [&](int a, int b) { return t.tokens[a] < t.tokens[b]; };
+    std::sort(t.special.begin(), t.special.end(), by_bytes);
+    struct {
+        std::string text;
+        std::vector<int> ids;
+    } cases[] = {{"abcd", {258, 'd'}}, {"abcde", {259}}, {"aabab", {'a', 257, 257}},
+                 {"acb", {'a', 'c', 260}}, {"\xFF\x01z", {261, 262, 'z'}}, {"ab", {257}},
+                 {"a", {'a'}}, {"<|endoftext|", {}}};   // {}: no special token is in it
+    for (auto& c : cases) {
+        std::vector<int> want = c.ids;
+        if (want.empty()) want.assign(c.text.begin(), c.text.end());
+        check_ids("special", c.text, encode(t, c.text, true), want);
+    }
+    t.user_defined = {258};   // abc, in every text
+    check_ids("user defined", "abcab", encode(t, "abcab"), {258, 'a', 'b'});
+
+    // 10,000 of them cost no more than one: looking for each would take 20 s.
+    t = small({});
+    for (int i = 0; i < 10000; i++) {
+        t.tokens.push_back("<|" + std::to_string(100000 + i) + "|>");
+        t.special.push_back((int)t.tokens.size() - 1);   // digits are in order, and before 'e'
+    }
+    std::rotate(t.special.begin(), t.special.begin() + 1, t.special.end());
+    std::string text;
+    for (int i = 0; i < 50000; i++) text += "<|" + std::to_string(100000 + i) + "|> ";
+    std::clock_t start = std::clock();
+    std::vector<int> ids = encode(t, text, true);
+    double seconds = (double)(std::clock() - start) / CLOCKS_PER_SEC;
+    check(ids.size() == 20000 + 40000 * 11 && ids[0] == 257 && ids[2] == 258,
+          "10,000 special tokens: %zu ids", ids.size());
+    check(seconds < 8, "10,000 special tokens took %.1f s", seconds);
+}
+
+// What separates documents and what does not; test_infer.py compares this with prepare.py's shards.
+static void test_documents() {
+    Tokenizer t = small({});
+    const std::string END = "<|endoftext|>";
+    struct {
+        const char* what;
+        std::string text;
+        std::vector<std::string> documents;
+    } cases[] = {
+        {"one document", "a\n", {"a\n"}},
+        {"two", "a\n" + END + "\nb", {"a\n", "b"}},
+        {"Windows line ends", "a\r\n" + END + "\r\nb", {"a\r\n", "b"}},
+        {"at the start and the end", END + "\na\n" + END, {"a\n"}},
+        {"at the end, \\r alone", "a\n" + END + "\r", {"a\n"}},
+        {"in a line", "a " + END + "\n" + END + " \nb" + END,
+         {"a " + END + "\n" + END + " \nb" + END}},
+        {"\\r begins no line", "a\r" + END + "\nb", {"a\r" + END + "\nb"}},
+        {"two \\r", "a\n" + END + "\r\r\nb", {"a\n" + END + "\r\r\nb"}},
+        {"white space is none", " \n\xE3\x80\x80\n" + END + "\n" + END + "\n\t\n" + END + "\nc\n",
+         {"c\n"}},
+        {"white space keeps its place", "\n\n" + END + "\n\n a\n\n" + END + "\n", {"\n a\n\n"}},
+        {"a byte order mark", "\xEF\xBB\xBF" + END + "\na", {"a"}},
+        {"two byte order marks", "\xEF\xBB\xBF\xEF\xBB\xBF" "a", {"\xEF\xBB\xBF" "a"}},
+        {"nothing", "", {}},
+        {"no text", END + "\n \n" + END, {}},
+    };
+    for (auto& c : cases) {
+        std::vector<int> want;
+        for (const std::string& document : c.documents) {
+            want.push_back(t.eot);
+            for (unsigned char byte : document) want.push_back(byte);
+        }
+        check_ids(c.what, c.text, encode_documents(t, c.text), want);
+    }
 }
 
 // ---- tiktoken's ids for hard texts: see tokenizer_golden.py -------------------------------------
@@ -282,6 +359,8 @@ int main() {
     test_words();
     test_classes();
     test_merges();
+    test_special();
+    test_documents();
     Tokenizer t = test_golden();
     test_invalid(t);
     test_long_word(t);
