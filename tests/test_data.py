@@ -258,6 +258,23 @@ def test_refused_tokenizers(folder):
 
 # ---- prepare.py ----------------------------------------------------------------------------------
 
+def slow_fingerprint(path):
+    """Of the tokens and merges as they lie in the file, which must say the same of itself."""
+    raw, both = read(path), b""
+    for name in (b"tokenizer.ggml.tokens", b"tokenizer.ggml.merges"):
+        at = raw.index(struct.pack("<Q", len(name)) + name) + 8 + len(name)
+        kind, element, count = struct.unpack_from("<IIQ", raw, at)
+        check_equal((kind, element), (9, 8), f"{name} is an array of strings")
+        first = at = at + 16
+        for _ in range(count):
+            at += 8 + struct.unpack_from("<Q", raw, at)[0]
+        both += raw[first:at]
+    digest = hashlib.sha256(both).hexdigest()
+    key = gguf.read(path).keys["tokenizer.legible.sha256"]
+    check_equal(key, ("string", digest), f"the fingerprint in {path}")
+    return digest
+
+
 class Prepared:
     """What prepare.py wrote into a folder, checked on the way."""
 
@@ -265,14 +282,17 @@ class Prepared:
         self.manifest = json.loads(read(os.path.join(out, "manifest.json")))
         self.tokenizer = bpe.from_gguf(gguf.read(os.path.join(out, "tokenizer.gguf")))
         self.tokens = {"train": [], "val": []}
+        fingerprint = slow_fingerprint(os.path.join(out, "tokenizer.gguf"))
+        check_equal(self.manifest["tokenizer"]["fingerprint"], fingerprint, "in the manifest")
         names = [n for n in sorted(os.listdir(out)) if n.endswith(".bin")]
         shards = {row["file"]: row for row in self.manifest["shards"]}
         check_equal(names, sorted(shards), "shards in the folder and in the manifest")
         for name in names:
             raw = read(os.path.join(out, name))
-            header = struct.unpack_from("<256i", raw)
             tokens = array.array("H", raw[1024:])
-            check_equal(header, (20240520, 1, len(tokens)) + (0,) * 253, f"header of {name}")
+            check_equal(struct.unpack_from("<3i", raw), (20240520, 1, len(tokens)), f"{name}")
+            check_equal(raw[12:44].hex(), fingerprint, f"the tokenizer's fingerprint in {name}")
+            check(not any(raw[44:1024]), f"the rest of the header of {name}")
             check_equal(shards[name]["tokens"], len(tokens), f"tokens of {name} in the manifest")
             sha256 = hashlib.sha256(raw).hexdigest()
             check_equal(shards[name]["sha256"], sha256, f"sha256 of {name}")
