@@ -357,12 +357,12 @@ def write_json(folder, name, value):
         f.write("\n")
 
 
-def main():
+def main(argv=None):
     p = parser(__doc__)
     p.add_argument("--to-hf", action="store_true", help="from GGUF to Hugging Face")
     p.add_argument("source", metavar="FROM")
     p.add_argument("target", metavar="TO")
-    a = p.parse_args()
+    a = p.parse_args(argv)
     if np is None:
         raise Failure("hf_gpt2.py needs numpy (pip install numpy, or apt-get install"
                       " python3-numpy)")

@@ -90,8 +90,9 @@ def read_blocks(path):
         start = f.read(16)
         for pattern, kind, command in NOT_UTF8:
             if re.match(pattern, start, re.S):
+                command = command.replace("{}", shlex.quote(path))
                 raise Failure(f"{path}: is {kind}, expected UTF-8 text (convert it first:"
-                              f" {command.format(shlex.quote(path))} > FILE.txt)")
+                              f" {command} > FILE.txt)")
         f.seek(0)
         while True:
             block = f.read(BLOCK)
