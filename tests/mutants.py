@@ -290,7 +290,7 @@ MUTANTS = [
     ("gguf.h", "a tensor may end past the file",
      "t.bytes > size - expected", "t.bytes > size", "gguf"),
     ("gguf.h", "rounding to bfloat16 cuts off", "bits + 0x7fff + (bits >> 16 & 1)", "bits", "gguf"),
-    ("gguf.h", "duplicate names are accepted", "if (!names.insert(g.tensors.back().name).second)",
+    ("gguf.h", "duplicate names are accepted", "if (!g.tensor_at.emplace(g.tensors.back().name, i).second)",
      "if (false)", "gguf"),
 
     # ---- the runtime -----------------------------------------------------------------------------
