@@ -50,7 +50,7 @@ else
 import json, statistics, sys
 ms = statistics.median(json.loads(line).get("ms", 0) for line in open(sys.argv[1]))
 minutes = ms * int(sys.argv[2]) * 7 / 6 / 60000   # looking at validation takes a sixth more
-print(f"about {minutes:.1f} minutes at the pace of the first 100 steps; Ctrl-C saves, make demo goes on")
+print(f"about {minutes:.1f} minutes at the pace of 100 steps; Ctrl-C saves, make demo goes on")
 END
     rm -r $RUN-pace
     ./train_gpt2 "$@" --steps $STEPS --eval-every 400 --out $RUN

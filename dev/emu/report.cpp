@@ -107,7 +107,7 @@ static Line line_of(Pc pc) {
     if (k.pc == pc) return k;
     Text text = where(pc);                           // "file:line in function"
     const char* in = strstr(text.s, " in ");
-    while (const char* later = in ? strstr(in + 1, " in ") : nullptr) in = later;   // not a folder's
+    while (const char* later = in ? strstr(in + 1, " in ") : nullptr) in = later;   // no folder's
     size_t digits = in ? in - text.s : 0;
     while (digits && text.s[digits - 1] != ':') digits--;
     k = {pc, 0, atoi(text.s + digits)};
