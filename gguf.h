@@ -560,6 +560,14 @@ inline void gguf_put_key(GgufWriter& w, const GgufKey& k) {
     if (k.name == "general.alignment") gguf_element_int(k, 0, &w.alignment, &negative);
 }
 
+// All keys that another writer collected.
+inline void gguf_put_keys(GgufWriter& w, const GgufWriter& from) {
+    for (const std::string& name : from.names)
+        if (!w.names.insert(name).second) fail("%s: put twice into a file", name.c_str());
+    w.keys += from.keys;
+    w.n_keys += from.n_keys;
+}
+
 inline void gguf_put(GgufWriter& w, const std::string& name, GgufType type, GgufType element,
                      uint64_t count, const void* data, uint64_t bytes) {
     GgufKey k;

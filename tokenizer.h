@@ -17,6 +17,7 @@
 #include <unordered_map>
 #include <vector>
 #include "gguf.h"
+#include "sha256.h"
 #include "unicode_tables.h"
 
 struct Merge {
@@ -240,6 +241,22 @@ inline std::string token_from_visible(const std::unordered_map<std::string, uint
 }
 
 inline bool tokenizer_present(const Gguf& g) { return gguf_key(g, "tokenizer.ggml.tokens"); }
+
+// What tells two tokenizers apart: the sha256 of the values of .tokens and .merges, as they stand
+// in a GGUF. data/bpe.py computes the same, for the file's key and for each token shard's header.
+inline std::string tokenizer_sha256(const Gguf& g) {
+    const char* key = "tokenizer.legible.sha256";
+    Sha256 sum;
+    for (const char* name : {"tokenizer.ggml.tokens", "tokenizer.ggml.merges"}) {
+        const GgufKey& k = gguf_need(g, name, true, "an array of strings");
+        sha256_add(sum, k.data, k.bytes);
+    }
+    std::string found = sha256_hex(sum), said = gguf_string_or(g, key, found);
+    if (said != found)
+        fail("%s: key %s: \"%s\", but tokens and merges have %s (were they changed afterwards?)",
+             g.file.path.c_str(), key, gguf_printable(said, 64).c_str(), found.c_str());
+    return found;
+}
 
 // The merges "left right", the earliest learned first. What a merge makes must be a token. A part
 // that is no token can never arise, since the bytes and all that merges make are tokens: such a

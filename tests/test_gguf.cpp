@@ -3,6 +3,7 @@
 //
 // Damage is tried in child processes: one that opens the file and reads every part of it must exit
 // with 0, or with 1 and a message. A crash is a signal, and a hang is ended by alarm().
+#include <filesystem>
 #include <sys/wait.h>
 #include "check.h"
 
@@ -148,7 +149,17 @@ static void test_round_trip() {
     std::string bytes = read_bytes(path);
     check(read_bytes(copy) == bytes, "copied key by key, the file has the same bytes");
     check(bytes.size() % 32 == 0, "the file's end is padded");
-    check(access((path + ".tmp").c_str(), F_OK) != 0, "no temporary file is left");
+    // A link that waits under the temporary name is not followed, and nothing is left behind.
+    std::string link = copy + text(".%ld-0.tmp", (long)getpid());
+    if (symlink(path.c_str(), link.c_str()) != 0) fail("%s: cannot be linked", link.c_str());
+    gguf_write(GgufWriter(), copy);
+    check(read_bytes(path) == bytes, "a file behind a link under a temporary name was written to");
+    check(read_bytes(copy).size() < bytes.size(), "a file was not replaced");
+    unlink(link.c_str());
+    int files = 0;
+    for (auto& entry : std::filesystem::directory_iterator(folder))
+        files += entry.is_regular_file();
+    check(files == 2, "%d files are there, expected 2: a temporary file is left", files);
     gguf_close(g);
     report("round trip");
 }
@@ -308,7 +319,7 @@ static void test_wrong_files() {
     };
     for (const auto& c : cases) check_refused(write_bytes("wrong.gguf", c.bytes), c.what, c.word);
     check_refused(folder + "/absent.gguf", "no such file", "No such file");
-    check_refused(folder, "a folder", "not a regular file");
+    check_refused(folder, "a folder", "is a folder, expected a regular file");
     check_refused(write_bytes("empty.gguf", ""), "an empty file", "empty");
 
     std::string good[] = {header(0, 0), header(0, 0, 2), header(0, 1) + key,
