@@ -1059,7 +1059,8 @@ inline void on_interrupt(int) {
     if (write(STDERR_FILENO, message, sizeof message - 1) < 0) return;
 }
 
-int main(int argc, char** argv) {
+// Weak, so that the tests can link a trainer's object beside a main() of their own.
+__attribute__((weak)) int main(int argc, char** argv) {
     spin_briefly(argv);
     Run run;
     open_run(run, argc, argv);
