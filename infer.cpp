@@ -172,7 +172,7 @@ static Model load_model(const std::string& path) {
 // Each works on n rows, one a token. A row's numbers are summed by one thread in a fixed order, so
 // results do not depend on the number of threads. Below so many multiply-adds, or elements, one
 // thread is done before others would have begun:
-const int64_t WORTH_THREADS = 1 << 17;
+[[maybe_unused]] const int64_t WORTH_THREADS = 1 << 17;   // without OpenMP, none are
 
 // out = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias, each row x of inp. inp, out (n, C)
 static void layernorm(float* out, const float* inp, Norm norm, float eps, int n, int C) {

@@ -353,6 +353,10 @@ def from_gguf(f):
     if len(types) != len(tokens):
         raise Failure(f"{f.path}: key tokenizer.ggml.token_type: {len(types)} values, expected"
                       f" {len(tokens)}, one a token")
+    if 4 in types:   # encode() would spell it in bytes, where infer and llama.cpp find it whole
+        id = types.index(4)
+        raise Failure(f"{f.path}: key tokenizer.ggml.token_type: token {id}, {tokens[id]!r:.60}, is"
+                      " user defined (4), expected none such: only infer finds them in a text")
     control = {end} | {id for id, type in enumerate(types) if type != 1}
     merges = f.value("tokenizer.ggml.merges", type="strings")
     tokenizer = from_tables(f.path, tokens, merges, end, control)

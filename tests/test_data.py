@@ -343,6 +343,9 @@ def test_refused_tokenizers(folder):
         gguf.write(path, {**good, key + name: value})
         refused([path, name if value[1] != [3] * 258 else "byte 33"],
                 lambda: bpe.from_gguf(gguf.read(path)))
+    gguf.write(path, {**good, key + "token_type": ("i32s", [1] * 256 + [4, 3])})
+    refused([path, "token_type", "token 256", "user defined"],
+            lambda: bpe.from_gguf(gguf.read(path)))
     for value in (("string", "0" * 64), ("u32", 1)):
         gguf.write(path, {**good, "tokenizer.legible.sha256": value})
         refused([path, "tokenizer.legible.sha256"], lambda: bpe.from_gguf(gguf.read(path)))
