@@ -117,6 +117,9 @@ static Model load_model(const std::string& path) {
     if (architecture != "gpt2")
         fail("%s: key general.architecture: \"%s\", expected \"gpt2\"", path.c_str(),
              gguf_printable(architecture, 60).c_str());
+    if (g.tensors.empty())
+        fail("%s: has no tensors, expected a model's weights (a tokenizer alone? A run's model is"
+             " its model.gguf)", path.c_str());
     m.L = load_size(g, "gpt2.block_count");
     m.NH = load_size(g, "gpt2.attention.head_count");
     m.C = load_size(g, "gpt2.embedding_length");

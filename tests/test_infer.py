@@ -490,6 +490,7 @@ def test_tokenize(folder):
           "special tokens are plain text")
     check(run("tokenize", "-m", alone, "--special", stdin=text)[0] == f"97 {end}\n".encode(),
           "--special")
+    refused([alone, "no tensors", "model.gguf"], "-m", alone, "-p", "x")
     for bad in (str(len(tokenizer.tokens)), "-1", "x"):
         refused(["standard input", bad], "detokenize", "-m", alone, stdin=bad.encode())
     bare = Model().write(f"{folder}/bare.gguf")
