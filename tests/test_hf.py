@@ -273,8 +273,8 @@ def test_odd_values(folder):
         bad([one], dtype=dtype)
     bad(["expected to begin"], data_offsets=[0, last - first])      # over another, and a hole
     bad([str(at + 3), "something else"], tail=b"abc")
-    bad(["\x1b[2J"], change={"\x1b[2J": {"dtype": "F32", "shape": [], "data_offsets": [at, at + 4]}},
-        tail=bytes(4))
+    bad(["\x1b[2J"], tail=bytes(4),
+        change={"\x1b[2J": {"dtype": "F32", "shape": [], "data_offsets": [at, at + 4]}})
     run_program(hf, path, code=1, words=["model.safetensors", "\\x1b[2J"])
     bad(["wpe.weight", "with and without"], tail=bytes(4),
         change={"wpe.weight": {"dtype": "F32", "shape": [1], "data_offsets": [at, at + 4]}})
