@@ -2,16 +2,23 @@
 
 # ---- tools ---------------------------------------------------------------------------------------
 ifeq ($(origin CXX),default)
-CXX := $(firstword $(foreach c,g++ clang++ c++,$(if $(shell command -v $(c)),$(c))))
+CXX := $(firstword $(foreach c,g++ clang++ c++,$(if $(shell command -v $(c)),$(c))) g++)
 endif
 PYTHON ?= python3
-need = $(if $(shell command -v $(1)),,$(error $(1) was not found. Install it with: $(2)))
-NEED_CXX = $(if $(CXX),,$(error no C++ compiler was found. Install one with: \
-    sudo apt-get install g++ (Debian, Ubuntu) or xcode-select --install (macOS)))
-NEED_PYTHON = $(call need,$(PYTHON),sudo apt-get install python3 (Debian, Ubuntu) \
+CTEST ?= ctest
+NVCC ?= nvcc
+# $(call need,program,the setting that names it,how to install it)
+need = $(if $(shell command -v $(1)),,$(error $(2)=$($(2)): there is no such program. \
+    Install one with: $(3)))
+# The first word, because of CXX="ccache g++"; Python's path may hold spaces.
+NEED_CXX = $(call need,$(firstword $(CXX)),CXX,sudo apt-get install g++ (Debian, Ubuntu) \
+    or xcode-select --install (macOS))
+NEED_PYTHON = $(call need,"$(PYTHON)",PYTHON,sudo apt-get install python3 (Debian, Ubuntu) \
     or brew install python (macOS))
-NEED_CTEST = $(call need,ctest,sudo apt-get install cmake (Debian, Ubuntu) \
+NEED_CTEST = $(call need,$(CTEST),CTEST,sudo apt-get install cmake (Debian, Ubuntu) \
     or brew install cmake (macOS))
+NEED_NVCC = $(call need,$(firstword $(NVCC)),NVCC,https://developer.nvidia.com/cuda-downloads \
+    (or: make emu, which needs no CUDA))
 
 # ---- flags ---------------------------------------------------------------------------------------
 # The same bits everywhere need -ffp-contract=off (no fusing but where the code says fma);
@@ -33,7 +40,7 @@ BUILD ?= build
 BIN ?= .
 TESTS = test_numerics test_gguf test_tokenizer test_dataloader test_layers test_model
 TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%)
-TEST_SCRIPTS = test_data test_infer test_trainer test_hf test_llama
+TEST_SCRIPTS = test_data test_infer test_trainer test_safety test_hf test_llama
 # The emulator is tried on Linux only; `make test EMU=` leaves out its own tests, and those of
 # train_gpt2.cu under it: a program, and the order of threads and blocks in which it runs.
 EMU ?= $(filter Linux,$(shell uname -s))
@@ -55,7 +62,7 @@ help:
 	@echo "make train_gpt2cu   the trainer for NVIDIA GPUs: bfloat16, or PRECISION=fp32; needs nvcc"
 	@echo "make emu            the same CUDA code for the CPU: ./train_gpt2emu," \
 	    "no GPU and no CUDA Toolkit"
-	@echo "make demo           train a small GPT for about a minute, and let it tell three tales"
+	@echo "make demo           train a small GPT and let it tell a tale; says first how long it takes"
 	@echo "make demo-emu       ten steps of it by the CUDA kernels on the CPU, loss beside loss"
 	@echo "make test           build and run the test suite (no network, no packages)"
 	@echo "make test-torch     recompute the tests' golden values with PyTorch (needs torch and numpy)"
@@ -81,9 +88,6 @@ $(BUILD):
 # ---- CUDA ----------------------------------------------------------------------------------------
 # With a GPU, its architecture; else those from a free T4 to Hopper in one file.
 # PRECISION=fp32 is for GPUs before sm_80.
-NVCC ?= nvcc
-NEED_NVCC = $(call need,$(firstword $(NVCC)),https://developer.nvidia.com/cuda-downloads \
-    (or: make emu, which needs no CUDA))
 PRECISION ?= bf16
 ARCH ?= $(addprefix sm_,$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader \
     2>/dev/null | head -1 | tr -d .))
@@ -99,8 +103,8 @@ $(BIN)/train_gpt2cu: train_gpt2.cu $(wildcard *.h) Makefile
 # form, without checks.
 .PHONY: emu
 emu: $(BIN)/train_gpt2emu
-EMUCC = $(NEED_PYTHON)$(NEED_CXX)EMU_BUILD=$(abspath $(BUILD))/emu CXX=$(CXX) \
-        $(PYTHON) dev/emu/emucc -std=c++17 -O2 -I.
+EMUCC = $(NEED_PYTHON)$(NEED_CXX)EMU_BUILD=$(BUILD)/emu CXX="$(CXX)" \
+        "$(PYTHON)" dev/emu/emucc -std=c++17 -O2 -I.
 EMU_FILES = $(wildcard dev/emu/* dev/emu/include/*) $(wildcard *.h) Makefile
 
 $(BIN)/train_gpt2emu: train_gpt2.cu $(EMU_FILES) | $(BUILD)
@@ -114,7 +118,7 @@ EMU_FLAGS_bf16 = -arch=sm_80 -DLEGIBLE_BF16
 EMU_FLAGS_sm90 = -arch=sm_90 -DLEGIBLE_BF16
 
 $(EMU_FORMS:%=$(BUILD)/emu_%.o): $(BUILD)/emu_%.o: train_gpt2.cu $(EMU_FILES) | $(BUILD)
-	$(EMUCC) $(EMU_FLAGS_$*) -Dmain=train_main -c $< -o $@
+	$(EMUCC) $(EMU_FLAGS_$*) -c $< -o $@
 
 define EMU_TEST
 $(BUILD)/test_$(1)_$(2).o: tests/test_$(1).cpp tests/check.h $(EMU_FILES) | $(BUILD)
@@ -124,58 +128,47 @@ $(BUILD)/test_$(1)_$(2): $(BUILD)/test_$(1)_$(2).o $(BUILD)/emu_$(2).o
 endef
 $(foreach t,layers model,$(foreach f,$(EMU_FORMS),$(eval $(call EMU_TEST,$t,$f))))
 
-# A trainer from the same object, whose main() goes by another name.
 $(EMU_FORMS:%=$(BUILD)/train_%): $(BUILD)/train_%: $(BUILD)/emu_%.o
-	$(EMUCC) $< -Xlinker --defsym=main=_Z10train_mainiPPc -o $@
+	$(EMUCC) $< -o $@
 
 # ---- the demo ------------------------------------------------------------------------------------
 demo: all
-	$(NEED_PYTHON)@PYTHON=$(PYTHON) sh dev/demo.sh
+	$(NEED_PYTHON)@PYTHON="$(PYTHON)" sh dev/demo.sh
 
 demo-emu: all emu
-	$(NEED_PYTHON)@PYTHON=$(PYTHON) sh dev/demo.sh emu
+	$(NEED_PYTHON)@PYTHON="$(PYTHON)" sh dev/demo.sh emu
 
 # ---- tests ---------------------------------------------------------------------------------------
-# The layers' tests link the trainer's own object, compiled once more with its main() renamed.
-$(BUILD)/train_gpt2_test.o: train_gpt2.cpp Makefile | $(BUILD)
-	$(COMPILE) -Dmain=train_main -c $< -o $@
-
 $(BUILD)/test_%.o: tests/test_%.cpp Makefile | $(BUILD)
 	$(COMPILE) -c $< -o $@
 
-$(BUILD)/test_%: $(BUILD)/test_%.o $(BUILD)/train_gpt2_test.o
+# The tests link the trainer's own object; its main() gives way to theirs (trainer.h).
+$(BUILD)/test_%: $(BUILD)/test_%.o $(BUILD)/train_gpt2.o
 	$(CXX) $(CXXFLAGS) $^ -o $@
 
-# CTest reads one file; a test that returns 77 was skipped, and says why.
-$(BUILD)/CTestTestfile.cmake: Makefile | $(BUILD)
-	@{ add() { echo "add_test($$1 $$2)"; \
-	       echo "set_tests_properties($$1 PROPERTIES WORKING_DIRECTORY \"$(CURDIR)\"" \
-	            "SKIP_RETURN_CODE 77 TIMEOUT 600 $$3)"; }; \
-	   for t in $(TESTS); do add $$t "\"$(abspath $(BUILD))/$$t\""; done; \
-	   for r in $(EMU_RUNS); do \
-	       add test_$${r%:*}_order$${r#*:} "\"$(abspath $(BUILD))/test_$${r%:*}\"" \
-	           "ENVIRONMENT EMU_SEED=$${r#*:}"; done; \
-	   for t in $(TEST_SCRIPTS); do add $$t "$(PYTHON) tests/$$t.py"; done; } > $@
+$(BUILD)/CTestTestfile.cmake: tests/ctest.cmake | $(BUILD)
+	cp $< $@
 
 test: $(BIN)/train_gpt2 $(BIN)/infer $(TEST_PROGRAMS) $(BUILD)/CTestTestfile.cmake
-	$(NEED_PYTHON)$(NEED_CTEST)cd $(BUILD) && INFER=$(abspath $(BIN)/infer) \
-	    TRAIN=$(abspath $(BIN)/train_gpt2) TRAIN_CUDA=$(abspath $(BUILD))/train \
-	    ctest --output-on-failure
+	$(NEED_PYTHON)$(NEED_CTEST)export ROOT="$$PWD" PYTHON="$(PYTHON)" TESTS="$(TESTS)" \
+	    EMU_RUNS="$(EMU_RUNS)" TEST_SCRIPTS="$(TEST_SCRIPTS)" INFER=$(BIN)/infer \
+	    TRAIN=$(BIN)/train_gpt2 TRAIN_CUDA=$(BUILD)/train; \
+	cd $(BUILD) && BUILD="$$PWD" $(CTEST) --output-on-failure
 
 test-torch:
-	$(NEED_PYTHON)$(PYTHON) tests/reference.py --check
+	$(NEED_PYTHON)"$(PYTHON)" tests/reference.py --check
 
 # tinyshakespeare, every loss beside PyTorch's. SHAKESPEARE=FILE: a copy, so no download.
 STEPS ?= 500
 compare: $(BIN)/train_gpt2
-	$(NEED_PYTHON)$(PYTHON) data/tinyshakespeare.py $(if $(SHAKESPEARE),--from $(SHAKESPEARE)) \
+	$(NEED_PYTHON)"$(PYTHON)" data/tinyshakespeare.py $(if $(SHAKESPEARE),--from "$(SHAKESPEARE)") \
 	    --out data/tinyshakespeare
 	rm -rf build/compare
-	$(PYTHON) tests/compare_training.py --data data/tinyshakespeare --out build/compare \
+	"$(PYTHON)" tests/compare_training.py --data data/tinyshakespeare --out build/compare \
 	    --steps $(STEPS)
 
 test-mutants:
-	$(NEED_PYTHON)CXX=$(CXX) $(PYTHON) tests/mutants.py
+	$(NEED_PYTHON)$(NEED_CXX)CXX="$(CXX)" "$(PYTHON)" tests/mutants.py
 
 sanitize:
 	$(MAKE) test EMU= BUILD=build/sanitize BIN=build/sanitize OPTIMIZE=-O1 \

@@ -1,15 +1,20 @@
 // dataloader.h - token shards, and the order in which a run reads them.
 //
-// A shard is llm.c's: 256 int32 (magic 20240520, version 1, token count, zeros), then uint16
-// tokens. A row of a batch is a window of T + 1 tokens: T inputs, and the same shifted by one as
-// targets. Windows of a shard lie T apart and share their end token with the next; B of them make
-// a batch; what is left of the shard once no batch of B*T + 1 tokens fits is dropped:
+// A shard is llm.c's: 256 int32 (magic 20240520, version 1, token count, 8 words of our own,
+// zeros), then uint16 tokens. The 8 words, which llm.c leaves 0, are the sha256 of the tokenizer
+// that made it (tokenizer_sha256 in tokenizer.h); all 0 means that it is not known.
+//
+// A row is a window of T + 1 tokens: T inputs, and the same shifted by one as targets. Windows of a
+// shard lie T apart and share their end token with the next; B of them make the batch of a step;
+// what is left of the shard once no batch of B*T + 1 tokens fits is dropped:
 //
 //     row r of batch s of a shard reads tokens p .. p+T,  p = (s*B + r) * T
 //
-// Sequential order takes batch after batch, shard after shard. Shuffled order permutes
-// the same windows, anew in each epoch, by a seed: what a run reads is a function of
-// (seed, epoch, position) and nothing else.
+// (Where no shard holds a batch, batches are made of single windows, over the ends of shards and
+// epochs.) Sequential order takes window after window, shard after shard; shuffled order permutes
+// the same windows, anew in each epoch, by a seed. A run's windows are numbered through all its
+// epochs, and step s reads those from s*B to s*B + B - 1: what a run reads is a function of the
+// seed and the step, and however gradient accumulation cuts a batch, its rows are the same.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -24,17 +29,18 @@ struct TokenShard {
     const uint16_t* tokens;
     int64_t count;            // tokens
     int64_t first_window;     // windows of the shards before this one
+    std::string tokenizer;    // the sha256 of its tokenizer in 64 hexadecimal digits; "": unknown
 };
 
 struct DataLoader {
     std::vector<TokenShard> shards;
-    int B, T;
+    int T;
     bool shuffled;
     uint64_t seed;
     int vocabulary = 65536;       // tokens that the model knows: no other may come
-    int64_t batches;              // in an epoch
-    int64_t epoch, position;      // the next batch: epochs done, and batches of this one done
-    std::vector<int64_t> order;   // this epoch's windows, when shuffled
+    int64_t windows;              // in an epoch
+    int64_t ordered = -1;         // when shuffled, the epoch
+    std::vector<int64_t> order;   //     whose order this is
 };
 
 inline TokenShard open_shard(const std::string& path) {
@@ -47,6 +53,9 @@ inline TokenShard open_shard(const std::string& path) {
              (unsigned long long)s.file.size, HEADER * 4);
     int32_t header[3];
     memcpy(header, s.file.data, sizeof header);
+    const uint8_t* sha256 = s.file.data + sizeof header;
+    for (int i = 0; i < 32; i++) s.tokenizer += text("%02x", sha256[i]);
+    if (s.tokenizer == std::string(64, '0')) s.tokenizer = "";
     if (header[0] != MAGIC)
         fail("%s: magic number %d, expected %d (is this a token shard? data/prepare.py makes them)",
              name, header[0], MAGIC);
@@ -60,60 +69,53 @@ inline TokenShard open_shard(const std::string& path) {
     return s;
 }
 
-inline int64_t windows_in(const TokenShard& s, int B, int T) {
-    return s.count < 1 ? 0 : (s.count - 1) / ((int64_t)B * T) * B;
+inline int64_t windows_in(const TokenShard& s, int64_t B, int T) {
+    return s.count < 1 ? 0 : (s.count - 1) / (B * T) * B;
 }
 
 // Fisher and Yates's shuffle (Knuth, The Art of Computer Programming, 3.4.2, algorithm P).
-inline void shuffle_windows(DataLoader& d) {
-    Rng rng = make_rng(d.seed, RNG_ORDER, (uint64_t)d.epoch);
-    d.order.resize(d.batches * d.B);
+inline void shuffle_windows(DataLoader& d, int64_t epoch) {
+    Rng rng = make_rng(d.seed, RNG_ORDER, (uint64_t)epoch);
+    d.ordered = epoch;
+    d.order.resize(d.windows);
     for (size_t i = 0; i < d.order.size(); i++) d.order[i] = (int64_t)i;
     for (size_t i = d.order.size(); i > 1; i--)
         std::swap(d.order[i - 1], d.order[random_below(rng, i)]);
 }
 
-// Sets the next batch. Errors: a position past the epoch's end.
-inline void loader_seek(DataLoader& d, int64_t epoch, int64_t position) {
-    if (epoch < 0 || position < 0 || position >= d.batches)
-        fail("data: batch %lld of epoch %lld, but an epoch has %lld batches (was the run's data "
-             "changed?)", (long long)position, (long long)epoch, (long long)d.batches);
-    d.epoch = epoch;
-    d.position = position;
-    if (d.shuffled) shuffle_windows(d);
-}
-
-// The shards that a glob pattern names, in the order of their names. flag: its name in errors.
-inline DataLoader open_loader(const char* flag, const std::string& pattern, int B, int T,
+// The shards that a glob pattern names, in the order of their names, for batches of B rows of T
+// tokens. flag: its name in errors.
+inline DataLoader open_loader(const char* flag, const std::string& pattern, int64_t B, int T,
                               bool shuffled, uint64_t seed) {
     DataLoader d;
-    d.B = B;
     d.T = T;
     d.shuffled = shuffled;
     d.seed = seed;
     glob_t found;
     if (glob(pattern.c_str(), 0, nullptr, &found) != 0)
         fail("%s %s: no such file (data/prepare.py makes token shards)", flag, pattern.c_str());
-    int64_t windows = 0;
+    bool whole = false;
     for (size_t i = 0; i < found.gl_pathc; i++) {
-        TokenShard s = open_shard(found.gl_pathv[i]);
-        s.first_window = windows;
-        windows += windows_in(s, B, T);
-        d.shards.push_back(s);
+        d.shards.push_back(open_shard(found.gl_pathv[i]));
+        whole = whole || windows_in(d.shards.back(), B, T) > 0;
     }
     globfree(&found);
-    d.batches = windows / B;
-    if (d.batches == 0)
-        fail("%s %s: no shard has the %lld tokens of one batch of %d x %d (lower --batch or --seq)",
-             flag, pattern.c_str(), (long long)B * T + 1, B, T);
-    loader_seek(d, 0, 0);
+    d.windows = 0;
+    for (TokenShard& s : d.shards) {
+        s.first_window = d.windows;
+        d.windows += windows_in(s, whole ? B : 1, T);
+    }
+    if (d.windows == 0)
+        fail("%s %s: no shard has the %d tokens of one window (lower --seq)", flag, pattern.c_str(),
+             T + 1);
     return d;
 }
 
-// The next batch, inputs and targets (B, T).
-inline void next_batch(DataLoader& d, int* inputs, int* targets) {
-    for (int r = 0; r < d.B; r++) {
-        int64_t window = d.position * d.B + r;
+// Windows first to first + rows - 1 of the run, as inputs and targets (rows, T).
+inline void read_rows(DataLoader& d, int64_t first, int rows, int* inputs, int* targets) {
+    for (int r = 0; r < rows; r++) {
+        int64_t epoch = (first + r) / d.windows, window = (first + r) % d.windows;
+        if (d.shuffled && d.ordered != epoch) shuffle_windows(d, epoch);
         if (d.shuffled) window = d.order[window];
         auto after = [](int64_t w, const TokenShard& s) { return w < s.first_window; };
         auto next = std::upper_bound(d.shards.begin(), d.shards.end(), window, after);
@@ -129,7 +131,4 @@ inline void next_batch(DataLoader& d, int* inputs, int* targets) {
             targets[r * d.T + t] = p[t + 1];
         }
     }
-    bool last = d.position + 1 == d.batches;
-    if (last) loader_seek(d, d.epoch + 1, 0);
-    else d.position++;
 }

@@ -4,15 +4,20 @@
 // fail()               print one complete sentence to stderr and exit with 1
 // MappedFile           a whole file, read-only, as memory
 // AtomicFile           write to a temporary name, fsync, rename: complete or not there at all
+// lock_folder()        a folder is one program's at a time
 #pragma once
 #include <cerrno>
+#include <csignal>
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <string>
+#include <dirent.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -42,6 +47,12 @@ __attribute__((format(printf, 1, 2))) inline std::string text(const char* format
     return out;
 }
 
+// An allocation that fails ends the program like any other error, in every program that includes
+// this file. Where a size comes from a file, whoever allocates checks first that it is plausible.
+inline const std::new_handler no_memory_left = std::set_new_handler([] {
+    fail("out of memory (a smaller model, --batch or context needs less)");
+});
+
 // ---- reading ------------------------------------------------------------------------------------
 
 // A whole file as read-only memory. The operating system reads pages as they are touched,
@@ -52,13 +63,44 @@ struct MappedFile {
     uint64_t size = 0;
 };
 
-// Errors: a file that cannot be opened, is a folder, or is empty.
+// What is mapped now, for the handler below. A list that only grows at its head: a signal may come
+// at any moment, and finds it whole.
+struct MappedRange {
+    const uint8_t* data;
+    uint64_t size;       // 0: unmapped again
+    const char* path;
+    MappedRange* next;
+};
+inline MappedRange* mapped_ranges = nullptr;
+
+// A mapped file that another program cuts short has no bytes where its end was; whoever touches
+// them gets SIGBUS. Only what is safe inside a signal handler is used here.
+inline void on_bus_error(int number, siginfo_t* info, void*) {
+    const uint8_t* at = (const uint8_t*)info->si_addr;
+    for (MappedRange* r = mapped_ranges; r; r = r->next) {
+        if (at < r->data || at >= r->data + r->size) continue;
+        for (const char* part : {"\nerror: ", r->path, ": was cut short, or its disk failed, while "
+                                 "it was read (replace a file in use by renaming, not in place)\n"})
+            if (write(STDERR_FILENO, part, strlen(part)) < 0) break;
+        _exit(1);
+    }
+    signal(number, SIG_DFL);   // not ours: as if there were no handler
+}
+
+inline const char* kind_of_file(mode_t mode) {
+    return S_ISDIR(mode) ? "a folder" : S_ISFIFO(mode) ? "a pipe" : S_ISSOCK(mode) ? "a socket"
+           : "a device";
+}
+
+// Errors: a file that cannot be opened, is empty, or is no regular file: only those can be mapped.
+// O_NONBLOCK: opening a pipe would otherwise wait for somebody to write to it.
 inline MappedFile map_file(const std::string& path) {
-    int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) fail("%s: cannot be opened: %s", path.c_str(), strerror(errno));
+    int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat info;
-    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode))
-        fail("%s: is not a regular file", path.c_str());
+    if (fd < 0 || fstat(fd, &info) != 0)
+        fail("%s: cannot be opened: %s", path.c_str(), strerror(errno));
+    if (!S_ISREG(info.st_mode))
+        fail("%s: is %s, expected a regular file", path.c_str(), kind_of_file(info.st_mode));
     if (info.st_size == 0) fail("%s: is empty", path.c_str());
     MappedFile f;
     f.path = path;
@@ -67,11 +109,20 @@ inline MappedFile map_file(const std::string& path) {
     if (map == MAP_FAILED) fail("%s: cannot be mapped: %s", path.c_str(), strerror(errno));
     close(fd);   // the mapping keeps the file alive
     f.data = (const uint8_t*)map;
+    if (!mapped_ranges) {
+        struct sigaction action = {};
+        action.sa_sigaction = on_bus_error;
+        action.sa_flags = SA_SIGINFO;
+        sigaction(SIGBUS, &action, nullptr);
+    }
+    mapped_ranges = new MappedRange{f.data, f.size, strdup(path.c_str()), mapped_ranges};
     return f;
 }
 
 inline void unmap_file(MappedFile& f) {
     if (f.data) munmap((void*)f.data, f.size);
+    for (MappedRange* r = mapped_ranges; r; r = r->next)
+        if (r->data == f.data) r->size = 0;
     f.data = nullptr;
     f.size = 0;
 }
@@ -91,33 +142,90 @@ inline std::string parent_folder(const std::string& path) {
     return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
 }
 
-// Bytes go to PATH.tmp; only atomic_close gives them their name. Whoever opens PATH sees the old
-// file or the new one, whole, whatever happens in between: rename(2) is atomic, and fsync before it
-// makes sure that the name never reaches the disk ahead of the bytes.
+// Bytes go to a file of our own beside PATH; only atomic_close gives it that name. Whoever opens
+// PATH sees the old file or the new one, whole, whatever happens in between: rename(2) is atomic,
+// and fsync before it makes sure that the name never reaches the disk ahead of the bytes.
 struct AtomicFile {
-    std::string path;
+    std::string path, temporary;
     FILE* stream = nullptr;
 };
 
+// O_EXCL: the temporary file is new, never somebody's file or what a symbolic link points to. Its
+// name holds the process's number, so that two programs never write to one; a process of the same
+// number that was killed may have left one, and then the next name is free.
 inline AtomicFile atomic_open(const std::string& path) {
     AtomicFile f;
     f.path = path;
-    f.stream = fopen((path + ".tmp").c_str(), "wb");
-    if (!f.stream) fail("%s.tmp: cannot be written: %s", path.c_str(), strerror(errno));
+    int fd = -1;
+    for (int i = 0; fd < 0; i++) {
+        f.temporary = path + text(".%ld-%d.tmp", (long)getpid(), i);
+        fd = open(f.temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+        if (fd < 0 && errno != EEXIST)
+            fail("%s: cannot be written: %s", f.temporary.c_str(), strerror(errno));
+    }
+    f.stream = fdopen(fd, "wb");
     return f;
 }
 
+// Removes what killed processes left in a folder of files that were being written under this name.
+// Only for a folder that is locked: otherwise their writer may be alive.
+inline void remove_temporaries(const std::string& folder, const std::string& name) {
+    DIR* open_folder = opendir(folder.c_str());
+    if (!open_folder) return;
+    while (const dirent* entry = readdir(open_folder)) {
+        std::string found = entry->d_name;
+        size_t middle = name.size() + 1, end = found.size() < 4 ? 0 : found.size() - 4;
+        if (found.compare(0, middle, name + ".") == 0 && end > middle &&
+            found.compare(end, 4, ".tmp") == 0 &&
+            found.find_first_not_of("0123456789-", middle) == end)
+            unlink((folder + "/" + found).c_str());
+    }
+    closedir(open_folder);
+}
+
+[[noreturn]] inline void atomic_fail(const AtomicFile& f) {
+    std::string why = strerror(errno);
+    unlink(f.temporary.c_str());   // half a file helps nobody, least of all on a full disk
+    fail("%s: cannot be written: %s", f.path.c_str(), why.c_str());
+}
+
 inline void atomic_write(AtomicFile& f, const void* bytes, size_t n) {
-    if (fwrite(bytes, 1, n, f.stream) != n)
-        fail("%s.tmp: cannot be written: %s (is the disk full?)", f.path.c_str(), strerror(errno));
+    if (fwrite(bytes, 1, n, f.stream) != n) atomic_fail(f);
 }
 
 inline void atomic_close(AtomicFile& f) {
-    if (fflush(f.stream) != 0 || fsync(fileno(f.stream)) != 0 || fclose(f.stream) != 0)
-        fail("%s.tmp: cannot be written: %s (is the disk full?)", f.path.c_str(), strerror(errno));
-    if (rename((f.path + ".tmp").c_str(), f.path.c_str()) != 0)
-        fail("%s: cannot be renamed from %s.tmp: %s", f.path.c_str(), f.path.c_str(),
-             strerror(errno));
+    if (fflush(f.stream) != 0 || fsync(fileno(f.stream)) != 0 || fclose(f.stream) != 0 ||
+        rename(f.temporary.c_str(), f.path.c_str()) != 0)
+        atomic_fail(f);
     sync_path(parent_folder(f.path));
     f.stream = nullptr;
+}
+
+// ---- one at a time ------------------------------------------------------------------------------
+
+// Takes the folder for this process until it ends, however it ends: the lock is the operating
+// system's (flock(2)), on PATH/.lock, in which its holder writes who it is. False, and `holder`,
+// where another process has it.
+inline bool lock_folder(const std::string& path, std::string& holder) {
+    std::string name = path + "/.lock";
+    int fd = open(name.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0666);
+    struct stat info;
+    if (fd < 0 || fstat(fd, &info) != 0)
+        fail("%s: cannot be opened: %s", name.c_str(), strerror(errno));
+    if (!S_ISREG(info.st_mode))
+        fail("%s: is %s, expected a regular file", name.c_str(), kind_of_file(info.st_mode));
+    char buffer[256] = "";
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        if (errno != EWOULDBLOCK)
+            fail("%s: cannot be locked: %s", name.c_str(), strerror(errno));
+        ssize_t n = read(fd, buffer, sizeof buffer - 1);
+        holder = n > 0 ? std::string(buffer, (size_t)n) : "another process";
+        close(fd);
+        return false;
+    }
+    gethostname(buffer, sizeof buffer - 1);
+    std::string me = text("process %ld on %s", (long)getpid(), buffer);
+    if (ftruncate(fd, 0) != 0 || write(fd, me.data(), me.size()) != (ssize_t)me.size())
+        fail("%s: cannot be written: %s", name.c_str(), strerror(errno));
+    return true;   // fd stays open: closing it would give the lock back
 }

@@ -343,7 +343,8 @@ inline Config gpt2_config(const Gguf& file) {
     const char* path = file.file.path.c_str();
     std::string arch = gguf_string(file, "general.architecture");
     if (arch != "gpt2")
-        fail("%s: general.architecture is \"%s\", expected \"gpt2\"", path, arch.c_str());
+        fail("%s: general.architecture is \"%s\", expected \"gpt2\"", path,
+             gguf_printable(arch, 60).c_str());
     auto number = [&](const char* key, uint64_t most) {
         uint64_t n = gguf_int(file, key);
         if (n < 1 || n > most)
@@ -370,9 +371,8 @@ inline Config gpt2_config(const Gguf& file) {
     return make_config(T, (int)wte->dims[1], L, NH, C);
 }
 
-// Reads row p of the table, named with a suffix (".m" for an optimizer's state), into host floats.
-inline void read_param(const Gguf& file, const Param& p, const char* suffix,
-                       std::vector<float>& host) {
+// Row p of the table in a file, under its name and a suffix (".m" for an optimizer's state).
+inline const GgufTensor& find_param(const Gguf& file, const Param& p, const char* suffix) {
     const char* path = file.file.path.c_str();
     std::string name = p.name + suffix, want = "{";
     for (uint64_t d : p.dims)
@@ -384,8 +384,28 @@ inline void read_param(const Gguf& file, const Param& p, const char* suffix,
     if (!same)
         fail("%s: tensor %s: shape %s, expected %s} (was the file made for another model?)", path,
              name.c_str(), gguf_shape(*t).c_str(), want.c_str());
+    if (t->type != GGML_F32 && t->type != GGML_F16 && t->type != GGML_BF16)
+        fail("%s: tensor %s: type %s, expected F32, F16 or BF16", path, name.c_str(),
+             ggml_type_facts(t->type).name);
+    return *t;
+}
+
+// That a file holds every parameter of a model, once for each suffix, and nothing else. To be
+// called before memory is taken: what a file's keys ask for can be far more than its tensors fill.
+inline void check_params(const Gguf& file, const Config& c, std::vector<const char*> suffixes) {
+    Weights at;
+    size_t space;
+    std::set<std::string> known = {"output.weight"};   // a copy; gpt2_load compares it
+    for (const Param& p : param_table(c, at, space))
+        for (const char* suffix : suffixes) known.insert(find_param(file, p, suffix).name);
+    gguf_expect_only(file, known);
+}
+
+// Reads row p of the table into host floats.
+inline void read_param(const Gguf& file, const Param& p, const char* suffix,
+                       std::vector<float>& host) {
     host.resize(p.count);
-    gguf_to_float(host.data(), *t, 0, p.count);
+    gguf_to_float(host.data(), file, find_param(file, p, suffix), 0, p.count);
 }
 
 // Weights from a GGUF of F32, F16 or BF16 tensors. An output.weight is accepted where it
@@ -421,9 +441,10 @@ inline void put_params(const GPT2& model, GgufWriter& w, const std::vector<float
         gguf_put_tensor(w, (p.name + suffix).c_str(), GGML_F32, p.dims, host.data() + p.offset);
 }
 
-// A model that llama.cpp opens as it is: configuration, the tokenizer's keys (null: none), weights.
-// untied adds output.weight, a copy of token_embd.weight, which llama.cpp required before 2025-03.
-inline void gpt2_save(const GPT2& model, const Gguf* tokenizer, bool untied,
+// A model that llama.cpp opens as it is: configuration, the tokenizer's keys (none: no tokenizer),
+// weights. untied adds output.weight, a copy of token_embd.weight, which llama.cpp required before
+// 2025-03.
+inline void gpt2_save(const GPT2& model, const GgufWriter& tokenizer, bool untied,
                       const std::string& path) {
     GgufWriter w;
     const Config& c = model.config;
@@ -435,9 +456,7 @@ inline void gpt2_save(const GPT2& model, const Gguf* tokenizer, bool untied,
     gguf_put_int(w, "gpt2.feed_forward_length", 4 * c.C);
     gguf_put_int(w, "gpt2.attention.head_count", c.NH);
     gguf_put_float(w, "gpt2.attention.layer_norm_epsilon", LAYERNORM_EPS);
-    if (tokenizer)
-        for (const GgufKey& key : tokenizer->keys)
-            if (key.name.rfind("tokenizer.", 0) == 0) gguf_put_key(w, key);
+    gguf_put_keys(w, tokenizer);
     std::vector<float> host = copy_to_host(model, model.master);
     put_params(model, w, host, "");
     const Param& wte = model.table.front();

@@ -6,9 +6,11 @@
 #include <omp.h>
 
 inline int processors() { return omp_get_num_procs(); }
+inline int max_threads() { return omp_get_max_threads(); }   // of the next parallel region
 inline void use_threads(int n) { omp_set_num_threads(n); }
 #else
 inline int processors() { return 1; }
+inline int max_threads() { return 1; }
 inline void use_threads(int) {}
 #endif
 

@@ -93,7 +93,7 @@ const int QUERIES = 64;
 
 // For each thread: gemm's packed block, and attention's two tiles of scores.
 size_t device_reserve(int, int T, int) {
-    return omp_get_max_threads() * sizeof(float) * (KC * NC + 2 * (size_t)QUERIES * T);
+    return max_threads() * sizeof(float) * (KC * NC + 2 * (size_t)QUERIES * T);
 }
 
 // ---- encoder ------------------------------------------------------------------------------------

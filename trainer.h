@@ -5,11 +5,14 @@
 //     DIR/loss.svg         the curves so far
 //     DIR/step-00001000/   a checkpoint, whole or absent: model.gguf and optimizer.gguf (all else)
 //     DIR/model.gguf       the newest weights, for ./infer and llama.cpp
+//     DIR/.lock            held by the process that trains there
 //
 // Seed, flags and data fix the weights, bit for bit, however often a run was stopped and resumed.
+// Nothing in DIR is removed or replaced but what a run made there: names alone are no proof.
 #pragma once
 #include <algorithm>
 #include <chrono>
+#include <cinttypes>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
@@ -34,7 +37,8 @@ struct Options {
     int64_t layers = 4, heads = 4, channels = 128, context = 256;
     int64_t batch = 8, seq = 0, total_batch = 0, recompute = 0;
     int64_t steps = 0, epochs = 0, warmup = 0, seed = 1, threads = 0;
-    int64_t eval_every = 100, eval_batches = 0, sample_every = 0, save_every = 0, keep = 2;
+    int64_t eval_every = 100, eval_batches = -1, sample_every = 0, save_every = 0, keep = 2;
+    double save_minutes = 5;
     double lr = 6e-4, min_lr = 0, weight_decay = 0.1;
     double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, grad_clip = 1;
     bool untied = false, resume = false, help = false;
@@ -42,13 +46,17 @@ struct Options {
 
 enum FlagKind { FLAG_INT, FLAG_FLOAT, FLAG_TEXT, FLAG_CHOICE, FLAG_SWITCH };
 
+// Of what a flag is a property: of the run, of which each checkpoint holds it; of the run, but it
+// may change when the run is resumed; or of this start of the program alone.
+enum FlagScope { RUN, RUN_MAY_CHANGE, START };
+
 struct Flag {
     const char* name;
     FlagKind kind;
     void* value;             // an int64_t, double, std::string, std::string or bool of an Options
     double low, high;        // numbers: both included
     const char* choices;     // FLAG_CHOICE: "a|b|c"; else what to call the value in --help
-    bool may_differ;         // a resumed run may change it
+    FlagScope scope;
     const char* help;
     bool given = false;      // on the command line
 };
@@ -57,77 +65,79 @@ struct Flag {
 inline std::vector<Flag> flag_table(Options& o) {
     const double BIG = 1e15;
     return {
-        {"train", FLAG_TEXT, &o.train, 0, 0, "GLOB", false,
+        {"train", FLAG_TEXT, &o.train, 0, 0, "GLOB", RUN,
          "token shards to train on (data/prepare.py makes them)"},
-        {"val", FLAG_TEXT, &o.val, 0, 0, "GLOB", false,
+        {"val", FLAG_TEXT, &o.val, 0, 0, "GLOB", RUN,
          "token shards to validate on"},
-        {"tokenizer", FLAG_TEXT, &o.tokenizer, 0, 0, "FILE", false,
+        {"tokenizer", FLAG_TEXT, &o.tokenizer, 0, 0, "FILE", RUN,
          "tokenizer.gguf of that data: goes into model.gguf"},
-        {"model", FLAG_CHOICE, &o.model, 0, 0, "gpt2|gpt2-medium|gpt2-large|gpt2-xl", false,
+        {"model", FLAG_CHOICE, &o.model, 0, 0, "gpt2|gpt2-medium|gpt2-large|gpt2-xl", RUN,
          "a size by name, or:"},
-        {"layers", FLAG_INT, &o.layers, 1, 1024, "L", false,
+        {"layers", FLAG_INT, &o.layers, 1, 1024, "L", RUN,
          "blocks"},
-        {"heads", FLAG_INT, &o.heads, 1, 1024, "NH", false,
+        {"heads", FLAG_INT, &o.heads, 1, 1024, "NH", RUN,
          "attention heads of a block"},
-        {"channels", FLAG_INT, &o.channels, 1, 65536, "C", false,
+        {"channels", FLAG_INT, &o.channels, 1, 65536, "C", RUN,
          "width of the stream, a multiple of heads"},
-        {"context", FLAG_INT, &o.context, 1, 1 << 20, "T", false,
+        {"context", FLAG_INT, &o.context, 1, 1 << 20, "T", RUN,
          "positions (llama.cpp: a multiple of 256)"},
-        {"init", FLAG_TEXT, &o.init, 0, 0, "FILE", false,
+        {"init", FLAG_TEXT, &o.init, 0, 0, "FILE", RUN,
          "start from a GPT-2's GGUF (F32, F16, BF16), not at random"},
-        {"untied", FLAG_SWITCH, &o.untied, 0, 0, "", false,
+        {"untied", FLAG_SWITCH, &o.untied, 0, 0, "", RUN,
          "write output.weight too, for llama.cpp before 2025-03"},
-        {"batch", FLAG_INT, &o.batch, 1, 1 << 20, "B", false,
+        {"batch", FLAG_INT, &o.batch, 1, 1 << 20, "B", RUN,
          "sequences in a micro-batch: sets the memory needed"},
-        {"seq", FLAG_INT, &o.seq, 0, 1 << 20, "T", false,
+        {"seq", FLAG_INT, &o.seq, 0, 1 << 20, "T", RUN,
          "tokens of a sequence (0: the context)"},
-        {"total-batch", FLAG_INT, &o.total_batch, 0, 1 << 30, "N", false,
+        {"total-batch", FLAG_INT, &o.total_batch, 0, 1 << 30, "N", RUN,
          "tokens of a step, by accumulation (0: B*T)"},
-        {"recompute", FLAG_INT, &o.recompute, 0, 2, "N", false,
+        {"recompute", FLAG_INT, &o.recompute, 0, 2, "N", RUN,
          "less memory: 1 norms and GELU twice, 2 all blocks"},
-        {"steps", FLAG_INT, &o.steps, 0, 1e9, "N", true,
+        {"steps", FLAG_INT, &o.steps, 0, 1e9, "N", RUN_MAY_CHANGE,
          "updates in all; or:"},
-        {"epochs", FLAG_INT, &o.epochs, 0, 1e6, "N", false,
+        {"epochs", FLAG_INT, &o.epochs, 0, 1e6, "N", RUN,
          "passes over the training data"},
-        {"lr", FLAG_FLOAT, &o.lr, 0, 1e3, "X", false,
+        {"lr", FLAG_FLOAT, &o.lr, 0, 1e3, "X", RUN,
          "the highest learning rate"},
-        {"min-lr", FLAG_FLOAT, &o.min_lr, 0, 1e3, "X", false,
+        {"min-lr", FLAG_FLOAT, &o.min_lr, 0, 1e3, "X", RUN,
          "the learning rate at the end"},
-        {"warmup", FLAG_INT, &o.warmup, 0, 1e9, "N", false,
+        {"warmup", FLAG_INT, &o.warmup, 0, 1e9, "N", RUN,
          "steps of linear rise to lr"},
-        {"schedule", FLAG_CHOICE, &o.schedule, 0, 0, "cosine|linear|wsd|constant", false,
+        {"schedule", FLAG_CHOICE, &o.schedule, 0, 0, "cosine|linear|wsd|constant", RUN,
          "the way from lr to min-lr"},
-        {"weight-decay", FLAG_FLOAT, &o.weight_decay, 0, 1e3, "X", false,
+        {"weight-decay", FLAG_FLOAT, &o.weight_decay, 0, 1e3, "X", RUN,
          "AdamW's, of matrices and embeddings"},
-        {"beta1", FLAG_FLOAT, &o.beta1, 0, 0.999999, "X", false,
+        {"beta1", FLAG_FLOAT, &o.beta1, 0, 0.999999, "X", RUN,
          "AdamW: memory of the gradient"},
-        {"beta2", FLAG_FLOAT, &o.beta2, 0, 0.999999, "X", false,
+        {"beta2", FLAG_FLOAT, &o.beta2, 0, 0.999999, "X", RUN,
          "AdamW: memory of its square"},
-        {"eps", FLAG_FLOAT, &o.eps, 0, 1, "X", false,
+        {"eps", FLAG_FLOAT, &o.eps, 0, 1, "X", RUN,
          "AdamW: added to the root"},
-        {"grad-clip", FLAG_FLOAT, &o.grad_clip, 0, 1e9, "X", false,
+        {"grad-clip", FLAG_FLOAT, &o.grad_clip, 0, 1e9, "X", RUN,
          "longest gradient norm (0: any)"},
-        {"seed", FLAG_INT, &o.seed, 0, BIG, "N", false,
+        {"seed", FLAG_INT, &o.seed, 0, BIG, "N", RUN,
          "of initial weights, order and samples"},
-        {"order", FLAG_CHOICE, &o.order, 0, 0, "shuffled|sequential", false,
+        {"order", FLAG_CHOICE, &o.order, 0, 0, "shuffled|sequential", RUN,
          "of the training windows"},
-        {"threads", FLAG_INT, &o.threads, 0, 4096, "N", true,
+        {"threads", FLAG_INT, &o.threads, 0, 4096, "N", RUN_MAY_CHANGE,
          "CPU threads (0: all); does not change a bit"},
-        {"eval-every", FLAG_INT, &o.eval_every, 0, 1e9, "N", true,
+        {"eval-every", FLAG_INT, &o.eval_every, 0, 1e9, "N", RUN_MAY_CHANGE,
          "steps between validations (0: first and last)"},
-        {"eval-batches", FLAG_INT, &o.eval_batches, 0, 1e9, "N", true,
-         "batches of a validation (0: all)"},
-        {"sample-every", FLAG_INT, &o.sample_every, 0, 1e9, "N", true,
+        {"eval-batches", FLAG_INT, &o.eval_batches, -1, 1e9, "N", RUN_MAY_CHANGE,
+         "batches of a validation (-1: about 100,000 tokens, 0: all)"},
+        {"sample-every", FLAG_INT, &o.sample_every, 0, 1e9, "N", RUN_MAY_CHANGE,
          "steps between samples of text (0: never)"},
-        {"save-every", FLAG_INT, &o.save_every, 0, 1e9, "N", true,
-         "steps between checkpoints (0: only the last)"},
-        {"keep", FLAG_INT, &o.keep, 0, 1e9, "N", true,
-         "newest checkpoints to keep (0: all)"},
-        {"out", FLAG_TEXT, &o.out, 0, 0, "DIR", true,
+        {"save-every", FLAG_INT, &o.save_every, 0, 1e9, "N", RUN_MAY_CHANGE,
+         "steps between checkpoints (0: by time)"},
+        {"save-minutes", FLAG_FLOAT, &o.save_minutes, 0, 1e9, "X", RUN_MAY_CHANGE,
+         "minutes between checkpoints by time (0: only the last)"},
+        {"keep", FLAG_INT, &o.keep, 0, 1e9, "N", RUN_MAY_CHANGE,
+         "newest checkpoints to keep (0: all); one followed by a finite loss always stays"},
+        {"out", FLAG_TEXT, &o.out, 0, 0, "DIR", START,
          "the run's folder"},
-        {"resume", FLAG_SWITCH, &o.resume, 0, 0, "", true,
-         "go on from the newest checkpoint in --out"},
-        {"help", FLAG_SWITCH, &o.help, 0, 0, "", true,
+        {"resume", FLAG_SWITCH, &o.resume, 0, 0, "", START,
+         "go on from the newest checkpoint in --out; begin if there is none"},
+        {"help", FLAG_SWITCH, &o.help, 0, 0, "", START,
          "print this and exit"},
     };
 }
@@ -150,7 +160,7 @@ inline void set_flag(Flag& f, const std::string& value, const std::string& sourc
     if (f.kind == FLAG_INT || f.kind == FLAG_FLOAT) {
         double x = f.kind == FLAG_INT ? (double)strtoll(v, &end, 10) : strtod(v, &end);
         if (end == v || *end || errno || !std::isfinite(x))
-            fail("%s: \"%s\" is not %s", from, v,
+            fail("%s: \"%s\" is not %s", from, gguf_printable(value, 60).c_str(),
                  f.kind == FLAG_INT ? "a whole number" : "a number");
         if (x < f.low || x > f.high)
             fail("%s: %s is out of range, expected %.15g to %.15g", from, v, f.low, f.high);
@@ -162,14 +172,16 @@ inline void set_flag(Flag& f, const std::string& value, const std::string& sourc
         std::string list = std::string("|") + f.choices + "|";
         bool listed = value.find('|') == std::string::npos &&
                       list.find("|" + value + "|") != std::string::npos;
-        if (f.kind == FLAG_CHOICE && !value.empty() && !listed)
-            fail("%s: \"%s\", expected %s", from, v, f.choices);
+        bool unset = value.empty() && ((std::string*)f.value)->empty();   // --model's default
+        if (f.kind == FLAG_CHOICE && !listed && !unset)
+            fail("%s: \"%s\", expected %s", from, gguf_printable(value, 60).c_str(), f.choices);
         *(std::string*)f.value = value;
     }
 }
 
 inline void print_help(const char* program, const std::vector<Flag>& flags) {
-    printf("Trains a GPT-2.\n\n    %s --train GLOB --tokenizer FILE --steps N --out DIR [flags]\n"
+    printf("Trains a GPT-2.\n\n"
+           "    %s --train \"DATA/train_*.bin\" --tokenizer FILE --steps N --out DIR [flags]\n"
            "    %s --resume --out DIR\n\n", program, program);
     for (const Flag& f : flags) {
         std::string left = text("--%s %s", f.name, f.choices), value = flag_text(f);
@@ -183,9 +195,13 @@ inline void print_help(const char* program, const std::vector<Flag>& flags) {
 inline void parse_flags(std::vector<Flag>& flags, int argc, char** argv) {
     for (int i = 1; i < argc; i++) {
         std::string arg = argv[i], name = arg.substr(0, arg.find('='));
+        if (name == "-h") name = "--help";
         Flag* flag = nullptr;
         for (Flag& f : flags)
             if (name == std::string("--") + f.name) flag = &f;
+        if (!flag && arg[0] != '-' && access(arg.c_str(), F_OK) == 0)
+            fail("%s: a file, where a flag is expected (did the shell spell out a pattern? Put it "
+                 "in quotes: --train \"data/train_*.bin\")", arg.c_str());
         if (!flag) fail("%s: no such flag (%s --help lists them)", arg.c_str(), argv[0]);
         bool attached = arg.size() > name.size();
         if (flag->given) fail("%s: given twice", name.c_str());
@@ -205,18 +221,17 @@ inline bool flag_given(const std::vector<Flag>& flags, const char* name) {
     fail("flag_given: no flag --%s", name);
 }
 
-// --resume: every flag takes the checkpoint's value. One on the command line must agree,
-// or be one that may differ.
+// --resume: every flag of the run takes the checkpoint's value. One on the command line must agree,
+// or be one that may change.
 inline void resume_flags(std::vector<Flag>& flags, const Gguf& state) {
-    const std::string path = state.file.path;
     for (Flag& f : flags) {
+        if (f.scope == START) continue;
         std::string key = std::string("legible.") + f.name;
-        if (!gguf_key(state, key)) continue;
         std::string now = flag_text(f), then = gguf_string(state, key);
-        if (!f.given) set_flag(f, then, path + ": " + key);
-        else if (!f.may_differ && now != then)
+        if (!f.given) set_flag(f, then, state.file.path + ": " + key);
+        else if (f.scope == RUN && now != then)
             fail("--%s %s: the run was begun with %s, and it cannot change on --resume", f.name,
-                 now.c_str(), then.empty() ? "none" : then.c_str());
+                 now.c_str(), then.empty() ? "none" : gguf_printable(then, 200).c_str());
     }
 }
 
@@ -228,17 +243,25 @@ struct Run {
     GPT2 model;
     DataLoader train, val;
     bool has_val = false;
-    Gguf origin;                     // the file that holds the tokenizer's keys
     bool has_tokenizer = false;
     Tokenizer tokenizer;
+    GgufWriter tokenizer_keys;               // as model.gguf will hold them
+    std::vector<std::string> ingredients;    // what the run is made from, each with its sha256
     int B, T, micro_batches;         // a step is micro_batches batches of B x T
     int64_t step = 0, tokens = 0;    // finished
     int64_t saved = -1;              // the step of the newest checkpoint
+    int64_t finite = -1;             // the newest step whose weights gave a finite loss
     Rng rng;                         // of the samples
     double peak;                     // FLOP/s
+    double step_ms = 0, eval_ms = 0; // of a step and of a validation, their mean since the start
+    int64_t steps_timed = 0, evals_timed = 0;
+    bool line_open = false;          // the progress line on a terminal, to be written over
     FILE* log = nullptr;
     std::vector<std::pair<int64_t, double>> losses, val_losses;   // (step, loss), for loss.svg
 };
+
+// The first window of the step that comes next, counted through all epochs.
+inline int64_t next_window(const Run& run) { return run.step * run.micro_batches * run.B; }
 
 // The learning rate of the update that follows `step` finished ones: a linear rise over
 // the warmup, then a way down to min_lr, x = 0 at its start and 1 at the last step's end.
@@ -257,6 +280,11 @@ inline double learning_rate(const Options& o, int64_t step) {
     return o.min_lr + left * (o.lr - o.min_lr);
 }
 
+inline double seconds_now() {
+    auto now = std::chrono::steady_clock::now().time_since_epoch();
+    return std::chrono::duration<double>(now).count();
+}
+
 // ---- the log ------------------------------------------------------------------------------------
 
 // The number after "key": in a line of our own log; NAN if it is not there.
@@ -269,7 +297,8 @@ inline double log_number(const std::string& line, const char* key) {
 // short, are dropped. What stays also goes into the curves.
 inline void open_log(Run& run) {
     std::string path = run.o.out + "/log.jsonl", kept;
-    if (run.o.resume && std::filesystem::exists(path) && std::filesystem::file_size(path) > 0) {
+    struct stat info;
+    if (stat(path.c_str(), &info) == 0 && info.st_size > 0) {
         MappedFile f = map_file(path);
         const char *p = (const char*)f.data, *end = p + f.size;
         while (const char* newline = (const char*)memchr(p, '\n', (size_t)(end - p))) {
@@ -328,7 +357,8 @@ inline double tick_step(double range, int n) {
     return 10 * magnitude;
 }
 
-// Draws both curves by hand: an SVG is text, and a polyline is a list of points.
+// Draws both curves by hand: an SVG is text, and a polyline is a list of points. Ticks are at least
+// a millionth of the values apart: closer ones would be one and the same double.
 inline void draw_losses(const Run& run) {
     const double W = 720, H = 400, LEFT = 56, RIGHT = 20, TOP = 40, BOTTOM = 44;
     if (run.losses.empty() && run.val_losses.empty()) return;
@@ -339,9 +369,11 @@ inline void draw_losses(const Run& run) {
             high = std::max(high, point.second);
             last = std::max(last, (double)point.first);
         }
-    double y_tick = tick_step(std::max(high - low, 1e-3), 6), x_tick = tick_step(last, 8);
+    double y_tick = tick_step(std::max({high - low, 1e-3, 1e-6 * high}, std::less<double>()), 6);
+    double x_tick = std::max(1.0, tick_step(last, 8));
     low = floor(low / y_tick) * y_tick;
-    high = std::max(ceil(high / y_tick) * y_tick, low + y_tick);
+    int y_ticks = std::max(1, (int)ceil((high - low) / y_tick));
+    high = low + y_ticks * y_tick;
     auto x = [&](double step) { return LEFT + step / last * (W - LEFT - RIGHT); };
     auto y = [&](double loss) { return TOP + (high - loss) / (high - low) * (H - TOP - BOTTOM); };
 
@@ -349,13 +381,15 @@ inline void draw_losses(const Run& run) {
         text("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %g %g\" "
              "font-family=\"sans-serif\" font-size=\"12\" fill=\"#444\">\n"
              "<rect width=\"%g\" height=\"%g\" fill=\"white\"/>\n", W, H, W, H);
-    for (double loss = low; loss <= high + y_tick / 2; loss += y_tick)
+    for (int i = 0; i <= y_ticks; i++) {
+        double loss = low + i * y_tick;
         s += text("<path d=\"M%g %.1fH%g\" stroke=\"#e4e4e4\"/>"
                   "<text x=\"%g\" y=\"%.1f\" text-anchor=\"end\">%g</text>\n",
                   LEFT, y(loss), W - RIGHT, LEFT - 8, y(loss) + 4, round(loss / y_tick) * y_tick);
-    for (double step = 0; step <= last; step += std::max(1.0, x_tick))
+    }
+    for (int i = 0; i * x_tick <= last; i++)
         s += text("<text x=\"%.1f\" y=\"%g\" text-anchor=\"middle\">%g</text>\n",
-                  x(step), H - BOTTOM + 18, step);
+                  x(i * x_tick), H - BOTTOM + 18, i * x_tick);
     s += text("<text x=\"%g\" y=\"%g\" text-anchor=\"middle\">step</text>\n",
               (LEFT + W - RIGHT) / 2, H - 8);
     auto curve = [&](const std::vector<std::pair<int64_t, double>>& points, const char* colour,
@@ -385,40 +419,85 @@ inline std::string checkpoint_path(const Run& run, int64_t step) {
     return run.o.out + text("/step-%08lld", (long long)step);
 }
 
-// The steps of a folder's complete checkpoints, in order. One under its final name is complete.
+// A folder's names, in order.
+inline std::vector<std::string> names_in(const std::string& folder) {
+    std::vector<std::string> names;
+    std::error_code error;
+    for (auto& entry : std::filesystem::directory_iterator(folder, error))
+        names.push_back(entry.path().filename().string());
+    std::sort(names.begin(), names.end());
+    return names;
+}
+
+// The step of a name "step-NNNNNNNN" and an ending ("" or ".tmp"); -1 for any other name.
+inline int64_t step_of(const std::string& name, const char* ending) {
+    size_t digits = name.size() - std::min(name.size(), strlen(ending));
+    bool ours = name.rfind("step-", 0) == 0 && digits >= 13 && digits <= 23 &&
+                name.compare(digits, std::string::npos, ending) == 0 &&
+                name.find_first_not_of("0123456789", 5) >= digits;
+    return ours ? atoll(name.c_str() + 5) : -1;
+}
+
+// The steps of a folder's checkpoints, in order. One under its final name is complete; anything
+// else of such a name would be in the way of a checkpoint to come.
 inline std::vector<int64_t> find_checkpoints(const std::string& out) {
     std::vector<int64_t> steps;
-    std::error_code error;
-    for (auto& entry : std::filesystem::directory_iterator(out, error)) {
-        std::string name = entry.path().filename().string();
-        if (name.size() >= 13 && name.rfind("step-", 0) == 0 &&
-            name.find_first_not_of("0123456789", 5) == std::string::npos)
-            steps.push_back(atoll(name.c_str() + 5));
+    for (const std::string& name : names_in(out)) {
+        int64_t step = step_of(name, "");
+        if (step < 0) continue;
+        std::string path = out + "/" + name;
+        struct stat info;
+        if (lstat(path.c_str(), &info) != 0 || !S_ISDIR(info.st_mode))
+            fail("%s: is no folder, expected a checkpoint (move it out of the run's folder)",
+                 path.c_str());
+        steps.push_back(step);
     }
     std::sort(steps.begin(), steps.end());
     return steps;
 }
 
-// What a crash left of a checkpoint that was being written or removed.
-inline void remove_unfinished(const std::string& out) {
-    std::error_code error;
-    for (auto& entry : std::filesystem::directory_iterator(out, error)) {
-        std::string name = entry.path().filename().string();
-        if (name.rfind("step-", 0) == 0 && name.size() > 4 &&
-            name.substr(name.size() - 4) == ".tmp")
-            std::filesystem::remove_all(entry.path(), error);
-    }
+// Removes a checkpoint's folder, whole or half written. One in which somebody put anything else
+// stays as it is: false.
+inline bool remove_checkpoint(const std::string& path) {
+    const char* FILES[] = {"model.gguf", "optimizer.gguf"};
+    for (const char* file : FILES) remove_temporaries(path, file);
+    for (const std::string& name : names_in(path))
+        if (name != FILES[0] && name != FILES[1]) return false;
+    // Under a name that no one takes for a checkpoint first: a crash half way through leaves
+    // nothing that looks whole.
+    std::string doomed = path;
+    if (step_of(path.substr(path.rfind('/') + 1), ".tmp") < 0) doomed += ".tmp";
+    if (doomed != path && rename(path.c_str(), doomed.c_str()) != 0)
+        fail("%s: cannot be removed: %s", path.c_str(), strerror(errno));
+    for (const char* file : FILES) unlink((doomed + "/" + file).c_str());
+    rmdir(doomed.c_str());
+    return true;
 }
 
-// Under a name that no one takes for a checkpoint first: a crash half way through leaves
-// nothing that looks whole.
-inline void remove_folder(const std::string& path) {
-    std::error_code error;
-    std::string doomed = path + ".tmp";
-    std::filesystem::remove_all(doomed, error);
-    if (rename(path.c_str(), doomed.c_str()) != 0)
-        fail("%s: cannot be removed: %s", path.c_str(), strerror(errno));
-    std::filesystem::remove_all(doomed, error);
+// What a killed process left of files that it was writing or removing.
+inline void remove_unfinished(const std::string& out) {
+    for (const char* file : {"model.gguf", "log.jsonl", "loss.svg"}) remove_temporaries(out, file);
+    for (const std::string& name : names_in(out))
+        if (step_of(name, ".tmp") >= 0 && !remove_checkpoint(out + "/" + name))
+            fail("%s/%s: is in the way of a checkpoint, but holds files that none has (move it)",
+                 out.c_str(), name.c_str());
+}
+
+// The newest checkpoint that a finite loss has followed, -1 for none: one that was saved just
+// before the loss became NaN is complete, but nobody can go on from it.
+inline int64_t good_checkpoint(const Run& run) {
+    int64_t good = -1;
+    for (int64_t step : find_checkpoints(run.o.out))
+        if (step <= run.finite) good = step;
+    return good;
+}
+
+// --keep: the newest few stay, and the one to fall back on.
+inline void remove_old_checkpoints(const Run& run) {
+    std::vector<int64_t> steps = find_checkpoints(run.o.out);
+    int64_t good = good_checkpoint(run);
+    for (size_t i = 0; run.o.keep > 0 && i + (size_t)run.o.keep < steps.size(); i++)
+        if (steps[i] != good) remove_checkpoint(checkpoint_path(run, steps[i]));
 }
 
 // Everything but the weights that decides how the run goes on.
@@ -427,12 +506,12 @@ inline void save_optimizer(const Run& run, const std::string& path) {
     gguf_put_string(w, "general.architecture", "gpt2-optimizer");
     gguf_put_u64(w, "legible.step", (uint64_t)run.step);
     gguf_put_u64(w, "legible.tokens", (uint64_t)run.tokens);
-    gguf_put_u64(w, "legible.epoch", (uint64_t)run.train.epoch);
-    gguf_put_u64(w, "legible.position", (uint64_t)run.train.position);
+    gguf_put_u64(w, "legible.epoch", (uint64_t)(next_window(run) / run.train.windows));
+    gguf_put_u64(w, "legible.position", (uint64_t)(next_window(run) % run.train.windows));
     gguf_put_u64(w, "legible.rng", run.rng.state);
     for (const Flag& f : run.flags)
-        if (f.value != &run.o.out && f.value != &run.o.resume && f.value != &run.o.help)
-            gguf_put_string(w, std::string("legible.") + f.name, flag_text(f));
+        if (f.scope != START) gguf_put_string(w, std::string("legible.") + f.name, flag_text(f));
+    gguf_put_strings(w, "legible.sha256", run.ingredients);
     std::vector<float> m = copy_to_host(run.model, run.model.m);
     std::vector<float> v = copy_to_host(run.model, run.model.v);
     put_params(run.model, w, m, ".m");
@@ -442,76 +521,129 @@ inline void save_optimizer(const Run& run, const std::string& path) {
 
 inline void save_checkpoint(Run& run) {
     if (run.saved == run.step) return;
-    const Gguf* tokenizer = run.has_tokenizer ? &run.origin : nullptr;
     std::string path = checkpoint_path(run, run.step), temporary = path + ".tmp";
-    std::error_code error;
-    std::filesystem::remove_all(temporary, error);
     if (mkdir(temporary.c_str(), 0777) != 0)
         fail("%s: cannot be created: %s", temporary.c_str(), strerror(errno));
-    gpt2_save(run.model, tokenizer, run.o.untied, temporary + "/model.gguf");
+    gpt2_save(run.model, run.tokenizer_keys, run.o.untied, temporary + "/model.gguf");
     save_optimizer(run, temporary + "/optimizer.gguf");
     sync_path(temporary);
     fsync(fileno(run.log));   // a checkpoint must not be newer than its log
     if (rename(temporary.c_str(), path.c_str()) != 0)
         fail("%s: cannot be renamed from %s: %s", path.c_str(), temporary.c_str(), strerror(errno));
     sync_path(run.o.out);
-    gpt2_save(run.model, tokenizer, run.o.untied, run.o.out + "/model.gguf");
+    gpt2_save(run.model, run.tokenizer_keys, run.o.untied, run.o.out + "/model.gguf");
     run.saved = run.step;
-    std::vector<int64_t> steps = find_checkpoints(run.o.out);
-    if (run.o.keep > 0)
-        for (size_t i = 0; i + (size_t)run.o.keep < steps.size(); i++)
-            remove_folder(checkpoint_path(run, steps[i]));
+    remove_old_checkpoints(run);
 }
 
-// Takes over a checkpoint's state; its flags have been taken over before.
-inline void load_checkpoint(Run& run, const Gguf& weights, const Gguf& state) {
+// A number of a checkpoint's that must be what the others say.
+inline void expect_number(const Gguf& state, const char* key, int64_t expected,
+                          const char* because) {
+    uint64_t found = gguf_int(state, key);
+    if (found != (uint64_t)expected)
+        fail("%s: key %s: %" PRIu64 ", expected %lld from %s", state.file.path.c_str(), key, found,
+             (long long)expected, because);
+}
+
+// AdamW's m or v of one parameter, into host floats. m is a mean of gradients, v of their squares.
+inline void read_moment(const Gguf& state, const Param& p, const char* suffix, float least,
+                        std::vector<float>& host) {
+    read_param(state, p, suffix, host);
+    for (size_t i = 0; i < p.count; i++)
+        if (!(host[i] >= least && std::isfinite(host[i])))
+            fail("%s: tensor %s%s: element %zu is %g, expected a finite number%s",
+                 state.file.path.c_str(), p.name.c_str(), suffix, i, host[i],
+                 least < 0 ? "" : " from 0 on");
+}
+
+// Takes over the checkpoint of a step; its flags have been taken over before.
+inline void load_checkpoint(Run& run, int64_t step, const Gguf& weights, const Gguf& state) {
     gpt2_load(run.model, weights);
     std::vector<float> host;
     for (const Param& p : run.model.table) {
-        read_param(state, p, ".m", host);
+        read_moment(state, p, ".m", -INFINITY, host);
         to_device(run.model.m + p.offset, host.data(), p.count * sizeof(float));
-        read_param(state, p, ".v", host);
+        read_moment(state, p, ".v", 0, host);
         to_device(run.model.v + p.offset, host.data(), p.count * sizeof(float));
     }
-    run.step = run.saved = (int64_t)gguf_int(state, "legible.step");
-    run.tokens = (int64_t)gguf_int(state, "legible.tokens");
+    run.step = run.saved = step;
+    run.finite = step - 1;   // or this checkpoint would not be there
+    run.tokens = step * run.micro_batches * run.B * run.T;
     run.rng.state = gguf_int(state, "legible.rng");
-    loader_seek(run.train, (int64_t)gguf_int(state, "legible.epoch"),
-                (int64_t)gguf_int(state, "legible.position"));
+    expect_number(state, "legible.tokens", run.tokens, "its step and the tokens of a step");
+    expect_number(state, "legible.epoch", next_window(run) / run.train.windows,
+                  "its step and the windows of an epoch");
+    expect_number(state, "legible.position", next_window(run) % run.train.windows,
+                  "its step and the windows of an epoch");
     // A crash between the checkpoint's rename and this file's would have left older weights here.
-    gpt2_save(run.model, run.has_tokenizer ? &run.origin : nullptr, run.o.untied,
-              run.o.out + "/model.gguf");
+    gpt2_save(run.model, run.tokenizer_keys, run.o.untied, run.o.out + "/model.gguf");
 }
 
 // ---- evaluation and samples ---------------------------------------------------------------------
 
+// Leaves the progress line, if it stands there unfinished, so that other text begins on its own.
+inline void end_line(Run& run) {
+    if (run.line_open) fputc('\n', stderr);
+    run.line_open = false;
+}
+
 // Stops the program where a number is not finite, before anything made from it is logged or saved.
-inline void check_finite(const Run& run, int64_t step, const char* what, double x,
+inline void check_finite(Run& run, int64_t step, const char* what, double x,
                          const std::string& where) {
     if (std::isfinite(x)) return;
-    fputc('\n', stderr);
-    std::string last = run.saved < 0 ? "none" : checkpoint_path(run, run.saved);
+    end_line(run);
+    int64_t good = good_checkpoint(run);
+    std::string last = good < 0 ? "none" : checkpoint_path(run, good);
     fail("step %lld: the %s is %g, in %s. Nothing was saved after it; last good checkpoint: %s "
          "(try a lower --lr or a longer --warmup)",
          (long long)step, what, x, where.c_str(), last.c_str());
 }
 
-// The mean loss over the validation data from its start, in order. Summed in double, by batch.
+// Whether this much later is time for another line of progress: on a terminal, where it is written
+// over, often; else each ten seconds.
+inline bool line_is_due() {
+    static double printed = 0;
+    double now = seconds_now();
+    if (now - printed < (isatty(STDERR_FILENO) ? 0.1 : 10)) return false;
+    printed = now;
+    return true;
+}
+
+// Prints a line of progress over the one before, or, where stderr is no terminal, below it.
+inline void print_line(Run& run, const std::string& line) {
+    run.line_open = isatty(STDERR_FILENO);
+    fprintf(stderr, run.line_open ? "\r\033[K%s" : "%s\n", line.c_str());
+}
+
+// The windows of a validation: --eval-batches of B, or about 100,000 tokens, or all there are.
+inline int64_t validation_windows(const Run& run) {
+    int64_t batches = run.o.eval_batches, windows = batches * run.B;
+    if (batches < 0) windows = std::max(1, 100000 / run.T);
+    return batches == 0 ? run.val.windows : std::min(windows, run.val.windows);
+}
+
+// The mean loss over the validation data from their start, in order. Summed in double.
 inline double evaluate(Run& run) {
-    loader_seek(run.val, 0, 0);
-    int64_t batches = run.val.batches;
-    if (run.o.eval_batches > 0) batches = std::min(batches, run.o.eval_batches);
-    std::vector<int> inputs(run.val.B * run.T), targets(inputs.size());
-    double total = 0;
-    for (int64_t i = 0; i < batches; i++) {
-        next_batch(run.val, inputs.data(), targets.data());
-        forward(run.model, inputs.data(), run.val.B, run.T);
+    int64_t windows = validation_windows(run);
+    std::vector<int> inputs(run.B * run.T), targets(inputs.size());
+    double total = 0, start = seconds_now();
+    for (int64_t first = 0; first < windows; first += run.B) {
+        int rows = (int)std::min<int64_t>(run.B, windows - first);
+        read_rows(run.val, first, rows, inputs.data(), targets.data());
+        forward(run.model, inputs.data(), rows, run.T);
         double loss = cross_entropy(run.model, targets.data(), 0);
         check_finite(run, run.step, "validation loss", loss,
-                     text("batch %lld of --val", (long long)i));
-        total += loss;
+                     text("batch %lld of --val", (long long)(first / run.B)));
+        total += loss * rows;
+        if (line_is_due())
+            print_line(run, text("step %lld/%lld  validation: %lld of %lld tokens",
+                                 (long long)run.step, (long long)run.o.steps,
+                                 (long long)(first + rows) * run.T, (long long)windows * run.T));
     }
-    return total / (double)batches;
+    run.finite = run.step;
+    run.evals_timed++;
+    run.eval_ms += ((seconds_now() - start) * 1000 - run.eval_ms) / (double)run.evals_timed;
+    return total / (double)windows;
 }
 
 // Prints a sample: from end-of-text on, each token drawn from the model's distribution. The whole
@@ -534,6 +666,7 @@ inline void print_sample(Run& run) {
         ids.push_back(next);
     }
     std::string sample = decode(run.tokenizer, std::vector<int>(ids.begin() + 1, ids.end()));
+    end_line(run);
     printf("--- sample after step %lld\n%s\n---\n", (long long)run.step, sample.c_str());
     fflush(stdout);
 }
@@ -542,38 +675,34 @@ inline void print_sample(Run& run) {
 
 inline volatile sig_atomic_t interrupted = 0;
 
-inline double seconds_now() {
-    auto now = std::chrono::steady_clock::now().time_since_epoch();
-    return std::chrono::duration<double>(now).count();
-}
-
-// One update: micro-batches until the step's tokens are complete, then AdamW. Stops the program,
-// before any weight has moved, where the loss or the norm is not a finite number.
-inline Record train_step(Run& run) {
-    Record r;
+// One update: micro-batches until the step's batch is complete, then AdamW. False if a signal came
+// first; then nothing has changed but the gradients. Stops the program, before any weight has
+// moved, where the loss or the norm is not a finite number.
+inline bool train_step(Run& run, Record& r) {
     std::vector<int> inputs(run.B * run.T), targets(inputs.size());
     double start = seconds_now(), total = 0;
-    auto check = [&](const char* what, double x, int micro, int64_t epoch, int64_t position) {
+    auto check = [&](const char* what, double x, int micro) {
         check_finite(run, run.step + 1, what, x,
-                     text("micro-batch %d of %d (epoch %lld, batch %lld of its data)", micro + 1,
-                          run.micro_batches, (long long)epoch, (long long)position));
+                     text("micro-batch %d of %d (windows from %lld on of epoch %lld)", micro + 1,
+                          run.micro_batches, (long long)(next_window(run) % run.train.windows),
+                          (long long)(next_window(run) / run.train.windows)));
     };
     zero_grad(run.model);
-    int64_t epoch = 0, position = 0;
     for (int micro = 0; micro < run.micro_batches; micro++) {
-        epoch = run.train.epoch;
-        position = run.train.position;
-        next_batch(run.train, inputs.data(), targets.data());
+        if (interrupted) return false;
+        read_rows(run.train, next_window(run) + (int64_t)micro * run.B, run.B, inputs.data(),
+                  targets.data());
         forward(run.model, inputs.data(), run.B, run.T);
         double tokens = (double)run.micro_batches * run.B * run.T;
         double loss = cross_entropy(run.model, targets.data(), (float)(1.0 / tokens));
-        check("loss", loss, micro, epoch, position);
+        check("loss", loss, micro);
         total += loss;
         backward(run.model);
     }
     r.loss = total / run.micro_batches;
     r.grad_norm = grad_norm(run.model.grads, run.model.space);
-    check("gradient's norm", r.grad_norm, run.micro_batches - 1, epoch, position);
+    check("gradient's norm", r.grad_norm, run.micro_batches - 1);
+    run.finite = run.step;
     r.lr = learning_rate(run.o, run.step);
     const Options& o = run.o;
     update(run.model, {r.lr, o.beta1, o.beta2, o.eps, o.weight_decay, 1, (int)run.step + 1},
@@ -581,54 +710,71 @@ inline Record train_step(Run& run) {
     run.step++;
     run.tokens += (int64_t)run.micro_batches * run.B * run.T;
     r.ms = (seconds_now() - start) * 1000;
-    return r;
+    run.steps_timed++;
+    run.step_ms += (r.ms - run.step_ms) / (double)run.steps_timed;
+    return true;
 }
 
-// On a terminal a line rewritten in place; elsewhere one at each validation, and every ten seconds.
-inline void print_progress(const Run& run, const Record& r, double started, int64_t first) {
-    static double printed = 0;
-    double now = seconds_now();
-    bool terminal = isatty(STDERR_FILENO), last = run.step == run.o.steps;
-    if (!terminal && std::isnan(r.val_loss) && now - printed < 10 && !last) return;
-    printed = now;
-    double each = (now - started) / (double)(run.step - first);
-    double left = each * (double)(run.o.steps - run.step);
+// Whether something that is done every so many steps, and at the last, is due after this one.
+inline bool is_due(const Run& run, int64_t every) {
+    return run.step == run.o.steps || (every > 0 && run.step % every == 0);
+}
+
+// From what steps and validations have taken so far: "4:07", or "2:05:10" with hours.
+inline std::string time_left(const Run& run) {
+    int64_t steps = run.o.steps - run.step, every = run.o.eval_every, evals = 0;
+    if (run.has_val && steps > 0)
+        evals = 1 + (every > 0 ? (run.o.steps - 1) / every - run.step / every : 0);
+    int64_t s = (int64_t)(((double)steps * run.step_ms + (double)evals * run.eval_ms) / 1000);
+    if (s < 3600) return text("%d:%02d", (int)s / 60, (int)s % 60);
+    return text("%lld:%02d:%02d", (long long)s / 3600, (int)(s / 60 % 60), (int)(s % 60));
+}
+
+// The newest loss, speed and time left; at each validation and at the end a line that stays.
+inline void print_progress(Run& run, const Record& r) {
+    bool stays = !std::isnan(r.val_loss) || run.step == run.o.steps;
+    if (!line_is_due() && !stays) return;
     double tok_per_s = (double)run.micro_batches * run.B * run.T / (r.ms / 1000);
     std::string val =
         run.val_losses.empty() ? "" : text("  val %.4f", run.val_losses.back().second);
-    fprintf(stderr,
-            "%sstep %lld/%lld  loss %.4f%s  lr %.2e  %.0f tok/s  %.1f%% of peak  %d:%02d left%s",
-            terminal ? "\r" : "", (long long)run.step, (long long)run.o.steps, r.loss, val.c_str(),
-            r.lr, tok_per_s,
-            100 * tok_per_s * flops_per_token(run.model.config, run.T) / run.peak,
-            (int)left / 60, (int)left % 60, terminal && !last ? "  " : "\n");
+    double of_peak = tok_per_s * flops_per_token(run.model.config, run.T) / run.peak;
+    print_line(run, text("step %lld/%lld  loss %.4f%s  lr %.2e  %.0f tok/s  %.1f%% of peak  "
+                         "%s left", (long long)run.step, (long long)run.o.steps, r.loss,
+                         val.c_str(), r.lr, tok_per_s, 100 * of_peak, time_left(run).c_str()));
+    if (stays) end_line(run);
 }
 
-// Runs to the last step. False if Ctrl-C came first; then too, everything is saved.
+// Runs to the last step. False if a signal came first; then too, everything is saved.
 inline bool train(Run& run) {
     const Options& o = run.o;
-    auto due = [&](int64_t every) {
-        return run.step == o.steps || (every > 0 && run.step % every == 0);
-    };
     if (run.step == 0) {
         Record r;
         if (run.has_val) r.val_loss = evaluate(run);
         write_record(run, r);
     }
-    double started = seconds_now();
-    int64_t first = run.step;
+    // Checkpoints by time: saving takes at most a twentieth of it, however large the model is.
+    double saved_at = seconds_now(), pause = 60 * o.save_minutes;
     while (run.step < o.steps && !interrupted) {
-        Record r = train_step(run);
-        bool evaluated = run.has_val && due(o.eval_every);
+        Record r;
+        if (!train_step(run, r)) break;
+        bool evaluated = run.has_val && is_due(run, o.eval_every);
         if (evaluated) r.val_loss = evaluate(run);
         write_record(run, r);
-        print_progress(run, r, started, first);
-        if (evaluated || due(o.save_every)) draw_losses(run);
+        print_progress(run, r);
+        double now = seconds_now();
+        bool by_time = o.save_every == 0 && pause > 0 && now - saved_at >= pause;
+        bool save = by_time || is_due(run, o.save_every);
+        if (evaluated || save) draw_losses(run);
         if (o.sample_every > 0 && run.step % o.sample_every == 0) print_sample(run);
-        if (due(o.save_every)) save_checkpoint(run);
+        if (save) {
+            save_checkpoint(run);
+            saved_at = seconds_now();
+            pause = std::max(60 * o.save_minutes, 20 * (saved_at - now));
+        }
     }
     save_checkpoint(run);
     draw_losses(run);
+    end_line(run);
     return run.step >= o.steps;
 }
 
@@ -682,20 +828,76 @@ inline Config choose_config(Run& run, const Gguf* given) {
                        (int)channels);
 }
 
-// The tokenizer of --tokenizer, or of the file that the weights come from.
-inline void open_tokenizer(Run& run, const std::string& weights_path) {
-    std::string path = run.o.tokenizer;
-    if (path.empty() || run.o.resume) path = weights_path;
-    if (path.empty()) return;
-    run.origin = gguf_open(path);
-    run.has_tokenizer = tokenizer_present(run.origin);
-    if (run.has_tokenizer) run.tokenizer = tokenizer_from_gguf(run.origin);
-    else if (path == run.o.tokenizer)
+// The tokenizer of --tokenizer, or of the file that the weights come from (path). Its keys are
+// copied now: the file may be replaced while the run goes on. Returns its sha256, "" for none.
+inline std::string open_tokenizer(Run& run, const std::string& path) {
+    if (path.empty()) return "";
+    Gguf file = gguf_open(path);
+    run.has_tokenizer = tokenizer_present(file);
+    std::string sha256;
+    if (run.has_tokenizer) {
+        run.tokenizer = tokenizer_from_gguf(file);
+        sha256 = tokenizer_sha256(file);
+        for (const GgufKey& key : file.keys)
+            if (key.name.rfind("tokenizer.", 0) == 0) gguf_put_key(run.tokenizer_keys, key);
+        if (run.tokenizer.tokens.size() > 65536)
+            fail("%s: %zu tokens, expected at most 65536 (token shards hold uint16)", path.c_str(),
+                 run.tokenizer.tokens.size());
+    } else if (path == run.o.tokenizer) {
         fail("--tokenizer %s: holds no tokenizer (no key tokenizer.ggml.tokens)", path.c_str());
+    }
+    gguf_close(file);
+    return sha256;
+}
+
+// Lists what the run is made from, a line for each file, and sees to it that all of it was made
+// with one tokenizer: with another, the shards' numbers mean other words, and nothing else tells.
+inline void list_ingredients(Run& run, const std::string& tokenizer_path, std::string tokenizer) {
+    std::string maker = tokenizer_path;   // which file says that `tokenizer` is the one
+    double bytes = 0;
+    run.ingredients.push_back("tokenizer " + (tokenizer.empty() ? "none" : tokenizer));
+    struct { const char* flag; const DataLoader* data; } loaders[] = {
+        {"--train", &run.train}, {"--val", &run.val}};
+    for (auto& l : loaders)
+        for (const TokenShard& s : l.data->shards) {
+            bytes += (double)s.file.size;
+            if (tokenizer.empty()) tokenizer = s.tokenizer, maker = s.file.path;
+            if (!s.tokenizer.empty() && s.tokenizer != tokenizer)
+                fail("%s: was made with another tokenizer (sha256 %.16s...) than %s (%.16s...); "
+                     "data/prepare.py writes shards and their tokenizer.gguf into one folder",
+                     s.file.path.c_str(), s.tokenizer.c_str(), maker.c_str(), tokenizer.c_str());
+        }
+    if (bytes > 2e9) fprintf(stderr, "reading %.1f GB of shards for their sha256\n", bytes / 1e9);
+    for (auto& l : loaders) {
+        const std::vector<TokenShard>& shards = l.data->shards;
+        std::vector<std::string> lines(shards.size());
+#pragma omp parallel for schedule(dynamic)
+        for (size_t i = 0; i < shards.size(); i++) {
+            const MappedFile& f = shards[i].file;
+            Sha256 sum;
+            sha256_add(sum, f.data, f.size);
+            std::string name = f.path.substr(f.path.rfind('/') + 1);
+            lines[i] = std::string(l.flag) + " " + name + " " + sha256_hex(sum);
+        }
+        run.ingredients.insert(run.ingredients.end(), lines.begin(), lines.end());
+    }
+}
+
+// --resume: all of it must be what the run was begun with.
+inline void compare_ingredients(const Run& run, const Gguf& state) {
+    std::vector<std::string> then = gguf_strings(state, "legible.sha256");
+    for (size_t i = 0; i < std::max(then.size(), run.ingredients.size()); i++) {
+        std::string was = i < then.size() ? gguf_printable(then[i], 200) : "nothing more";
+        std::string is = i < run.ingredients.size() ? run.ingredients[i] : "nothing more";
+        if (was != is)
+            fail("--resume %s: the run was begun with other data or another tokenizer: with "
+                 "\"%s\", where now is \"%s\" (bring the old file back, or begin another run)",
+                 run.o.out.c_str(), was.c_str(), is.c_str());
+    }
 }
 
 // What a step consists of, in micro-batches and in batches of data.
-inline void set_sizes(Run& run) {
+inline void set_sizes(Run& run, bool resumed) {
     Options& o = run.o;
     const Config& c = run.model.config;
     run.B = (int)o.batch;
@@ -708,24 +910,16 @@ inline void set_sizes(Run& run) {
         fail("--total-batch %lld: not a multiple of --batch %d x %d tokens", (long long)total,
              run.B, run.T);
     run.micro_batches = (int)(total / tokens);
-    run.train = open_loader("--train", o.train, run.B, run.T, o.order == "shuffled",
+    run.train = open_loader("--train", o.train, total / run.T, run.T, o.order == "shuffled",
                             (uint64_t)o.seed);
-    if (!o.val.empty()) {
-        // Small validation data are read in smaller batches rather than not at all.
-        int B = run.B;
-        int64_t most = 0;
-        for (const TokenShard& s : open_loader("--val", o.val, 1, run.T, false, 0).shards)
-            most = std::max(most, windows_in(s, 1, run.T));
-        B = (int)std::min<int64_t>(B, most);
-        run.val = open_loader("--val", o.val, B, run.T, false, 0);
-        run.val.vocabulary = c.V;
-        run.has_val = true;
-    }
     run.train.vocabulary = c.V;
-    if (o.epochs > 0 && o.steps > 0 && !o.resume)
+    run.has_val = !o.val.empty();
+    if (run.has_val) run.val = open_loader("--val", o.val, 1, run.T, false, 0);
+    run.val.vocabulary = c.V;
+    if (o.epochs > 0 && o.steps > 0 && !resumed)
         fail("--epochs %lld: --steps is given too", (long long)o.epochs);
     if (o.epochs > 0 && o.steps == 0)
-        o.steps = std::max<int64_t>(1, o.epochs * run.train.batches / run.micro_batches);
+        o.steps = std::max<int64_t>(1, o.epochs * run.train.windows / (total / run.T));
     if (o.min_lr > o.lr) fail("--min-lr %g: higher than --lr %g", o.min_lr, o.lr);
 }
 
@@ -745,8 +939,8 @@ inline void print_plan(const Run& run) {
             (4 * weights + casts + (double)(m.arena_bytes + m.reserved)) / 1e6,
             (weights + casts) / 1e6, weights / 1e6, 2 * weights / 1e6, (double)m.arena_bytes / 1e6,
             unshared / 1e6, (double)m.reserved / 1e6);
-    int64_t tokens = run.train.batches * run.B * run.T;
     int64_t step = (int64_t)run.micro_batches * run.B * run.T;
+    int64_t tokens = run.train.windows * run.T;
     fprintf(stderr,
             "data    %lld tokens in an epoch; a step is %d x %d x %d = %lld tokens; "
             "%lld steps = %.2f epochs\n",
@@ -754,7 +948,51 @@ inline void print_plan(const Run& run) {
             (long long)run.o.steps, (double)run.o.steps * (double)step / (double)tokens);
 }
 
-// Everything before the first step.
+// Makes sure that --out is this process's, and returns the steps of its checkpoints.
+inline std::vector<int64_t> take_folder(const std::string& out) {
+    std::string holder;
+    if (!lock_folder(out, holder))
+        fail("--out %s: %s trains there now (wait for it, stop it, or choose another folder)",
+             out.c_str(), gguf_printable(holder, 200).c_str());
+    remove_unfinished(out);
+    return find_checkpoints(out);
+}
+
+// A run that ended before its first checkpoint left a log and perhaps a picture: they stay, under
+// the first numbers that are free. A model without a checkpoint is none of ours.
+inline void move_old_log(const std::string& out) {
+    if (access((out + "/model.gguf").c_str(), F_OK) == 0)
+        fail("--out %s: holds a model.gguf, which a run would replace, but no checkpoint of a run "
+             "(choose another folder)", out.c_str());
+    for (const char* name : {"log.jsonl", "loss.svg"}) {
+        std::string path = out + "/" + name, to;
+        if (access(path.c_str(), F_OK) != 0) continue;
+        std::string stem = path.substr(0, path.rfind('.')), ending = path.substr(path.rfind('.'));
+        for (int i = 1; i == 1 || access(to.c_str(), F_OK) == 0; i++)
+            to = stem + text(".%d", i) + ending;
+        if (rename(path.c_str(), to.c_str()) != 0)
+            fail("%s: cannot be renamed to %s: %s", path.c_str(), to.c_str(), strerror(errno));
+        fprintf(stderr, "no checkpoint in %s: the run begins anew, %s is %s now\n", out.c_str(),
+                path.c_str(), to.c_str());
+    }
+}
+
+// The checkpoint that --resume goes on from: opens its two files, and takes over its flags.
+inline void open_checkpoint(Run& run, int64_t step, Gguf& weights, Gguf& state) {
+    std::string folder = checkpoint_path(run, step);
+    weights = gguf_open(folder + "/model.gguf");
+    state = gguf_open(folder + "/optimizer.gguf");
+    std::string kind = gguf_string(state, "general.architecture");
+    if (kind != "gpt2-optimizer")
+        fail("%s: key general.architecture: \"%s\", expected \"gpt2-optimizer\"",
+             state.file.path.c_str(), gguf_printable(kind, 60).c_str());
+    expect_number(state, "legible.step", step, "the folder's name");
+    resume_flags(run.flags, state);
+    check_params(state, gpt2_config(weights), {".m", ".v"});
+}
+
+// Everything before the first step. The folder is made, and anything in it changed, only once all
+// else is known to be right.
 inline void open_run(Run& run, int argc, char** argv) {
     Options& o = run.o;
     run.flags = flag_table(o);
@@ -764,66 +1002,76 @@ inline void open_run(Run& run, int argc, char** argv) {
         print_help(argv[0], flag_table(defaults));
         exit(0);
     }
-    std::vector<int64_t> checkpoints = find_checkpoints(o.out);
-    std::string weights_path = o.init;
+    std::vector<int64_t> checkpoints;
+    struct stat info;
+    bool exists = stat(o.out.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+    if (exists) checkpoints = take_folder(o.out);
+    const bool resumed = !checkpoints.empty();
+    if (resumed && !o.resume)
+        fail("--out %s: holds a run already (go on with --resume, or choose another folder)",
+             o.out.c_str());
     Gguf weights, state;
-    if (o.resume) {
-        if (checkpoints.empty())
-            fail("--resume: %s holds no checkpoint to go on from", o.out.c_str());
-        remove_unfinished(o.out);
-        std::string folder = checkpoint_path(run, checkpoints.back());
-        weights_path = folder + "/model.gguf";
-        state = gguf_open(folder + "/optimizer.gguf");
-        resume_flags(run.flags, state);
-    } else if (!checkpoints.empty() || access((o.out + "/log.jsonl").c_str(), F_OK) == 0) {
-        fail("--out %s: holds a run already (%s, or choose another folder)", o.out.c_str(),
-             checkpoints.empty() ? "without a checkpoint: remove it" : "go on with --resume");
-    }
+    if (resumed) open_checkpoint(run, checkpoints.back(), weights, state);
+    else if (!o.init.empty()) weights = gguf_open(o.init);
+    const bool has_weights = weights.file.data != nullptr;
     if (o.train.empty())
-        fail("--train is missing: the token shards to train on (%s --help)", argv[0]);
-    if (o.steps == 0 && o.epochs == 0 && !o.resume && !flag_given(run.flags, "steps"))
+        fail("--train is missing: the token shards to train on (%s --help)%s", argv[0],
+             o.resume ? text("; --resume: %s holds no checkpoint to go on from", o.out.c_str())
+                            .c_str() : "");
+    if (o.steps == 0 && o.epochs == 0 && !resumed && !flag_given(run.flags, "steps"))
         fail("--steps is missing: how many updates (or --epochs)");
     device_init((int)o.threads);
     run.peak = device_peak_flops();
-    open_tokenizer(run, weights_path);
-    if (!weights_path.empty()) weights = gguf_open(weights_path);
-    run.model.config = choose_config(run, weights_path.empty() ? nullptr : &weights);
+    std::string tokenizer_path = resumed || o.tokenizer.empty() ? weights.file.path : o.tokenizer;
+    std::string tokenizer = open_tokenizer(run, tokenizer_path);
+    run.model.config = choose_config(run, has_weights ? &weights : nullptr);
     if (run.has_tokenizer && (int)run.tokenizer.tokens.size() != run.model.config.V)
-        fail("%s: %zu tokens, but %s has %d rows of token_embd.weight",
-             run.origin.file.path.c_str(), run.tokenizer.tokens.size(), weights_path.c_str(),
-             run.model.config.V);
+        fail("%s: %zu tokens, but %s has %d rows of token_embd.weight", tokenizer_path.c_str(),
+             run.tokenizer.tokens.size(), weights.file.path.c_str(), run.model.config.V);
     if (o.sample_every > 0 && !run.has_tokenizer) fail("--sample-every: needs --tokenizer FILE");
-    set_sizes(run);
+    if (has_weights) check_params(weights, run.model.config, {""});
+    set_sizes(run, resumed);
+    list_ingredients(run, tokenizer_path, tokenizer);
+    if (resumed) compare_ingredients(run, state);
     gpt2_create(run.model, run.model.config, run.B, run.T, (int)o.recompute);
-    std::error_code error;
-    std::filesystem::create_directories(o.out, error);
-    if (error) fail("--out %s: cannot be created: %s", o.out.c_str(), error.message().c_str());
     run.rng = make_rng((uint64_t)o.seed, RNG_SAMPLE, 0);
-    if (o.resume) load_checkpoint(run, weights, state);
-    else if (!weights_path.empty()) gpt2_load(run.model, weights);
+    if (!exists) {
+        std::error_code error;
+        std::filesystem::create_directories(o.out, error);
+        if (error) fail("--out %s: cannot be created: %s", o.out.c_str(), error.message().c_str());
+        if (!take_folder(o.out).empty())
+            fail("--out %s: another run began there just now", o.out.c_str());
+    }
+    if (!resumed) move_old_log(o.out);
+    if (resumed) load_checkpoint(run, checkpoints.back(), weights, state);
+    else if (has_weights) gpt2_load(run.model, weights);
     else gpt2_init(run.model, (uint64_t)o.seed);
-    if (o.resume) gguf_close(state);
-    if (!weights_path.empty()) gguf_close(weights);
+    if (resumed) gguf_close(state);
+    if (has_weights) gguf_close(weights);
     open_log(run);
     print_plan(run);
-    if (o.resume) fprintf(stderr, "resumed after step %lld\n", (long long)run.step);
+    if (resumed) fprintf(stderr, "resumed after step %lld\n", (long long)run.step);
 }
 
 inline void on_interrupt(int) {
     interrupted = 1;
-    const char message[] = "\nfinishing this step, then saving (again: stop at once)\n";
+    const char message[] = "\nstopping after this batch, then saving (again: stop at once)\n";
     if (write(STDERR_FILENO, message, sizeof message - 1) < 0) return;
 }
 
-int main(int argc, char** argv) {
+// Weak, so that the tests can link a trainer's object beside a main() of their own.
+__attribute__((weak)) int main(int argc, char** argv) {
     spin_briefly(argv);
     Run run;
     open_run(run, argc, argv);
-    struct sigaction action = {};
+    struct sigaction action = {}, before;
     action.sa_handler = on_interrupt;
     action.sa_flags = (int)SA_RESETHAND | SA_RESTART;   // the second Ctrl-C is the system's own
-    sigaction(SIGINT, &action, nullptr);
-    sigaction(SIGTERM, &action, nullptr);
+    for (int number : {SIGINT, SIGTERM, SIGHUP}) {
+        sigaction(number, &action, &before);
+        if (number == SIGHUP && before.sa_handler == SIG_IGN)   // nohup
+            sigaction(number, &before, nullptr);
+    }
     bool complete = train(run);
     fclose(run.log);
     gpt2_free(run.model);

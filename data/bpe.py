@@ -394,7 +394,7 @@ def to_keys(tokenizer, own={}):
         "tokenizer.ggml.merges": ("strings", merges or [f"{END_OF_TEXT[:-1]} {END_OF_TEXT[-1]}"]),
         "tokenizer.ggml.bos_token_id": ("u32", end),
         "tokenizer.ggml.eos_token_id": ("u32", end),
-        "tokenizer.ggml.add_bos_token": ("bool", False),
+        "tokenizer.ggml.add_bos_token": ("bool", True),
         **own}
     final = (keys[f"tokenizer.ggml.{name}"][1] for name in ("tokens", "merges"))
     return {**keys, FINGERPRINT: ("string", fingerprint(*final))}

@@ -1,12 +1,12 @@
 #!/bin/sh
-# make demo: from nothing to three tales, in about two minutes. Each command here is one that you
-# can type yourself; the README explains their flags.
+# make demo: from nothing to a tale. Says first how long it will take on this machine. Each command
+# here is one that you can type yourself; the README explains their flags.
 # make demo-emu (dev/demo.sh emu): ten steps of that run twice, by train_gpt2.cpp and by the CUDA
 # kernels of train_gpt2.cu on the CPU, loss beside loss.
 set -eu
 MODE=${1:-train}
 PYTHON=${PYTHON:-python3}
-DATA=data/tales RUN=runs/demo
+DATA=data/tales RUN=runs/demo STEPS=3600
 # From here on "$@" is the flags of the run.
 set -- --train "$DATA/train_*.bin" --val "$DATA/val_*.bin" --tokenizer $DATA/tokenizer.gguf \
     --layers 4 --heads 4 --channels 128 --context 256 --batch 2 --lr 3e-3 --warmup 100 --beta2 0.99
@@ -15,8 +15,8 @@ say() { printf '\n== %s\n' "$1"; }
 
 if [ ! -f $DATA/manifest.json ]; then
     say "Writing a corpus of short tales, and turning it into tokens"
-    $PYTHON data/tales.py --out $DATA
-    $PYTHON data/prepare.py $DATA/train.txt --val $DATA/val.txt --tokenizer bpe:1024 \
+    "$PYTHON" data/tales.py --out $DATA
+    "$PYTHON" data/prepare.py $DATA/train.txt --val $DATA/val.txt --tokenizer bpe:1024 \
         --licence MIT --out $DATA
 fi
 
@@ -26,7 +26,7 @@ if [ "$MODE" = emu ]; then
         say "Ten steps of the demo with ./$program"
         ./$program "$@" --steps 10 --eval-batches 4 --out $RUN-emu/$program
     done
-    $PYTHON - $RUN-emu <<'END'
+    "$PYTHON" - $RUN-emu <<'END'
 import json, sys
 cpu, cuda = ([json.loads(line) for line in open(f"{sys.argv[1]}/{program}/log.jsonl")][1:]
              for program in ("train_gpt2", "train_gpt2emu"))
@@ -42,12 +42,21 @@ if [ -d $RUN ] && ls $RUN | grep -q '^step-[0-9]*$'; then
     say "Going on with the run in $RUN (rm -r $RUN starts afresh)"
     ./train_gpt2 --resume --out $RUN
 else
-    say "Training a GPT of 0.9 million parameters for 3600 steps"
-    rm -rf $RUN   # no checkpoint in it: nothing to lose
-    ./train_gpt2 "$@" --steps 3600 --eval-every 400 --out $RUN
+    say "Training a GPT of 0.9 million parameters for $STEPS steps"
+    rm -rf $RUN $RUN-pace   # no checkpoint in it: nothing to lose
+    said=$(./train_gpt2 "$@" --steps 100 --eval-batches 1 --out $RUN-pace 2>&1) ||
+        { echo "$said"; exit 1; }
+    "$PYTHON" - $RUN-pace/log.jsonl $STEPS <<'END'
+import json, statistics, sys
+ms = statistics.median(json.loads(line).get("ms", 0) for line in open(sys.argv[1]))
+minutes = ms * int(sys.argv[2]) * 7 / 6 / 60000   # looking at validation takes a sixth more
+print(f"about {minutes:.1f} minutes at the pace of 100 steps; Ctrl-C saves, make demo goes on")
+END
+    rm -r $RUN-pace
+    ./train_gpt2 "$@" --steps $STEPS --eval-every 400 --out $RUN
 fi
 
-$PYTHON - $DATA/manifest.json $RUN/log.jsonl <<'END'
+"$PYTHON" - $DATA/manifest.json $RUN/log.jsonl <<'END'
 import json, sys
 marks = json.load(open(sys.argv[1]))["marks_nats_per_token"]
 loss = [json.loads(line) for line in open(sys.argv[2])][-1]["val_loss"]
@@ -56,14 +65,13 @@ print(f"counting pairs of tokens gives {marks['bigram']:.3f}, triples {marks['tr
       f"this model is at {loss / marks['bigram']:.2f} of the first")
 END
 
-for seed in 1 2 3; do
-    say "Tale $seed"
-    ./infer -m $RUN/model.gguf -n 255 --temp 0.4 --seed $seed 2>/dev/null
-done
+say "A tale that it tells"
+./infer -m $RUN/model.gguf -n 255 --temp 0.4 --seed 1
 
 cat <<END
 
 == What next
+Another tale:            ./infer -m $RUN/model.gguf -n 255 --temp 0.4 --seed 2
 Let it go on:            ./infer -m $RUN/model.gguf -p "Once there was a brave mouse" --temp 0.7
 See the curves:          $RUN/loss.svg
 Read the code:           start with layers.h, then gpt2.h (doc/map.md has the way)

@@ -62,8 +62,8 @@ build() {
     [ "$1" = bf16 ] && FLAG=-DLEGIBLE_BF16
     CU="$NVCC -std=c++17 -O3 -arch=$ARCH $FLAG -Xcompiler -fopenmp -I."
     CC="$CXX -std=c++17 -O2 -march=native -ffp-contract=off $FLAG -I. -I$CUDA/include"
-    $CU train_gpt2.cu -o "$OUT/train_gpt2cu_$1" -lcublasLt &&
-        $CU -Dmain=train_main -c train_gpt2.cu -o "$OUT/train_$1.o" || return 1
+    $CU -c train_gpt2.cu -o "$OUT/train_$1.o" &&
+        $CU "$OUT/train_$1.o" -o "$OUT/train_gpt2cu_$1" -lcublasLt || return 1
     for test in tests/test_layers tests/test_model dev/bench/gpu_layers; do
         object=$OUT/$(basename $test)_$1
         $CC -c $test.cpp -o "$object.o" &&

@@ -80,7 +80,7 @@ inline const GgufTensor& golden_tensor(const Gguf& file, const std::string& name
 inline Floats golden_floats(const Gguf& file, const std::string& name) {
     const GgufTensor& t = golden_tensor(file, name);
     Floats values(t.count);
-    gguf_to_float(values.data(), t, 0, t.count);
+    gguf_to_float(values.data(), file, t, 0, t.count);
     return values;
 }
 
@@ -187,13 +187,12 @@ inline float* room_floats(size_t n) {
 const double ROUND_FLOAT = 0x1p-24;
 const double ROUND_X = sizeof(floatX) == 4 ? 0x1p-24 : 0x1p-9;
 
-// got must be `times` the golden tensor `name`, each element within
+// got must be `times` what is wanted, each element within
 //     (4 roundings to floatX + 2 sqrt(terms) roundings to float) * its scale.
 // A sum of n terms in float errs by n roundings of sum |term| at worst; roundings are independent
-// enough that sqrt(n) is what happens. reference.py computes the scale, which is that sum |term|.
-inline void compare(const Gguf& golden, const std::string& name, const Floats& got, double terms,
-                    int times = 1) {
-    Floats want = golden_floats(golden, name), scale = golden_floats(golden, name + ".scale");
+// enough that sqrt(n) is what happens. The scale is that sum |term|.
+inline void compare_values(const std::string& name, const Floats& got, const Floats& want,
+                           const Floats& scale, double terms, int times = 1) {
     double roundings = 4 * ROUND_X + 2 * sqrt(terms) * ROUND_FLOAT;
     if (!check(got.size() == want.size(), "%s: %zu elements, expected %zu", name.c_str(),
                got.size(), want.size()))
@@ -213,6 +212,13 @@ inline void compare(const Gguf& golden, const std::string& name, const Floats& g
         printf("      element %zu is %.9g, expected %.9g; errors are given as parts of the bound "
                "%.3g\n",
                worst, got[worst], times * want[worst], times * roundings * scale[worst]);
+}
+
+// The same with a golden tensor, whose scale reference.py has computed.
+inline void compare(const Gguf& golden, const std::string& name, const Floats& got, double terms,
+                    int times = 1) {
+    compare_values(name, got, golden_floats(golden, name), golden_floats(golden, name + ".scale"),
+                   terms, times);
 }
 
 inline void check_same(const std::string& name, const Floats& a, const Floats& b) {

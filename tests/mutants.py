@@ -29,7 +29,8 @@ LIMIT = 300   # seconds; a test that a mutant keeps running for ever counts as f
 # What a mutant is caught by: how the test is built, and how it is run.
 PROGRAMS = ["numerics", "layers", "model", "gguf", "tokenizer", "dataloader",   # build/test_X
             "layers_fp32", "layers_bf16", "layers_sm90"]   # of train_gpt2.cu, on the emulator
-SCRIPTS = {"infer": ["infer"], "trainer": ["train_gpt2", "infer"]}   # tests/test_X.py runs these
+SCRIPTS = {"infer": ["infer"], "trainer": ["train_gpt2", "infer"],   # tests/test_X.py runs these
+           "safety": ["train_gpt2", "infer"]}
 
 # (file, what is wrong, the text, the text instead, the test that must fail)
 MUTANTS = [
@@ -167,6 +168,11 @@ MUTANTS = [
     ("train_gpt2.cu", "matmul: the epilogue leaves out GELU",
      "fused.epilogue = CUBLASLT_EPILOGUE_GELU_AUX_BIAS", "fused.epilogue = CUBLASLT_EPILOGUE_BIAS",
      "layers_sm90"),
+    ("train_gpt2.cu", "attention: heads above 64 take the form for 64",
+     "if (hs <= 64) launch_forward<64>", "if (hs <= 128) launch_forward<64>", "layers_fp32"),
+    ("train_gpt2.cu", "attention: heads above 64 take the form for 64 in backward",
+     "if (C / NH <= 64) launch_backward<64>", "if (C / NH <= 128) launch_backward<64>",
+     "layers_fp32"),
     ("train_gpt2.cu", "attention: no 1/sqrt(hs)",
      "tx + 16 * j <= t ? scale * score[i][j]", "tx + 16 * j <= t ? score[i][j]", "layers_fp32"),
     ("train_gpt2.cu", "attention: the mask is off by one",
@@ -272,9 +278,13 @@ MUTANTS = [
     ("dataloader.h", "windows are T + 1 apart",
      "(window - s.first_window) * d.T", "(window - s.first_window) * (d.T + 1)", "dataloader"),
     ("dataloader.h", "a batch may lack its last target",
-     "(s.count - 1) / ((int64_t)B * T)", "s.count / ((int64_t)B * T)", "dataloader"),
+     "(s.count - 1) / (B * T)", "s.count / (B * T)", "dataloader"),
     ("dataloader.h", "every epoch has the same order",
-     "RNG_ORDER, (uint64_t)d.epoch", "RNG_ORDER, 0", "dataloader"),
+     "RNG_ORDER, (uint64_t)epoch", "RNG_ORDER, 0", "dataloader"),
+    ("dataloader.h", "an epoch's order is kept for the next",
+     "d.shuffled && d.ordered != epoch", "d.shuffled && d.ordered < 0", "dataloader"),
+    ("sha256.h", "the length's block is forgotten",
+     "s.bytes % 64 != 56", "s.bytes % 64 != 0 && s.bytes % 64 != 56", "dataloader"),
     ("tokenizer.h", "a contraction is not a word",
      "\"'re\", \"'ve\", \"'m\"", "\"'re\", \"'m\"", "tokenizer"),
     ("tokenizer.h", "a merge of the wrong rank comes first",
@@ -285,7 +295,7 @@ MUTANTS = [
     ("gguf.h", "a tensor may end past the file",
      "t.bytes > size - expected", "t.bytes > size", "gguf"),
     ("gguf.h", "rounding to bfloat16 cuts off", "bits + 0x7fff + (bits >> 16 & 1)", "bits", "gguf"),
-    ("gguf.h", "duplicate names are accepted", "if (!names.insert(g.tensors.back().name).second)",
+    ("gguf.h", "duplicate names are accepted", "if (!g.tensor_at.emplace(g.tensors.back().name, i).second)",
      "if (false)", "gguf"),
 
     # ---- the runtime -----------------------------------------------------------------------------
@@ -313,8 +323,42 @@ MUTANTS = [
      "1, (int)run.step + 1}", "1, (int)run.step + (run.step > 0)}", "trainer"),
     ("trainer.h", "a checkpoint forgets v",
      "put_params(run.model, w, v, \".v\");", "put_params(run.model, w, m, \".v\");", "trainer"),
-    ("trainer.h", "--resume forgets where the data was",
-     "(int64_t)gguf_int(state, \"legible.position\")", "0", "trainer"),
+    ("trainer.h", "the first batch is skipped",
+     "return run.step * run.micro_batches", "return (run.step + 1) * run.micro_batches", "trainer"),
+    ("trainer.h", "every micro-batch reads the same rows",
+     "(int64_t)micro * run.B, run.B, inputs", "0, run.B, inputs", "trainer"),
+    ("trainer.h", "a step's rows depend on the micro-batch",
+     "o.train, total / run.T, run.T", "o.train, run.B, run.T", "trainer"),
+    ("trainer.h", "validation weighs a smaller batch like the others",
+     "total += loss * rows;", "total += loss * run.B;", "trainer"),
+    ("trainer.h", "--keep removes the one good checkpoint",
+     "if (steps[i] != good) remove", "remove", "trainer"),
+    ("gpt2.h", "a model of another epsilon is trained",
+     "if ((float)eps != LAYERNORM_EPS)", "if (!(eps < 1))", "safety"),
+    ("gpt2.h", "tensors of blocks that the keys do not count are ignored",
+     "if (!known.count(t.name))", "if (t.name.empty())", "safety"),
+    ("trainer.h", "no checkpoint comes by time",
+     "now - saved_at >= pause", "now < saved_at", "safety"),
+    ("trainer.h", "a signal waits for the end of the step",
+     "if (interrupted) return false;", "", "safety"),
+    ("trainer.h", "nohup is not respected",
+     "before.sa_handler == SIG_IGN", "before.sa_handler == SIG_ERR", "safety"),
+    ("trainer.h", "the old log is written over",
+     "i == 1 || access(to.c_str(), F_OK) == 0", "i == 1", "safety"),
+    ("trainer.h", "shards of another tokenizer are trained on",
+     "if (!s.tokenizer.empty() && s.tokenizer != tokenizer)", "if (false)", "safety"),
+    ("trainer.h", "a replaced shard goes unnoticed",
+     "if (resumed) compare_ingredients(run, state);", "", "safety"),
+    ("trainer.h", "a negative v is believed",
+     "host[i] >= least", "host[i] >= -INFINITY", "safety"),
+    ("trainer.h", "somebody's notes go with the checkpoint",
+     "if (name != FILES[0] && name != FILES[1]) return false;", "(void)name;", "safety"),
+    ("files.h", "the lock is taken by everybody",
+     "flock(fd, LOCK_EX | LOCK_NB) != 0", "flock(fd, LOCK_SH | LOCK_NB) != 0", "safety"),
+    ("files.h", "a pipe is waited for",
+     "O_RDONLY | O_CLOEXEC | O_NONBLOCK", "O_RDONLY | O_CLOEXEC", "safety"),
+    ("files.h", "a link under the temporary name is followed",
+     "O_CREAT | O_EXCL | O_NOFOLLOW", "O_CREAT", "gguf"),
 ]
 
 

@@ -57,6 +57,15 @@ def test_losses():
         compare(form, "cpu", bound)
 
 
+def test_head_size():
+    """Heads of 64 channels, as GPT-2 has them."""
+    flags = dict(steps=3, channels=128, heads=2)
+    on(CPU, t.train, "cpu_64", **flags)
+    for form in ("fp32", "bf16"):
+        on(f"{CUDA}_{form}", t.train, f"{form}_64", **flags)
+        compare(f"{form}_64", "cpu_64", BOUNDS[form])
+
+
 def test_crossing():
     """A run begun on the CPU, continued under the emulator, and ended on the CPU, against one that
     never left it. In bfloat16 too: its master weights are float32, so a checkpoint is the same."""
@@ -100,7 +109,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="test_backends.") as work:
         t.work = os.path.realpath(work)
         t.make_data()
-        for test in (test_losses, test_crossing, test_same_program):
+        for test in (test_losses, test_head_size, test_crossing, test_same_program):
             test()
     print(f"{t.counts[True]} passed, {t.counts[False]} failed")
     return 1 if t.counts[False] else 0

@@ -8,6 +8,7 @@
 #include <vector>
 #include <sys/wait.h>
 #include "../dataloader.h"
+#include "../sha256.h"
 #include "check.h"
 
 typedef std::vector<int> Ints;
@@ -74,21 +75,23 @@ static Windows expected_windows(const std::vector<Ints>& shards, int B, int T) {
     return all;
 }
 
-// The rows of the next n batches. Targets must be the inputs shifted by one.
-static Windows read_rows(DataLoader& d, int64_t n) {
+// Windows first to first + n - 1 of a run, read `part` rows at a time. Targets must be the inputs
+// shifted by one.
+static Windows read_windows(DataLoader& d, int64_t first, int64_t n, int part = 3) {
     Windows rows;
-    Ints inputs(d.B * d.T), targets(d.B * d.T);
+    Ints inputs(part * d.T), targets(part * d.T);
     bool shifted = true;
-    for (int64_t i = 0; i < n; i++) {
-        next_batch(d, inputs.data(), targets.data());
-        for (int r = 0; r < d.B; r++) {
+    for (int64_t i = 0; i < n; i += part) {
+        int now = (int)std::min<int64_t>(part, n - i);
+        read_rows(d, first + i, now, inputs.data(), targets.data());
+        for (int r = 0; r < now; r++) {
             Ints row(inputs.begin() + r * d.T, inputs.begin() + (r + 1) * d.T);
             row.push_back(targets[(r + 1) * d.T - 1]);
             for (int t = 0; t + 1 < d.T; t++) shifted &= targets[r * d.T + t] == row[t + 1];
             rows.push_back(row);
         }
     }
-    check(shifted, "B %d, T %d: targets are not the inputs shifted by one", d.B, d.T);
+    check(shifted, "T %d: targets are not the inputs shifted by one", d.T);
     return rows;
 }
 
@@ -116,38 +119,50 @@ static void test_sequential() {
         std::string pattern = make_shards(text("sequential%zu", i).c_str(), c.sizes, shards);
         Windows expected = expected_windows(shards, c.B, c.T);
         DataLoader d = open_loader("--train", pattern, c.B, c.T, false, 1);
-        check(d.batches * c.B == (int64_t)expected.size(), "case %zu: %lld batches, expected %zu",
-              i, (long long)d.batches, expected.size() / c.B);
-        check(read_rows(d, d.batches) == expected, "case %zu: epoch 0 is not in order", i);
-        check(d.epoch == 1 && d.position == 0, "case %zu: after the epoch: %lld, %lld", i,
-              (long long)d.epoch, (long long)d.position);
-        check(read_rows(d, d.batches) == expected,
+        int64_t n = d.windows;
+        check(n == (int64_t)expected.size(), "case %zu: %lld windows, expected %zu", i,
+              (long long)n, expected.size());
+        check(read_windows(d, 0, n) == expected, "case %zu: epoch 0 is not in order", i);
+        check(read_windows(d, 5 * n, n, 7) == expected,
               "case %zu: after the last shard must come the first", i);
-        for (int64_t position = 0; position < d.batches; position++) {
-            loader_seek(d, 5, position);
-            Windows row(expected.begin() + position * c.B, expected.begin() + (position + 1) * c.B);
-            check(read_rows(d, 1) == row, "case %zu: loader_seek to batch %lld", i,
-                  (long long)position);
+        for (int64_t first = 0; first < n; first += c.B) {
+            Windows batch(expected.begin() + first, expected.begin() + first + c.B);
+            check(read_windows(d, 3 * n + first, c.B) == batch, "case %zu: batch at %lld", i,
+                  (long long)first);
         }
         close_loader(d);
     }
     report("sequential order");
 }
 
-// B*T + 1 tokens are one batch; B*T are none, which test_errors sees.
+// B*T + 1 tokens are one batch. B*T are none: then single windows are read, over the end of shards
+// and of epochs.
 static void test_boundary() {
     std::vector<Ints> shards;
     for (int B : {1, 3, 4})
         for (int T : {1, 7, 8}) {
             std::string pattern = make_shards("boundary", {B * T + 1}, shards);
             DataLoader d = open_loader("--train", pattern, B, T, false, 1);
-            check(d.batches == 1, "%d tokens: %lld batches of %d x %d, expected 1", B * T + 1,
-                  (long long)d.batches, B, T);
-            check(read_rows(d, 1) == expected_windows(shards, B, T), "%d x %d: the only batch",
-                  B, T);
-            check(d.epoch == 1 && d.position == 0, "%d x %d: one batch is the whole epoch", B, T);
+            check(d.windows == B, "%d tokens: %lld windows, expected one batch of %d x %d",
+                  B * T + 1, (long long)d.windows, B, T);
+            check(read_windows(d, 0, B) == expected_windows(shards, B, T),
+                  "%d x %d: the only batch", B, T);
             close_loader(d);
         }
+    const int B = 4, T = 8;
+    for (bool shuffled : {false, true}) {
+        std::string pattern = make_shards("small", {B * T, T + 1, T, 2 * T + 3}, shards);
+        DataLoader d = open_loader("--train", pattern, B, T, shuffled, 1);
+        Windows single = expected_windows(shards, 1, T), all = read_windows(d, 0, 2 * d.windows);
+        check(d.windows == (int64_t)single.size() && d.windows == 3 + 1 + 0 + 2,
+              "%lld single windows, expected 6", (long long)d.windows);
+        for (int64_t epoch : {0, 1}) {
+            Windows one(all.begin() + epoch * d.windows, all.begin() + (epoch + 1) * d.windows);
+            check(shuffled ? sorted(one) == sorted(single) : one == single, "epoch %d of them",
+                  (int)epoch);
+        }
+        close_loader(d);
+    }
     report("smallest shard");
 }
 
@@ -160,22 +175,22 @@ static void test_shuffled() {
     Windows same = expected_windows(shards, B, T);
     DataLoader d = open_loader("--train", pattern, B, T, true, 42);
     std::vector<Windows> epochs;
-    for (int e = 0; e < EPOCHS; e++) epochs.push_back(read_rows(d, d.batches));
+    const int64_t n = d.windows;
+    for (int e = 0; e < EPOCHS; e++) epochs.push_back(read_windows(d, e * n, n));
     for (int e = 0; e < EPOCHS; e++) {
         check(sorted(epochs[e]) == sorted(same), "epoch %d is no permutation of the windows", e);
         check(epochs[e] != same, "epoch %d is not shuffled", e);
         for (int f = 0; f < e; f++)
             check(epochs[e] != epochs[f], "epochs %d and %d have one order", f, e);
     }
-    // A function of (seed, epoch, position): wherever the loader was before.
+    // A function of (seed, window), whatever was read before, and however a batch is cut.
     DataLoader other = open_loader("--train", pattern, B, T, true, 42);
     for (int e : {3, 0, 2, 1, 1})
-        for (int64_t position : {d.batches - 1, (int64_t)0, d.batches / 2}) {
-            loader_seek(other, e, position);
-            Windows want(epochs[e].begin() + position * B, epochs[e].end());
-            check(read_rows(other, d.batches - position) == want,
-                  "loader_seek to batch %lld of epoch %d", (long long)position, e);
-            check(other.epoch == e + 1 && other.position == 0, "the end of epoch %d", e);
+        for (int64_t at : {n - 1, (int64_t)0, n / 2}) {
+            Windows want(epochs[e].begin() + at, epochs[e].end());
+            for (int part : {1, 2, B})
+                check(read_windows(other, e * n + at, n - at, part) == want,
+                      "window %lld of epoch %d on, %d at a time", (long long)at, e, part);
         }
     // Some window must move far: a shuffle within shards, or of whole batches, is not enough.
     int torn = 0, wandered = 0;
@@ -192,7 +207,7 @@ static void test_shuffled() {
           wandered, batches);
     for (uint64_t seed : {0, 1, 43}) {
         DataLoader e = open_loader("--train", pattern, B, T, true, seed);
-        Windows rows = read_rows(e, e.batches);
+        Windows rows = read_windows(e, 0, e.windows);
         check(rows != epochs[0] && rows != epochs[1], "seeds 42 and %d give one order", (int)seed);
         check(sorted(rows) == sorted(same), "seed %d: no permutation of the windows", (int)seed);
         close_loader(e);
@@ -232,21 +247,63 @@ static void test_large() {
         return;
     }
     DataLoader d = open_loader("--train", path + "/train_*.bin", B, T, false, 1);
-    check(d.batches == 2 * batches, "large: %lld batches, expected %lld", (long long)d.batches,
-          (long long)(2 * batches));
+    check(d.windows == 2 * batches * B, "large: %lld windows, expected %lld", (long long)d.windows,
+          (long long)(2 * batches * B));
     Ints inputs(B * T), targets(B * T);
     for (int64_t position : {batches - 1, 2 * batches - 1}) {
-        loader_seek(d, 0, position);
-        next_batch(d, inputs.data(), targets.data());
+        read_rows(d, position * B, B, inputs.data(), targets.data());
         bool right = true;
         for (int i = 0; i < B * T; i++)
             right &= inputs[i] == tokens[i] && targets[i] == tokens[i + 1];
         check(right, "large: batch %lld of %lld: not the tokens at the end of its shard",
-              (long long)position, (long long)d.batches);
+              (long long)position, (long long)(2 * batches));
     }
     close_loader(d);
     std::filesystem::remove_all(path);
     report("beyond 2 GiB");
+}
+
+// ---- sha256 and fingerprints --------------------------------------------------------------------
+
+static std::string sha256_of(const std::string& bytes, size_t part) {
+    Sha256 sum;
+    for (size_t i = 0; i < bytes.size(); i += part)
+        sha256_add(sum, &bytes[i], std::min(part, bytes.size() - i));
+    return sha256_hex(sum);
+}
+
+static void test_fingerprints() {
+    // FIPS 180-4's examples, and a length around each place where the padding needs another block.
+    const struct { std::string bytes; const char* sha256; } cases[] = {
+        {"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+        {"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+        {"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+         "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"},
+        {std::string(1000000, 'a'),
+         "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"},
+        {std::string(55, 'a'), "9f4390f8d30c2dd92ec9f095b65e2b9ae9b0a925a5258e241c9f1e910f734318"},
+        {std::string(56, 'a'), "b35439a4ac6f0948b6d6f9e3c6af0f5f590ce20f1bde7090ef7970686ec6738a"},
+        {std::string(63, 'a'), "7d3e74a05d7db15bce4ad9ec0658ea98e3f06eeecf16b4c6fff2da457ddc2f34"},
+        {std::string(64, 'a'), "ffe054fe7ae0cb6dc65c3af9b61d5209f439851db43d0ba5997337df154668eb"}};
+    for (auto& c : cases)
+        for (size_t part : {1, 3, 63, 64, 65, 1 << 20})
+            check(sha256_of(c.bytes, part) == c.sha256, "sha256 of %zu bytes in parts of %zu: %s",
+                  c.bytes.size(), part, sha256_of(c.bytes, part).c_str());
+    std::vector<char> bytes = shard_bytes(count_up(0, 100));
+    std::string path = folder + "/made.bin", hex;
+    write_bytes(path, bytes);
+    TokenShard unknown = open_shard(path);
+    check(unknown.tokenizer == "", "a shard without a tokenizer's sha256 claims one");
+    for (int i = 0; i < 32; i++) {
+        bytes[12 + i] = (char)(7 * i);
+        hex += text("%02x", 7 * i & 255);
+    }
+    write_bytes(path, bytes);
+    TokenShard known = open_shard(path);
+    check(known.tokenizer == hex, "a shard's tokenizer: %s", known.tokenizer.c_str());
+    unmap_file(unknown.file);
+    unmap_file(known.file);
+    report("fingerprints");
 }
 
 // ---- errors -------------------------------------------------------------------------------------
@@ -301,16 +358,16 @@ static void test_errors() {
     bad("most negative count", shard_bytes(tokens, 20240520, 1, INT32_MIN), {"-2147483648"});
     bad("count beyond the end", shard_bytes(tokens, 20240520, 1, INT32_MAX), {"2147483647"});
     bad("empty", {}, {"empty"});
-    bad("no batch: B*T tokens", shard_bytes(count_up(0, 16)), {"--train", "17 tokens", "2 x 8"});
-    bad("no batch: no tokens", shard_bytes({}, 20240520, 1, 0), {"--train"});
+    bad("no window: T tokens", shard_bytes(count_up(0, 8)), {"--train", "9 tokens"});
+    bad("no window: no tokens", shard_bytes({}, 20240520, 1, 0), {"--train"});
     std::vector<Ints> shards;
     // Enough together, but windows never cross.
-    std::string parts = make_shards("parts", {16, 16, 16}, shards);
-    expect_error("no batch: in three shards", {"--train", parts},
+    std::string parts = make_shards("parts", {8, 8, 8}, shards);
+    expect_error("no window: in three shards", {"--train", parts},
                  [&] { open_loader("--train", parts, 2, 8, false, 1); });
     std::string none = folder + "/none_*.bin";
     expect_error("no file", {"--val", none}, [&] { open_loader("--val", none, 2, 8, false, 1); });
-    expect_error("a folder", {folder, "regular file"},
+    expect_error("a folder", {folder, "a folder", "regular file"},
                  [&] { open_loader("--val", folder, 2, 8, false, 1); });
     write_bytes(path, good);
     std::filesystem::create_directories(folder + "/second");
@@ -318,11 +375,6 @@ static void test_errors() {
     write_bytes(folder + "/second/b.bin", cut);
     expect_error("the second of two", {"second/b.bin"},
                  [&] { open_loader("--train", folder + "/second/*", 2, 8, false, 1); });
-    for (auto at : {std::pair<int, int>{0, 6}, {0, -1}, {-1, 0}, {3, 1 << 30}})
-        expect_error("seek past the end", {"6 batches"}, [&] {
-            DataLoader d = open_loader("--train", path, 2, 8, true, 1);
-            loader_seek(d, at.first, at.second);
-        });
     report("errors");
 }
 
@@ -334,6 +386,7 @@ int main() {
     test_boundary();
     test_shuffled();
     test_large();
+    test_fingerprints();
     test_errors();
     std::filesystem::remove_all(folder);
     return finish();

@@ -3,6 +3,7 @@
 //
 // Damage is tried in child processes: one that opens the file and reads every part of it must exit
 // with 0, or with 1 and a message. A crash is a signal, and a hang is ended by alarm().
+#include <filesystem>
 #include <sys/wait.h>
 #include "check.h"
 
@@ -68,7 +69,7 @@ static void read_everything(const std::string& path) {
         if (gguf_tensor(g, t.name) != &t) _exit(2);
         if (t.type == GGML_F32 || t.type == GGML_F16 || t.type == GGML_BF16 || t.type == GGML_F64) {
             std::vector<float> out(t.count);
-            gguf_to_float(out.data(), t, 0, t.count);
+            gguf_to_float(out.data(), g, t, 0, t.count);
         }
     }
     gguf_close(g);
@@ -126,8 +127,8 @@ static void test_round_trip() {
     check(gguf_shape(*gguf_tensor(g, "bf16")) == "{1, 2, 3, 1}", "shape as text");
     for (const GgufTensor& t : g.tensors) {
         Floats all(6), part(2);
-        gguf_to_float(all.data(), t, 0, 6);
-        gguf_to_float(part.data(), t, 3, 2);
+        gguf_to_float(all.data(), g, t, 0, 6);
+        gguf_to_float(part.data(), g, t, 3, 2);
         Floats want = VALUES;
         if (t.name == "bf16") want[4] = 65536;   // 65504 needs 11 bits
         check(all == want && part[0] == want[3] && part[1] == want[4], "values of tensor %s",
@@ -140,7 +141,7 @@ static void test_round_trip() {
     Floats again[3] = {VALUES, VALUES, VALUES};
     for (int i = 0; i < 3; i++) {
         const GgufTensor& t = g.tensors[i];
-        gguf_to_float(again[i].data(), t, 0, 6);
+        gguf_to_float(again[i].data(), g, t, 0, 6);
         gguf_put_tensor(w, t.name, t.type, std::vector<uint64_t>(t.dims, t.dims + t.n_dims),
                         again[i].data());
     }
@@ -148,7 +149,17 @@ static void test_round_trip() {
     std::string bytes = read_bytes(path);
     check(read_bytes(copy) == bytes, "copied key by key, the file has the same bytes");
     check(bytes.size() % 32 == 0, "the file's end is padded");
-    check(access((path + ".tmp").c_str(), F_OK) != 0, "no temporary file is left");
+    // A link that waits under the temporary name is not followed, and nothing is left behind.
+    std::string link = copy + text(".%ld-0.tmp", (long)getpid());
+    if (symlink(path.c_str(), link.c_str()) != 0) fail("%s: cannot be linked", link.c_str());
+    gguf_write(GgufWriter(), copy);
+    check(read_bytes(path) == bytes, "a file behind a link under a temporary name was written to");
+    check(read_bytes(copy).size() < bytes.size(), "a file was not replaced");
+    unlink(link.c_str());
+    int files = 0;
+    for (auto& entry : std::filesystem::directory_iterator(folder))
+        files += entry.is_regular_file();
+    check(files == 2, "%d files are there, expected 2: a temporary file is left", files);
     gguf_close(g);
     report("round trip");
 }
@@ -308,7 +319,7 @@ static void test_wrong_files() {
     };
     for (const auto& c : cases) check_refused(write_bytes("wrong.gguf", c.bytes), c.what, c.word);
     check_refused(folder + "/absent.gguf", "no such file", "No such file");
-    check_refused(folder, "a folder", "not a regular file");
+    check_refused(folder, "a folder", "is a folder, expected a regular file");
     check_refused(write_bytes("empty.gguf", ""), "an empty file", "empty");
 
     std::string good[] = {header(0, 0), header(0, 0, 2), header(0, 1) + key,

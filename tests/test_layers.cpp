@@ -356,12 +356,102 @@ static void test_wide_rows() {
 
 // ---- attention ----------------------------------------------------------------------------------
 
+// Attention as layers.h says it, in double, and the scale of each result (check.h).
+struct PlainAttention {
+    Floats out, lse, dqkv, out_scale, lse_scale, dqkv_scale;
+};
+
+static PlainAttention plain_attention(const Floats& qkv, const Floats& dout, int B, int T, int C,
+                                      int NH) {
+    typedef std::vector<double> Doubles;
+    const int N = B * T, hs = C / NH;
+    const double root = sqrt((double)hs);
+    Doubles out(N * C), lse(N * NH), dqkv(N * 3 * C);
+    Doubles out_scale(N * C), lse_scale(N * NH), dqkv_scale(N * 3 * C);
+    for (int i = 0; i < N * NH; i++) {   // i counts rows of lse (B, NH, T)
+        const int t = i % T, h = i / T % NH, first = i / T / NH * T;   // first row of the sequence
+        const size_t q = (size_t)(first + t) * 3 * C + h * hs, o = (size_t)(first + t) * C + h * hs;
+        auto k = [&](int s) { return (size_t)(first + s) * 3 * C + C + h * hs; };
+        auto v = [&](int s) { return k(s) + C; };
+        Doubles p(t + 1);
+        double terms = 0, total = 0, D = 0, D_scale = 0;
+        for (int s = 0; s <= t; s++) {
+            double sizes = 0;
+            for (int c = 0; c < hs; c++) {
+                p[s] += qkv[q + c] * (double)qkv[k(s) + c] / root;
+                sizes += fabs(qkv[q + c] * (double)qkv[k(s) + c]) / root;
+            }
+            terms = std::max(terms, sizes);
+        }
+        const double most = *std::max_element(p.begin(), p.end());
+        for (double score : p) total += exp(score - most);
+        for (double& score : p) score = exp(score - most) / total;
+        const double relative = 1 + terms;   // of e^score, whose exponent is off by a rounding
+        lse[i] = most + log(total);
+        lse_scale[i] = relative + fabs(lse[i]);
+        for (int c = 0; c < hs; c++) {
+            for (int s = 0; s <= t; s++) {
+                out[o + c] += p[s] * qkv[v(s) + c];
+                out_scale[o + c] += p[s] * fabs(qkv[v(s) + c]) * relative;
+            }
+            D += dout[o + c] * out[o + c];
+            D_scale += fabs(dout[o + c]) * out_scale[o + c];
+        }
+        for (int s = 0; s <= t; s++) {
+            double dp = 0, dp_scale = 0;
+            for (int c = 0; c < hs; c++) {
+                dp += dout[o + c] * (double)qkv[v(s) + c];
+                dp_scale += fabs(dout[o + c] * (double)qkv[v(s) + c]);
+            }
+            const double ds = p[s] * (dp - D) / root;
+            const double ds_scale = p[s] * (dp_scale + D_scale) * relative / root;
+            for (int c = 0; c < hs; c++) {
+                dqkv[q + c] += ds * qkv[k(s) + c];
+                dqkv[k(s) + c] += ds * qkv[q + c];
+                dqkv[v(s) + c] += p[s] * dout[o + c];
+                dqkv_scale[q + c] += ds_scale * fabs(qkv[k(s) + c]);
+                dqkv_scale[k(s) + c] += ds_scale * fabs(qkv[q + c]);
+                dqkv_scale[v(s) + c] += p[s] * relative * fabs(dout[o + c]);
+            }
+        }
+    }
+    auto floats = [](const Doubles& x) { return Floats(x.begin(), x.end()); };
+    return {floats(out), floats(lse), floats(dqkv),
+            floats(out_scale), floats(lse_scale), floats(dqkv_scale)};
+}
+
+// The head sizes that models have: 64 is GPT-2's, and of what is above, a GPU has another form.
+static void attention_head_sizes() {
+    const int B = 1;
+    for (int hs : {64, 80, 128})
+        for (int T : {1, 63, 65, 131}) {
+            const int NH = hs == 80 ? 2 : 1, C = NH * hs, N = B * T, terms = T + hs;
+            const std::string name = text("attention, heads of %d, T %d: ", hs, T);
+            Floats x = random_floats(60 + T, N * 3 * C, 1), d = random_floats(61 + T, N * C, 1);
+            PlainAttention want = plain_attention(x, d, B, T, C, NH);
+            floatX *qkv = put(x), *dout = put(d), *out = room(N * C), *dqkv = room(N * 3 * C);
+            float *lse = room_floats(N * NH), *D = room_floats(N * NH);
+            attention_forward(out, lse, qkv, B, T, C, NH);
+            attention_backward(dqkv, D, dout, qkv, out, lse, B, T, C, NH);
+            compare_values(name + "out", get(out, N * C), want.out, want.out_scale, terms);
+            compare_values(name + "lse", get_floats(lse, N * NH), want.lse, want.lse_scale, terms);
+            compare_values(name + "dqkv", get(dqkv, N * 3 * C), want.dqkv, want.dqkv_scale, terms);
+            free_buffers(name);
+        }
+    report("attention, head sizes");
+}
+
 static void test_attention() {
     std::string p;
     for (int i = 0;; i++) {
         std::vector<int> s = sizes_of("attention", i, p);
         if (s.empty()) break;
         int B = s[0], T = s[1], C = s[2], NH = s[3], N = B * T, terms = T + C / NH;
+        PlainAttention plain =
+            plain_attention(values(p + "qkv"), values(p + "dout"), B, T, C, NH);
+        compare(golden, p + "out", plain.out, 0);   // it stands for PyTorch below
+        compare(golden, p + "lse", plain.lse, 0);
+        compare(golden, p + "dqkv", plain.dqkv, 0);
         floatX *qkv = put(values(p + "qkv")), *dout = put(values(p + "dout"));
         floatX *out = room(N * C), *dqkv = room(N * 3 * C);
         float *lse = room_floats(N * NH), *D = room_floats(N * NH);
@@ -627,6 +717,7 @@ int main(int argc, char** argv) {
     matmul_differences();
     test_wide_rows();
     test_attention();
+    attention_head_sizes();
     attention_differences();
     attention_is_causal();
     test_classifier();

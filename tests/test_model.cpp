@@ -464,7 +464,7 @@ static void test_plan(Golden& g) {
 static void test_files(Golden& g, bool untied) {
     const char* folder = getenv("TMPDIR");
     std::string path = text("%s/test_model.%d.gguf", folder ? folder : "/tmp", (int)getpid());
-    gpt2_save(g.model, nullptr, untied, path);
+    gpt2_save(g.model, GgufWriter(), untied, path);
     Gguf file = gguf_open(path);
     GPT2 model;
     gpt2_create(model, gpt2_config(file), 1, 1);

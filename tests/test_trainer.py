@@ -196,7 +196,7 @@ def model_tensors(V):
 
 def test_files():
     train("files", steps=7, eval_every=2, save_every=3)
-    expected = {"log.jsonl", "loss.svg", "model.gguf", "step-00000006", "step-00000007"}
+    expected = {".lock", "log.jsonl", "loss.svg", "model.gguf", "step-00000006", "step-00000007"}
     check(names("files") == expected, f"files: found {names('files')}")
     for step in ("step-00000006", "step-00000007"):
         check(sorted(os.listdir(path("files", step))) == ["model.gguf", "optimizer.gguf"],
@@ -292,11 +292,11 @@ def test_optimizer_file():
     file = gguf.read(path("files", newest("files"), "optimizer.gguf"))
     model = gguf.read(path("files", "model.gguf"))
     names = set(help_flags()) - {"out", "resume", "help"}
-    names |= {"step", "tokens", "epoch", "position", "rng"}
+    names |= {"step", "tokens", "epoch", "position", "rng", "sha256"}
     expected = {"legible." + name for name in names} | {"general.architecture"}
     check(set(file.keys) == expected, f"optimizer.gguf: keys {sorted(set(file.keys) ^ expected)}")
     numbers = [file.value("legible." + key) for key in ("step", "tokens", "epoch", "position")]
-    check(numbers == [7, 7 * B * T, 7 // BATCHES, 7 % BATCHES],
+    check(numbers == [7, 7 * B * T, 7 // BATCHES, 7 % BATCHES * B],
           f"optimizer.gguf: step, tokens, epoch, position {numbers}")
     check(file.value("legible.lr") == "0.01", "optimizer.gguf: --lr")
     check(file.value("legible.val") == path("val_*.bin"), "optimizer.gguf: --val")
@@ -350,22 +350,36 @@ def test_losses():
             check(again[1]["loss"] == log("each")[step + 1]["loss"],
                   f"loss of record {step + 1} is not of the weights before it")
     # Over all of the validation data, in order; with --eval-batches over the first of them.
-    windows = read_shard(path("val_000.bin"))
-    n = (len(windows) - 1) // (B * T)
-    losses = []
-    for s in range(n):
-        write_shard(path("part.bin"), windows[s * B * T:(s + 1) * B * T + 1])
-        train(f"part{s}", steps=0, val=path("part.bin"))
-        losses.append(column(f"part{s}", "val_loss")[0])
-    train("all", steps=0)
+    tokens = read_shard(path("val_000.bin"))
+    windows = (len(tokens) - 1) // T
+    losses, sizes = [], []
+    for first in range(0, windows, B):
+        sizes.append(min(B, windows - first))
+        part = tokens[first * T:(first + sizes[-1]) * T + 1]
+        write_shard(path("part.bin"), part)
+        train(f"part{first}", steps=0, val=path("part.bin"))
+        losses.append(column(f"part{first}", "val_loss")[0])
+    train("all", steps=0, eval_batches=0)
     train("first", steps=0, eval_batches=2)
-    train("more", steps=0, eval_batches=n + 5)
-    check(n > 2 and len(set(losses)) == n,
-          "test data: several different batches of validation are needed")
-    check(close(column("all", "val_loss")[0], sum(losses) / n, 1e-7),
-          "val_loss is not the mean over all batches")
+    train("more", steps=0, eval_batches=len(losses) + 5)
+    check(len(losses) > 2 and len(set(losses)) == len(losses) and sizes[-1] < B,
+          "test data: several different batches of validation are needed, and a smaller one")
+    mean = sum(loss * size for loss, size in zip(losses, sizes)) / windows
+    check(close(column("all", "val_loss")[0], mean, 1e-7),
+          "val_loss is not the mean over all windows")
     check(close(column("first", "val_loss")[0], sum(losses[:2]) / 2, 1e-7), "--eval-batches 2")
     check(column("more", "val_loss") == column("all", "val_loss"), "--eval-batches beyond the data")
+    # By default over about 100,000 tokens, whatever the batch.
+    windows = 100000 // T
+    tokens = tokens * (100000 // len(tokens) + 2)
+    write_shard(path("long.bin"), tokens)
+    write_shard(path("bounded.bin"), tokens[:windows * T + 1])
+    train("bounded", steps=0, val=path("bounded.bin"), eval_batches=0)
+    for batch in (B, 7):
+        out = f"default{batch}"
+        train(out, steps=0, val=path("long.bin"), batch=batch)
+        check(close(column(out, "val_loss")[0], column("bounded", "val_loss")[0], 1e-7),
+              f"--batch {batch}: the default validation is not of 100,000 tokens")
     train("again", steps=2, eval_batches=1, eval_every=1, lr=0)
     check(len(set(column("again", "val_loss"))) == 1,
           "--eval-batches: another validation reads other batches")
@@ -384,15 +398,17 @@ def test_recompute():
 
 
 def test_accumulation():
-    shared = dict(steps=5, order="sequential", train=path("train_000.bin"), total_batch=8 * T,
-                  lr=1e-3)
+    """However a step's batch is cut, it is of the same windows: over the end of every shard and of
+    every epoch, in shuffled order. Only the sums' order differs."""
+    shared = dict(steps=9, total_batch=8 * T, lr=1e-3)
     train("big", batch=8, **shared)
     train("small", batch=2, **shared)
     a, b = log("big")[1:], log("small")[1:]
-    tokens = [str(i * 8 * T) for i in range(1, 6)]
+    tokens = [str(i * 8 * T) for i in range(1, 10)]
     check([r["tokens"] for r in a] == [r["tokens"] for r in b] == tokens, "--total-batch: tokens")
-    # One shard of 1,000 tokens: 3 steps of 8 windows, before the tails differ.
-    for i in range(3):
+    batches = sum((n - 1) // (8 * T) for n in TRAIN_TOKENS)   # of an epoch
+    check(batches < 9, "test data: the run must see more than one epoch")
+    for i in range(9):
         for key in ("loss", "grad_norm"):
             check(close(float(a[i][key]), float(b[i][key]), 1e-4),
                   f"--total-batch: {key} of step {i + 1}: {b[i][key]} by accumulation, "
@@ -483,8 +499,8 @@ def test_epochs():
     check((state.value("legible.epoch"), state.value("legible.position")) == (2, 0),
           "--epochs 2: where the data stand")
     train("epochs4", steps=None, epochs=1, batch=2, total_batch=4 * B * T)
-    batches = sum((n - 1) // (2 * T) for n in TRAIN_TOKENS)
-    check(int(log("epochs4")[-1]["step"]) == batches // 8,
+    batches = sum((n - 1) // (4 * B * T) for n in TRAIN_TOKENS)
+    check(int(log("epochs4")[-1]["step"]) == batches,
           "--epochs with accumulation: whole steps that fit")
 
 
@@ -626,8 +642,8 @@ def test_resume():
         with open(path(out, "log.jsonl"), "wb") as f:
             f.write(b"\n".join(lines[:step + 3]) + b"\n" + lines[step + 3][:17])
         os.mkdir(path(out, f"step-{step + 4:08d}.tmp"))
-        for name in (f"step-{step + 4:08d}.tmp/model.gguf.tmp", "model.gguf.tmp", "log.jsonl.tmp",
-                     "loss.svg.tmp"):
+        for name in (f"step-{step + 4:08d}.tmp/model.gguf.77-0.tmp", "model.gguf.7-0.tmp",
+                     "log.jsonl.123456-1.tmp", "loss.svg.1-0.tmp"):
             with open(path(out, name), "wb") as f:
                 f.write(b"half")
         _, err = resume(out)
@@ -711,7 +727,7 @@ def test_cannot_differ():
         "beta1": ("0.8", 0.9), "beta2": ("0.9", 0.95), "eps": ("1e-06", "1e-08"),
         "seed": ("8", 7), "order": ("sequential", "shuffled")}
     may = {"steps": 2, "threads": 2, "eval_every": 1, "eval_batches": 1, "sample_every": 1,
-           "save_every": 5, "keep": 9}
+           "save_every": 5, "save_minutes": 1, "keep": 9}
     for name, (now, then) in changed.items():
         value = "1" if now is True else now
         refused([f"--{name.replace('_', '-')} {value}: ", f"begun with {then},"],
@@ -736,6 +752,7 @@ def test_kill():
     again."""
     rng, steps = random.Random(11), 50
     flags = dict(steps=steps, save_every=1, eval_every=10, batch=1, val=path("one_batch.bin"))
+    again = {**base("killed"), **flags, "resume": True}   # one line, for the first time and others
     begin = time.monotonic()
     train("to_start", **{**flags, "steps": 0})
     middle = time.monotonic()
@@ -744,7 +761,7 @@ def test_kill():
     period = max(0.001, (time.monotonic() - middle - starting) / steps)
     kills = half = none = 0
     while kills < 20 or (half < 3 and kills < 60):
-        p = start(restart("killed", flags))
+        p = start(command(again))
         known = names("killed")
         if kills % 4 == 3:   # anywhere, the start included
             time.sleep(rng.random() * (starting + 2 * period))
@@ -767,7 +784,7 @@ def test_kill():
         half += bool(leftovers("killed"))
         none += not loadable("killed", kills)
     check(half > 0, "SIGKILL: no kill met a file that was being written")
-    execute(restart("killed", flags))
+    execute(command(again))
     same_run("killed", "alive", f"killed {kills} times")
     print(f"killed {kills} times: {half} left something half written, "
           f"{none} came before the first checkpoint")
@@ -775,15 +792,6 @@ def test_kill():
 
 def names(out):
     return set(os.listdir(path(out))) if os.path.exists(path(out)) else set()
-
-
-def restart(out, flags):
-    """The command that goes on with a run, or begins it. A run without a checkpoint is removed
-    first, as the error says."""
-    if any(re.fullmatch(r"step-\d+", name) for name in names(out)):
-        return command({"resume": True, "out": path(out)})
-    shutil.rmtree(path(out), ignore_errors=True)
-    return command({**base(out), **flags})
 
 
 def loadable(out, kill):
@@ -813,9 +821,13 @@ def test_not_finite():
                               ("blown_val", {"eval_every": 1}, [])):
         sentence = refused(["step ", "checkpoint", path(out, "step-")] + where,
                            command({**base(out), **flags, **extra}))
-        steps, said = checkpoints(out), re.search(r"step (\d+).*(step-\d{8})", sentence)
-        check(steps and said and said.group(2) == newest(out),
-              f"{out}: {sentence!r} with checkpoints {steps}")
+        steps, said = checkpoints(out), re.search(r"step (\d+).*step-(\d{8})", sentence)
+        # A checkpoint whose next loss is NaN is complete, but not good; validation comes before it.
+        good = steps[-1] if "eval_every" in extra else steps[-2]
+        check(said and int(said.group(2)) == good,
+              f"{out}: {sentence!r} with checkpoints {steps}, expected {good}")
+        again = {**base(f"{out}_again"), **flags, **extra, "tokenizer": None, "steps": 1, "lr": 0}
+        execute(command({**again, "init": path(out, f"step-{good:08d}", "model.gguf")}))
         for t in gguf.read(path(out, newest(out), "model.gguf")).tensors:
             check(all(map(math.isfinite, floats(t))),
                   f"{out}: the last good checkpoint has a bad {t.name}")
@@ -823,6 +835,12 @@ def test_not_finite():
               f"{out}: the log is not JSON")
         check(not leftovers(out), f"{out}: left {leftovers(out)}")
         execute([INFER, "show", path(out, newest(out), "model.gguf")])
+    # With --keep 1 too, the one to fall back on is there, and is the one that is named.
+    sentence = refused(["step "], command({**base("keep_good"), **flags, "val": None, "keep": 1}))
+    steps = checkpoints("keep_good")
+    good = path("keep_good", f"step-{steps[0]:08d}")
+    check(len(steps) == 2 and f"checkpoint: {good} " in sentence,
+          f"--keep 1: {sentence!r} with checkpoints {steps}")
     file = gguf.read(path("first_part", "model.gguf"))
     bad = [t if t.name != "blk.1.ffn_up.bias"
            else t._replace(data=struct.pack("<f", math.nan) + bytes(t.data)[4:])
@@ -869,7 +887,7 @@ def test_flag_errors():
     for words, more in (
             (["--ste"], ["--ste", "3"]), (["train"], ["train"]), (["--lr"], ["--lr"]),
             (["--help"], ["--help=1"]), (["--resume"], ["--resume=yes"]),
-            (["--keep"], ["--keep"]), (["-h"], ["-h"]), (["--"], ["--"]),
+            (["--keep"], ["--keep"]), (["-x"], ["-x"]), (["--"], ["--"]),
             (["--keep", "twice"], ["--keep", "1", "--keep", "2"])):
         refused(words, command(base("x")) + more)
     for name, values in {
@@ -879,7 +897,7 @@ def test_flag_errors():
             "channels": ("0",), "context": ("0",), "beta1": ("1", "-0.1", "1.5"), "beta2": ("1",),
             "eps": ("-1",), "weight_decay": ("-0.1",), "grad_clip": ("-1",), "seed": ("-1",),
             "threads": ("-1", "two"), "warmup": ("-1",), "keep": ("-1",),
-            "schedule": ("cosinus", "cos", "cosine|linear", "|"), "order": ("random",),
+            "schedule": ("cosinus", "cos", "cosine|linear", "|", ""), "order": ("random", ""),
             "model": ("gpt3",), "epochs": ("-1",), "eval_every": ("-1",), "save_every": ("-1",),
             "total_batch": ("-128", str(B * T << 40))}.items():
         for value in values:
@@ -900,7 +918,7 @@ def test_file_errors():
     tokens = read_shard(path("train_000.bin"))
     write_shard(path("magic.bin"), tokens, magic=1)
     write_shard(path("version.bin"), tokens, version=2)
-    write_shard(path("tiny.bin"), tokens[:T])   # too few for validation too: not one window
+    write_shard(path("tiny.bin"), tokens[:T])   # not one window
     write_shard(path("foreign.bin"), tokens[:200] + [256 + MERGES + 1] + tokens[201:])
     write_shard(path("end.bin"), tokens[:B * T] + [65535])   # the last target only
     with open(path("cut.bin"), "wb") as f:
@@ -946,7 +964,6 @@ def test_resume_errors():
     shutil.copyfile(path("first_part", "log.jsonl"), path("unsaved", "log.jsonl"))
     refused(["--resume", path("unsaved"), "no checkpoint"],
             command({"resume": True, "out": path("unsaved")}))
-    refused(["--out", path("unsaved"), "remove it"], command(base("unsaved")))
     train("damaged", steps=4, save_every=2)
     check(checkpoints("damaged") == [2, 4], "checkpoints to damage")
     folder = path("damaged", "step-00000004")
@@ -981,7 +998,7 @@ def test_resume_errors():
 
     changed(["legible.step"], "legible.step")
     changed(["legible.rng"], "legible.rng")
-    changed(["batch 999"], "legible.position", ("u64", 999))
+    changed(["legible.position", "999"], "legible.position", ("u64", 999))
     changed(["legible.lr", "fast"], "legible.lr", ("string", "fast"))
     changed(["legible.heads"], "legible.heads", ("string", "-2"))
     changed(["blk.0.attn_qkv.weight.v"], tensor="blk.0.attn_qkv.weight.v")
@@ -989,7 +1006,7 @@ def test_resume_errors():
     check(int(log("damaged")[-1]["step"]) == 5, "the checkpoint, mended, goes on")
     train("shrunk", steps=BATCHES - 1)
     os.rename(path("train_002.bin"), path("hidden.bin"))   # data that changed under a run
-    refused([f"batch {BATCHES - 1}", "data"],
+    refused(["train_002.bin", "data"],
             command({"resume": True, "out": path("shrunk"), "steps": BATCHES}))
     os.rename(path("hidden.bin"), path("train_002.bin"))
 

@@ -69,12 +69,9 @@ static int find_base(dl_phdr_info* info, size_t, void* base) {
 static bool lookup(Pc pc, Text& text) {
     uintptr_t base = 0;
     dl_iterate_phdr(find_base, &base);
-    char program[512], function[8192], line[400];      // templates have long names
-    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (n <= 0) return false;
-    program[n] = 0;
+    char function[8192], line[400];      // templates have long names
     // pc is where the call returns to: one less lies inside the call.
-    Text command("addr2line -C -f -i -e '%s' 0x%zx 2>/dev/null", program,
+    Text command("addr2line -C -f -i -e /proc/%d/exe 0x%zx 2>/dev/null", (int)getpid(),
                  (size_t)((uintptr_t)pc - base - 1));
     FILE* f = popen(command.s, "r");
     if (!f) return false;
@@ -82,7 +79,8 @@ static bool lookup(Pc pc, Text& text) {
     while (!found && fgets(function, sizeof function, f) && fgets(line, sizeof line, f)) {
         if (strstr(line, "dev/emu/include/") || strstr(line, "/c++/") || line[0] == '?') continue;
         function[strcspn(function, "\n(")] = 0;      // without its parameters
-        line[strcspn(line, " \n")] = 0;
+        line[strcspn(line, "\n")] = 0;
+        if (char* note = strstr(line, " (discriminator ")) *note = 0;
         char here[400] = "";      // names relative to the current folder are easier to read
         if (getcwd(here, sizeof here - 1)) strcat(here, "/");
         size_t prefix = strncmp(line, here, strlen(here)) ? 0 : strlen(here);
@@ -109,6 +107,7 @@ static Line line_of(Pc pc) {
     if (k.pc == pc) return k;
     Text text = where(pc);                           // "file:line in function"
     const char* in = strstr(text.s, " in ");
+    while (const char* later = in ? strstr(in + 1, " in ") : nullptr) in = later;   // no folder's
     size_t digits = in ? in - text.s : 0;
     while (digits && text.s[digits - 1] != ':') digits--;
     k = {pc, 0, atoi(text.s + digits)};
