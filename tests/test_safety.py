@@ -353,7 +353,7 @@ def test_hostile_models():
         gguf.write(path(name), {**file.keys, **keys}, tensors)
         return {**init, "init": path(name)}
 
-    refused(["one_block.gguf", "blk.1.attn_norm.weight", "gpt2.block_count"],
+    refused(["one_block.gguf", "blk.1.attn_norm.weight", "block_count"],
             command(model("one_block.gguf", {"gpt2.block_count": ("u32", 1)})))
     for value in (2e-5, 0.0, math.nan):
         key = "gpt2.attention.layer_norm_epsilon"
