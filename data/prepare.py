@@ -55,10 +55,10 @@ NOT_UTF8 = (   # how a file begins that is no UTF-8, what it is, and what makes 
     (rb"(\0\0\0[^\0]){3}", "UTF-32", "iconv -f utf-32be -t utf-8 {}"),
     (rb"([^\0]\0){3}", "UTF-16", "iconv -f utf-16le -t utf-8 {}"),
     (rb"(\0[^\0]){3}", "UTF-16", "iconv -f utf-16be -t utf-8 {}"),
-    (rb"\x1f\x8b", "a gzip file", "gunzip -c {}"),
-    (rb"BZh[1-9]1AY", "a bzip2 file", "bunzip2 -c {}"),
-    (rb"\xfd7zXZ\0", "an xz file", "xz -dc {}"),
-    (rb"\x28\xb5\x2f\xfd", "a zstd file", "zstd -dc {}"),
+    (rb"\x1f\x8b", "a gzip file", "gunzip -c < {}"),
+    (rb"BZh[1-9]1AY", "a bzip2 file", "bunzip2 -c < {}"),
+    (rb"\xfd7zXZ\0", "an xz file", "xz -dc < {}"),
+    (rb"\x28\xb5\x2f\xfd", "a zstd file", "zstd -dc < {}"),
     (rb"PK\x03\x04", "a zip file", "unzip -p {}, or for a .docx or .epub: pandoc -t plain {}"),
     (rb"%PDF-\d", "a PDF", "pdftotext {} -"))
 GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"

@@ -30,7 +30,7 @@ LIMIT = 300   # seconds; a test that a mutant keeps running for ever counts as f
 PROGRAMS = ["numerics", "layers", "model", "gguf", "tokenizer", "dataloader",   # build/test_X
             "layers_fp32", "layers_bf16", "layers_sm90"]   # of train_gpt2.cu, on the emulator
 SCRIPTS = {"infer": ["infer"], "trainer": ["train_gpt2", "infer"],   # tests/test_X.py runs these
-           "safety": ["train_gpt2", "infer"]}
+           "safety": ["train_gpt2", "infer"], "data": ["infer"]}
 
 # (file, what is wrong, the text, the text instead, the test that must fail)
 MUTANTS = [
@@ -369,7 +369,7 @@ MUTANTS = [
     ("gpt2.h", "a model of another epsilon is trained",
      "if ((float)eps != LAYERNORM_EPS)", "if (!(eps < 1))", "safety"),
     ("gpt2.h", "tensors of blocks that the keys do not count are ignored",
-     "if (!known.count(t.name))", "if (t.name.empty())", "safety"),
+     "gguf_expect_only(file, known);", "", "safety"),
     ("trainer.h", "no checkpoint comes by time",
      "now - saved_at >= pause", "now < saved_at", "safety"),
     ("trainer.h", "a signal waits for the end of the step",
@@ -392,6 +392,32 @@ MUTANTS = [
      "O_RDONLY | O_CLOEXEC | O_NONBLOCK", "O_RDONLY | O_CLOEXEC", "safety"),
     ("files.h", "a link under the temporary name is followed",
      "O_CREAT | O_EXCL | O_NOFOLLOW", "O_CREAT", "gguf"),
+    # ---- the data --------------------------------------------------------------------------------
+    ("data/files.py", "a pipe is waited for", "flags | os.O_NONBLOCK", "flags", "data"),
+    ("data/files.py", "a link under the temporary name is followed",
+     'mode.replace("w", "x")', "mode", "data"),
+    ("data/files.py", "control characters reach the terminal",
+     "c if c.isprintable() else", "c if True else", "data"),
+    ("data/bpe.py", "the fingerprint leaves out the merges",
+     "[*tokens, *merges]", "tokens", "data"),
+    ("data/bpe.py", "a fingerprint that belongs to other tokens is believed",
+     "type=\"string\") != own:", "type=\"string\") is None:", "data"),
+    ("data/bpe.py", "tokenizer.json: words may be cut otherwise",
+     '"use_regex", (True, None)', '"use_regex", (True, None, False)', "data"),
+    ("data/prepare.py", "a shard with a listed name but other bytes is deleted",
+     "\n                                     or sha256_file(path) != own[name]", "", "data"),
+    ("data/prepare.py", "the manifest, which says that files are mixed, is moved first",
+     "    for name in new:\n", "    for name in [\"manifest.json\", *new]:\n", "data"),
+    ("data/prepare.py", "a run that is given up deletes its manifest last",
+     'name != "manifest.json"', 'name == "manifest.json"', "data"),
+    ("data/prepare.py", "two runs work in one folder",
+     "fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", "data"),
+    ("data/download.py", "a damaged part is continued",
+     'known.get("sha256") == sha256_file(part)', "os.path.exists(part)", "data"),
+    ("data/download.py", "bytes from another place are taken",
+     " and int(m[1]) == start", "", "data"),
+    ("data/download.py", "a body without an end is taken for whole",
+     "not reply.chunked and must_know_end", "must_know_end and False", "data"),
 ]
 
 

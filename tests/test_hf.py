@@ -245,10 +245,11 @@ def test_odd_values(folder):
     for name, value in (("tie_word_embeddings", "no"), ("model_type", "\x1b[2J"), ("n_inner", {}),
                         ("activation_function", [[]])):
         convert(write_folder(hf, tensors, {**CONFIG, name: value}), path, code=1, words=[name])
-    for content in ("[" * 100000, '{"n_layer": %s}' % ("1" * 5000), '{"a": 1, "a": 2}', "\udcff"):
+    for content, word in (("[" * 100000, "JSON"), ('{"n_layer": %s}' % ("1" * 5000), "config.json"),
+                          ('{"a": 1, "a": 2}', "twice"), ("\udcff", "utf-8")):
         with open(os.path.join(hf, "config.json"), "w", errors="surrogateescape") as f:
             f.write(content)
-        convert(hf, path, code=1, words=["config.json", "JSON"])
+        convert(hf, path, code=1, words=["config.json", word])
     write_folder(hf, tensors)
     header = {name: {"dtype": kind, "shape": shape, "data_offsets": None}
               for name, (kind, shape, _) in tensors.items()}
@@ -273,16 +274,17 @@ def test_odd_values(folder):
         bad([one], dtype=dtype)
     bad(["expected to begin"], data_offsets=[0, last - first])      # over another, and a hole
     bad([str(at + 3), "something else"], tail=b"abc")
-    bad(["\x1b[2J"], change={"\x1b[2J": {"dtype": "F32", "shape": [], "data_offsets": [at, at + 4]}},
-        tail=bytes(4))
+    bad(["\x1b[2J"], tail=bytes(4),
+        change={"\x1b[2J": {"dtype": "F32", "shape": [], "data_offsets": [at, at + 4]}})
     run_program(hf, path, code=1, words=["model.safetensors", "\\x1b[2J"])
     bad(["wpe.weight", "with and without"], tail=bytes(4),
         change={"wpe.weight": {"dtype": "F32", "shape": [1], "data_offsets": [at, at + 4]}})
     text = json.dumps(header)
-    for content in (text.replace('{"transformer.wte', '{"a": 1, "a": 2, "transformer.wte', 1),
-                    text.replace("[0, ", "[%s, " % ("1" * 5000), 1), '{"a":' * 100000):
+    for content, word in (
+            (text.replace('{"transformer.wte', '{"a": 1, "a": 2, "transformer.wte', 1), "twice"),
+            (text.replace("[0, ", "[%s, " % ("1" * 5000), 1), "header"), ('{"a":' * 10**5, "JSON")):
         write_safetensors(hf, content.encode(), data)
-        convert(hf, path, code=1, words=["model.safetensors", "JSON"])
+        convert(hf, path, code=1, words=["model.safetensors", word])
     for name in ("model.safetensors", "config.json"):
         write_folder(hf, tensors)
         os.remove(os.path.join(hf, name))
@@ -291,7 +293,10 @@ def test_odd_values(folder):
         os.remove(os.path.join(hf, name))
     check(not os.path.exists(path), "a refused model leaves no file")
 
-    convert(write_folder(hf, tensors), path)
+    write_folder(hf, tensors)
+    for name in ("model.safetensors", "config.json"):
+        convert(hf, os.path.join(hf, name), code=1, words=[name, ".gguf"])
+    convert(hf, path)
     f, back = gguf.read(path), os.path.join(folder, "back")
     copy = os.path.join(folder, "copy.gguf")
     for name, values in {
@@ -409,8 +414,8 @@ def test_tiny_model(folder):
             check(got == case["next"], f"infer continues {prompt} with {got}, not {case['next']}")
     else:
         print(f"SKIP: infer's continuations: no program {INFER}")
-    if importlib.util.find_spec("transformers") is None:
-        print("SKIP: transformers is not installed")
+    if not all(map(importlib.util.find_spec, ("transformers", "torch"))):
+        print("SKIP: transformers and torch are not installed")
         return
     import torch
     import transformers

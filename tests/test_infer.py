@@ -568,7 +568,7 @@ def test_documents(folder):
 def test_show(folder):
     tokenizer, model, path = text_model(folder)
     out = run("show", path)[0].decode()
-    for words in ("GGUF version 3, 15 keys, 28 tensors", "gpt2.attention.layer_norm_epsilon  f32",
+    for words in ("GGUF version 3, 16 keys, 28 tensors", "gpt2.attention.layer_norm_epsilon  f32",
                   f"({len(tokenizer.tokens)})", "{24, 72}", '"gpt2"', "9.99999975e-06",
                   "blk.1.ffn_down.weight     F32    {96, 24}          9216 bytes"):
         check(words in out, f"show: {words!r} is not in\n{out}")

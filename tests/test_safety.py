@@ -276,6 +276,17 @@ def test_fingerprints():
     resume("own", steps=9)
 
 
+def test_half_moved_data():
+    """prepare.py was killed while it moved new files into a folder: neither start nor resume."""
+    train("before_move", steps=2)
+    os.mkdir(path(".prepare.tmp"))
+    train("while_building", steps=2)
+    write(path(".prepare.tmp", "manifest.json"), b"{}")
+    for flags in (base("x"), {"resume": True, "out": path("before_move")}):
+        refused(["train_000.bin", "prepare.py"], command(flags))
+    shutil.rmtree(path(".prepare.tmp"))
+
+
 def test_tokenizer_in_use():
     """The tokenizer's file may change while the run goes on. One that no shard fits is refused."""
     shutil.copyfile(path("tokenizer.gguf"), path("used.gguf"))
@@ -342,7 +353,7 @@ def test_hostile_models():
         gguf.write(path(name), {**file.keys, **keys}, tensors)
         return {**init, "init": path(name)}
 
-    refused(["one_block.gguf", "blk.1.attn_norm.weight", "gpt2.block_count"],
+    refused(["one_block.gguf", "blk.1.attn_norm.weight", "block_count"],
             command(model("one_block.gguf", {"gpt2.block_count": ("u32", 1)})))
     for value in (2e-5, 0.0, math.nan):
         key = "gpt2.attention.layer_norm_epsilon"
@@ -403,7 +414,7 @@ def main():
         make_data()
         for test in (test_saved_by_time, test_signals_in_a_step, test_begun_again, test_lock,
                      test_not_ours, test_log_that_is_none, test_fingerprints,
-                     test_tokenizer_in_use, test_optimizer_fields, test_hostile_models,
+                     test_half_moved_data, test_tokenizer_in_use, test_optimizer_fields, test_hostile_models,
                      test_no_regular_files, test_shard_cut_short, test_command_line):
             begin, failed = time.monotonic(), t.counts[False]
             test()
