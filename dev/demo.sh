@@ -38,12 +38,9 @@ END
     exit
 fi
 
-if [ -d $RUN ] && ls $RUN | grep -q '^step-[0-9]*$'; then
-    say "Going on with the run in $RUN (rm -r $RUN starts afresh)"
-    ./train_gpt2 --resume --out $RUN
-else
-    say "Training a GPT of 0.9 million parameters for $STEPS steps"
-    rm -rf $RUN $RUN-pace   # no checkpoint in it: nothing to lose
+say "Training a GPT of 0.9 million parameters for $STEPS steps (rm -r $RUN starts afresh)"
+if [ ! -f $RUN/model.gguf ]; then
+    rm -rf $RUN-pace
     said=$(./train_gpt2 "$@" --steps 100 --eval-batches 1 --out $RUN-pace 2>&1) ||
         { echo "$said"; exit 1; }
     "$PYTHON" - $RUN-pace/log.jsonl $STEPS <<'END'
@@ -53,8 +50,8 @@ minutes = ms * int(sys.argv[2]) * 7 / 6 / 60000   # looking at validation takes 
 print(f"about {minutes:.1f} minutes at the pace of 100 steps; Ctrl-C saves, make demo goes on")
 END
     rm -r $RUN-pace
-    ./train_gpt2 "$@" --steps $STEPS --eval-every 400 --out $RUN
 fi
+./train_gpt2 "$@" --steps $STEPS --eval-every 400 --resume --out $RUN
 
 "$PYTHON" - $DATA/manifest.json $RUN/log.jsonl <<'END'
 import json, sys
