@@ -48,6 +48,11 @@ inline TokenShard open_shard(const std::string& path) {
     TokenShard s;
     s.file = map_file(path);
     const char* name = path.c_str();
+    // prepare.py's own note: complete files are on their way from there into this folder.
+    if (access((parent_folder(path) + "/.prepare.tmp/manifest.json").c_str(), F_OK) == 0)
+        fail("%s: data/prepare.py was stopped while it replaced the files of this folder: old and "
+             "new ones are mixed (any prepare.py --out %s finishes that)", name,
+             parent_folder(path).c_str());
     if (s.file.size < HEADER * 4)
         fail("%s: %llu bytes, shorter than a token shard's header of %d", name,
              (unsigned long long)s.file.size, HEADER * 4);

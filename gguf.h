@@ -13,11 +13,13 @@
 //     offset = from the data start: the running sum of the padded sizes, in the order of the infos
 //     dims   = fastest first: a row-major matrix [rows][cols] is written {cols, rows}
 //
-// Parts: the types; numbers of 16 bits; opening (where everything is checked, so that nothing after
-// it can step outside the file); looking up keys and tensors; writing.
+// Parts: the types; numbers of 16 bits; strings that may hold anything; opening (where everything
+// is checked, so that nothing after it can step outside the file); looking up keys and tensors;
+// writing.
 #pragma once
 #include <cinttypes>
-#include <unordered_set>
+#include <map>
+#include <set>
 #include <vector>
 #include "files.h"
 #include "numerics.h"
@@ -97,6 +99,9 @@ struct Gguf {
     uint64_t alignment = 32;
     std::vector<GgufKey> keys;
     std::vector<GgufTensor> tensors;
+    // Where each name stands. Trees, because no choice of names makes them slow, as it does a hash
+    // table.
+    std::map<std::string, size_t> key_at, tensor_at;
 };
 
 // ---- numbers of 16 bits -------------------------------------------------------------------------
@@ -135,6 +140,50 @@ inline uint16_t float_to_half(float f) {
     return (uint16_t)(sign | (float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000));
 }
 
+// ---- strings ------------------------------------------------------------------------------------
+
+enum : int { UTF8_WRONG = -1, UTF8_CUT = -2 };
+
+// The character at s[at], whose length in bytes goes to *length. A byte that is no part of valid
+// UTF-8 is UTF8_WRONG, and where s ends within a character it is UTF8_CUT: each is one byte long.
+// Unicode 15, table 3-7: the first byte fixes the length and what the second may be, so that no
+// form is longer than needed, half of a surrogate pair, or above U+10FFFF.
+inline int utf8_character(const std::string& s, size_t at, size_t* length) {
+    const uint8_t* byte = (const uint8_t*)s.data() + at;
+    uint8_t first = byte[0];
+    *length = 1;
+    if (first < 0x80) return first;
+    if (first < 0xc2 || first > 0xf4) return UTF8_WRONG;
+    size_t n = first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+    uint8_t low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;    // not too long
+    uint8_t high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;   // no surrogates
+    int character = first & (0x7f >> n);
+    for (size_t i = 1; i < n; i++) {
+        if (i == s.size() - at) return UTF8_CUT;
+        if (byte[i] < (i == 1 ? low : 0x80) || byte[i] > (i == 1 ? high : 0xbf)) return UTF8_WRONG;
+        character = character << 6 | (byte[i] & 0x3f);
+    }
+    *length = n;
+    return character;
+}
+
+// A string that may hold anything, safe to print, cut after `longest` bytes. As \xNN stand the
+// characters that a terminal would obey or that hide others: control characters (C0, DEL, and C1,
+// of which U+009B begins an escape sequence), and those that turn the direction of writing; so do
+// bytes that are no UTF-8.
+inline std::string gguf_printable(const std::string& s, size_t longest) {
+    std::string out;
+    for (size_t i = 0, length; i < s.size() && i < longest; i += length) {
+        int c = utf8_character(s, i, &length);
+        bool shown = c >= 0x20 && !(c >= 0x7f && c < 0xa0) && !(c >= 0x202a && c <= 0x202e) &&
+                     !(c >= 0x2066 && c <= 0x2069);
+        if (shown) out.append(s, i, length);
+        else
+            for (size_t j = i; j < i + length; j++) out += text("\\x%02x", (uint8_t)s[j]);
+    }
+    return s.size() > longest ? out + "..." : out;
+}
+
 // ---- opening ------------------------------------------------------------------------------------
 //
 // A file may come from anywhere, so each length is compared with what is left of the file before it
@@ -171,17 +220,16 @@ inline uint64_t gguf_take_u64(GgufCursor& c) {
     return x;
 }
 
-// Names are compared and printed as C strings, so they hold no NUL and nothing that moves a cursor.
+// Names are compared and printed as C strings: they hold no NUL, and nothing that a terminal obeys.
 inline std::string gguf_take_name(GgufCursor& c, uint64_t longest) {
     uint64_t n = gguf_take_u64(c);
     if (n == 0 || n > longest)
         fail("%s: %s: name of %" PRIu64 " bytes, expected 1 to %" PRIu64, c.file.path.c_str(),
              c.what.c_str(), n, longest);
     std::string name((const char*)gguf_take(c, n), n);
-    for (unsigned char byte : name)
-        if (byte < 0x20 || byte == 0x7f)
-            fail("%s: %s: the name has a control character (byte %d)", c.file.path.c_str(),
-                 c.what.c_str(), byte);
+    if (gguf_printable(name, longest) != name)
+        fail("%s: %s: the name \"%s\" has a control character, or is not UTF-8",
+             c.file.path.c_str(), c.what.c_str(), gguf_printable(name, 60).c_str());
     return name;
 }
 
@@ -294,11 +342,10 @@ inline Gguf gguf_open(const std::string& path) {
         fail("%s: GGUF version %" PRIu32 ", expected 2 or 3", path.c_str(), g.version);
     uint64_t n_tensors = gguf_take_u64(c), n_keys = gguf_take_u64(c);
 
-    std::unordered_set<std::string> names;
     for (uint64_t i = 0; i < n_keys; i++) {
         c.what = "key " + std::to_string(i) + " of " + std::to_string(n_keys);
         g.keys.push_back(gguf_take_key(c));
-        if (!names.insert(g.keys.back().name).second)
+        if (!g.key_at.emplace(g.keys.back().name, i).second)
             fail("%s: key %s: appears twice", path.c_str(), g.keys.back().name.c_str());
     }
     g.alignment = gguf_int_or(g, "general.alignment", 32);
@@ -306,13 +353,12 @@ inline Gguf gguf_open(const std::string& path) {
         fail("%s: key general.alignment: %" PRIu64 ", expected a power of two from 8 to 65536",
              path.c_str(), g.alignment);
 
-    names.clear();
     std::vector<uint64_t> offsets;
     for (uint64_t i = 0; i < n_tensors; i++) {
         c.what = "tensor " + std::to_string(i) + " of " + std::to_string(n_tensors);
         offsets.push_back(0);
         g.tensors.push_back(gguf_take_tensor(c, &offsets.back()));
-        if (!names.insert(g.tensors.back().name).second)
+        if (!g.tensor_at.emplace(g.tensors.back().name, i).second)
             fail("%s: tensor %s: appears twice", path.c_str(), g.tensors.back().name.c_str());
     }
     gguf_place_tensors(g, c.at, offsets);
@@ -323,20 +369,29 @@ inline void gguf_close(Gguf& g) {
     unmap_file(g.file);
     g.keys.clear();
     g.tensors.clear();
+    g.key_at.clear();
+    g.tensor_at.clear();
 }
 
 // ---- looking up ---------------------------------------------------------------------------------
 
 inline const GgufKey* gguf_key(const Gguf& g, const std::string& name) {
-    for (const GgufKey& k : g.keys)
-        if (k.name == name) return &k;
-    return nullptr;
+    auto found = g.key_at.find(name);
+    return found == g.key_at.end() ? nullptr : &g.keys[found->second];
 }
 
 inline const GgufTensor* gguf_tensor(const Gguf& g, const std::string& name) {
+    auto found = g.tensor_at.find(name);
+    return found == g.tensor_at.end() ? nullptr : &g.tensors[found->second];
+}
+
+// For a model's loader, which knows the names of all its tensors: another one is an error, because
+// a file that holds more than its keys say is not the model that it seems to be.
+inline void gguf_expect_only(const Gguf& g, const std::set<std::string>& names) {
     for (const GgufTensor& t : g.tensors)
-        if (t.name == name) return &t;
-    return nullptr;
+        if (!names.count(t.name))
+            fail("%s: tensor %s: unexpected, the keys describe a model without it (is a key such as"
+                 " the block_count wrong?)", g.file.path.c_str(), t.name.c_str());
 }
 
 // "u32" or "array of string", for messages.
@@ -379,18 +434,6 @@ inline std::string gguf_next_string(const uint8_t** p) {
     std::string s((const char*)*p + 8, n);
     *p += 8 + n;
     return s;
-}
-
-// A string that may hold anything, safe to print: control characters as \xNN, cut after `longest`
-// bytes.
-inline std::string gguf_printable(const std::string& s, size_t longest) {
-    std::string out;
-    for (size_t i = 0; i < s.size() && i < longest; i++) {
-        unsigned char byte = (unsigned char)s[i];
-        if (byte < 0x20 || byte == 0x7f) out += text("\\x%02x", byte);
-        else out += s[i];
-    }
-    return s.size() > longest ? out + "..." : out;
 }
 
 // A key's value for people: strings in quotes, an array's first `most` elements and its length.
@@ -499,8 +542,9 @@ inline std::string gguf_shape(const GgufTensor& t) {
     return out + "}";
 }
 
-// out[i] = element first + i of the tensor, for i < count; first + count <= t.count.
-inline void gguf_to_float(float* out, const GgufTensor& t, uint64_t first, uint64_t count) {
+// out[i] = element first + i of g's tensor t, for i < count; first + count <= t.count.
+inline void gguf_to_float(float* out, const Gguf& g, const GgufTensor& t, uint64_t first,
+                          uint64_t count) {
     if (t.type == GGML_F32) {
         memcpy(out, t.data + 4 * first, 4 * count);
     } else if (t.type == GGML_F64) {
@@ -511,8 +555,8 @@ inline void gguf_to_float(float* out, const GgufTensor& t, uint64_t first, uint6
         float (*widen)(uint16_t) = t.type == GGML_F16 ? half_to_float : bfloat16_to_float;
         for (uint64_t i = 0; i < count; i++) out[i] = widen(data[i]);
     } else {
-        fail("tensor %s: type %s, expected F32, F16, BF16 or F64", t.name.c_str(),
-             ggml_type_facts(t.type).name);
+        fail("%s: tensor %s: type %s, expected F32, F16, BF16 or F64", g.file.path.c_str(),
+             t.name.c_str(), ggml_type_facts(t.type).name);
     }
 }
 
@@ -530,7 +574,7 @@ struct GgufWriter {
     uint64_t n_keys = 0;
     uint64_t alignment = 32;
     std::vector<GgufPending> tensors;
-    std::unordered_set<std::string> names;   // of keys and tensors: neither may appear twice
+    std::set<std::string> names;   // of keys and tensors: neither may appear twice
 };
 
 inline void gguf_append(std::string& out, const void* bytes, size_t n) {

@@ -395,20 +395,17 @@ inline const GgufTensor& find_param(const Gguf& file, const Param& p, const char
 inline void check_params(const Gguf& file, const Config& c, std::vector<const char*> suffixes) {
     Weights at;
     size_t space;
-    std::unordered_set<std::string> known = {"output.weight"};   // a copy; gpt2_load compares it
+    std::set<std::string> known = {"output.weight"};   // a copy; gpt2_load compares it
     for (const Param& p : param_table(c, at, space))
         for (const char* suffix : suffixes) known.insert(find_param(file, p, suffix).name);
-    for (const GgufTensor& t : file.tensors)
-        if (!known.count(t.name))
-            fail("%s: tensor %s: not one of a GPT-2 of %d blocks (gpt2.block_count)",
-                 file.file.path.c_str(), t.name.c_str(), c.L);
+    gguf_expect_only(file, known);
 }
 
 // Reads row p of the table into host floats.
 inline void read_param(const Gguf& file, const Param& p, const char* suffix,
                        std::vector<float>& host) {
     host.resize(p.count);
-    gguf_to_float(host.data(), find_param(file, p, suffix), 0, p.count);
+    gguf_to_float(host.data(), file, find_param(file, p, suffix), 0, p.count);
 }
 
 // Weights from a GGUF of F32, F16 or BF16 tensors. An output.weight is accepted where it

@@ -58,6 +58,7 @@ struct Model {
     Norm output_norm;
     Linear output;                // C -> V: token_embd once more ("tied"), or a matrix of its own
     std::vector<std::vector<float>> converted;   // what the file holds in another type than F32
+    std::set<std::string> names;                 // of the tensors that are used
 };
 
 // A size of the model, from its key. The bound keeps products of three of them inside 64 bits.
@@ -74,6 +75,7 @@ static const float* load_tensor(Model& m, const std::string& name, int in, int o
                                 const char* from_key) {
     const char* path = m.file.file.path.c_str();
     const GgufTensor* t = gguf_tensor(m.file, name);
+    m.names.insert(name);
     std::string expected = out ? text("{%d, %d}", in, out) : text("{%d}", in);
     std::string because = text("%s from %s %" PRIu64, expected.c_str(), from_key,
                                gguf_int_or(m.file, from_key, 0));
@@ -92,7 +94,7 @@ static const float* load_tensor(Model& m, const std::string& name, int in, int o
     const int64_t CHUNK = 1 << 16, count = (int64_t)t->count;
 #pragma omp parallel for
     for (int64_t i = 0; i < count; i += CHUNK)
-        gguf_to_float(floats + i, *t, i, std::min(CHUNK, count - i));
+        gguf_to_float(floats + i, m.file, *t, i, std::min(CHUNK, count - i));
     return floats;
 }
 
@@ -120,6 +122,9 @@ static Model load_model(const std::string& path) {
     m.C = load_size(g, "gpt2.embedding_length");
     m.F = load_size(g, "gpt2.feed_forward_length");
     m.T = load_size(g, "gpt2.context_length");
+    if (m.F > 64 * m.C)   // so that no activation is much larger than the weights in the file
+        fail("%s: key gpt2.feed_forward_length: %d, expected at most 64 times"
+             " gpt2.embedding_length %d (GPT-2 has 4 times)", path.c_str(), m.F, m.C);
     m.eps = (float)gguf_float(g, "gpt2.attention.layer_norm_epsilon");
     if (m.C % m.NH != 0)
         fail("%s: key gpt2.attention.head_count: %d, expected to divide gpt2.embedding_length %d",
@@ -158,6 +163,7 @@ static Model load_model(const std::string& path) {
     m.output = {m.token_embd, nullptr, m.C, m.V};
     if (gguf_tensor(g, "output.weight"))
         m.output.weight = load_tensor(m, "output.weight", m.C, m.V, C);
+    gguf_expect_only(g, m.names);
     return m;
 }
 
@@ -202,29 +208,30 @@ static void linear(float* out, const float* inp, const Linear& w, int n) {
 
 // The n tokens at positions pos .. pos+n-1 look back, head by head, at positions up to their own:
 //     score[s] = q[t] . k[s] / sqrt(hs)     p = softmax(score)     out[t] = sum over s of p[s] v[s]
-// qkv (n, 3C), a row holding q, k and v;  out (n, C);  keys, values (NH, T, hs), which already hold
-// positions below pos, and hold those of the n tokens afterwards.
-static void attention(float* out, float* keys, float* values, const float* qkv, int pos, int n,
-                      int NH, int hs, int T) {
+// qkv (n, 3C), a row holding q, k and v;  out (n, C);  keys, values: of each head (pos, hs), which
+// the n tokens' own make longer. What a head had beyond pos is forgotten.
+static void attention(float* out, std::vector<float>* keys, std::vector<float>* values,
+                      const float* qkv, int pos, int n, int NH, int hs) {
     int C = NH * hs;
 #pragma omp parallel if ((int64_t)n * (pos + n) * C > WORTH_THREADS)
     {
-#pragma omp for collapse(2)
-        for (int h = 0; h < NH; h++)
+#pragma omp for
+        for (int h = 0; h < NH; h++) {
+            keys[h].resize((size_t)pos * hs);
+            values[h].resize((size_t)pos * hs);
             for (int t = 0; t < n; t++) {
-                const float* row = qkv + (int64_t)t * 3 * C + h * hs;
-                int64_t to = ((int64_t)h * T + pos + t) * hs;
-                memcpy(keys + to, row + C, hs * sizeof(float));
-                memcpy(values + to, row + 2 * C, hs * sizeof(float));
-            }   // all keys and values are in place before any thread goes on
+                const float *k = qkv + (int64_t)t * 3 * C + C + h * hs, *v = k + C;
+                keys[h].insert(keys[h].end(), k, k + hs);
+                values[h].insert(values[h].end(), v, v + hs);
+            }
+        }   // all keys and values are in place before any thread goes on
         std::vector<float> p(pos + n);
         float scale = 1 / sqrtf((float)hs);
 #pragma omp for collapse(2) schedule(dynamic, 8)
         for (int h = 0; h < NH; h++)
             for (int t = 0; t < n; t++) {
                 const float* q = qkv + (int64_t)t * 3 * C + h * hs;
-                const float* k = keys + (int64_t)h * T * hs;
-                const float* v = values + (int64_t)h * T * hs;
+                const float *k = keys[h].data(), *v = values[h].data();
                 float* o = out + (int64_t)t * C + h * hs;
                 int count = pos + t + 1;
                 float max = -INFINITY, sum = 0;
@@ -249,20 +256,20 @@ static void attention(float* out, float* keys, float* values, const float* qkv, 
 // What a text needs beside the weights: the keys and values of all its tokens so far, so that each
 // token passes through the network once, and the activations of up to `most` tokens at a time.
 struct State {
-    int pos;                           // tokens so far
-    std::vector<float> keys, values;   // (L, NH, T, hs)
-    std::vector<float> x;              // (most, C)   the residual stream
-    std::vector<float> norm;           // (most, C)   its layernorm; also what a layer adds to it
-    std::vector<float> qkv;            // (most, 3C)
-    std::vector<float> heads;          // (most, C)   what attention's heads found
-    std::vector<float> up;             // (most, F)
+    int pos;                    // tokens so far
+    std::vector<std::vector<float>> keys, values;   // of L * NH heads, each (pos, hs)
+    std::vector<float> x;       // (most, C)   the residual stream
+    std::vector<float> norm;    // (most, C)   its layernorm; also what a layer adds to it
+    std::vector<float> qkv;     // (most, 3C)
+    std::vector<float> heads;   // (most, C)   what attention's heads found
+    std::vector<float> up;      // (most, F)
 };
 
 static State new_state(const Model& m, int most) {
     State s;
     s.pos = 0;
-    s.keys.resize((size_t)m.L * m.T * m.C);
-    s.values.resize((size_t)m.L * m.T * m.C);
+    s.keys.resize((size_t)m.L * m.NH);
+    s.values.resize((size_t)m.L * m.NH);
     s.x.resize((size_t)most * m.C);
     s.norm.resize((size_t)most * m.C);
     s.qkv.resize((size_t)most * 3 * m.C);
@@ -287,11 +294,12 @@ static void forward(const Model& m, State& s, const int* ids, int n) {
                                      m.position_embd[(size_t)(s.pos + i) * C + c];
     for (int l = 0; l < m.L; l++) {
         const Block& b = m.blocks[l];
-        float *keys = &s.keys[(size_t)l * m.T * C], *values = &s.values[(size_t)l * m.T * C];
+        std::vector<float>* keys = &s.keys[(size_t)l * m.NH];
+        std::vector<float>* values = &s.values[(size_t)l * m.NH];
 
         layernorm(s.norm.data(), s.x.data(), b.attn_norm, m.eps, n, C);
         linear(s.qkv.data(), s.norm.data(), b.attn_qkv, n);
-        attention(s.heads.data(), keys, values, s.qkv.data(), s.pos, n, m.NH, C / m.NH, m.T);
+        attention(s.heads.data(), keys, values, s.qkv.data(), s.pos, n, m.NH, C / m.NH);
         linear(s.norm.data(), s.heads.data(), b.attn_output, n);
         add(s.x, s.norm, (int64_t)n * C);
 
@@ -306,9 +314,26 @@ static void forward(const Model& m, State& s, const int* ids, int n) {
     s.pos += n;
 }
 
+// A logit is not finite: names the first weight that is not.
+[[noreturn]] static void fail_not_finite(const Model& m, int id, float logit) {
+    const char* path = m.file.file.path.c_str();
+    for (const GgufTensor& t : m.file.tensors)
+        for (uint64_t i = 0; i < t.count; i++) {
+            float weight;
+            gguf_to_float(&weight, m.file, t, i, 1);
+            if (!std::isfinite(weight))
+                fail("%s: tensor %s: element %" PRIu64 " is %g, expected a finite number (did its"
+                     " training diverge?)", path, t.name.c_str(), i, weight);
+        }
+    fail("%s: token %d has a logit of %g, though all weights are finite (are some too large?)",
+         path, id, logit);
+}
+
 // out (rows, V): the logits after tokens first .. first+rows-1 of those last given to forward().
 static void logits(float* out, const Model& m, const State& s, int first, int rows) {
     linear(out, &s.norm[(size_t)first * m.C], m.output, rows);
+    for (int64_t i = 0; i < (int64_t)rows * m.V; i++)
+        if (!std::isfinite(out[i])) fail_not_finite(m, (int)(i % m.V), out[i]);
 }
 
 // Logits of a whole text take T * V floats, up to 200 MB: they are computed in groups of rows.
@@ -349,12 +374,8 @@ static int sample(std::vector<float>& logit, const std::vector<int>& history, in
                   Sampling& how) {
     if (how.repeat_penalty != 1) penalize_repeats(logit, history, (float)how.repeat_penalty);
     std::vector<Candidate> all;
-    for (int id = 0; id < (int)logit.size(); id++) {
-        if (!std::isfinite(logit[id]))
-            fail("token %d has a logit of %g after %zu tokens (are the weights damaged?)", id,
-                 logit[id], history.size());
+    for (int id = 0; id < (int)logit.size(); id++)
         if (id != forbidden) all.push_back({id, logit[id], 0});
-    }
     if (all.empty()) fail("the only token there is has been forbidden by --ignore-eos");
     if (how.temp == 0) return std::min_element(all.begin(), all.end(), is_better)->id;
 
@@ -403,7 +424,8 @@ static std::vector<int> parse_ids(const std::string& s, const char* where, int V
                 fail("%s: \"%s\" is not a token id", where, gguf_printable(word, 40).c_str());
             long id = word.size() < 10 ? atol(word.c_str()) : V;
             if (id >= V)
-                fail("%s: token id %s: out of range, expected 0 to %d", where, word.c_str(), V - 1);
+                fail("%s: token id %s: out of range, expected 0 to %d", where,
+                     gguf_printable(word, 40).c_str(), V - 1);
             ids.push_back((int)id);
         }
         i = end + 1;
@@ -411,33 +433,22 @@ static std::vector<int> parse_ids(const std::string& s, const char* where, int V
     return ids;
 }
 
-// The length of the UTF-8 character at the start of s; 0 if s ends within it; -1 if it is none.
-// Unicode 15, table 3-7: the first byte fixes the length and what the second may be.
-static int utf8_length(const std::string& s) {
-    unsigned char first = (unsigned char)s[0];
-    if (first < 0x80) return 1;
-    if (first < 0xc2 || first > 0xf4) return -1;
-    int length = first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
-    unsigned char low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;    // not too long
-    unsigned char high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;   // no surrogates
-    for (int i = 1; i < length; i++) {
-        if (i >= (int)s.size()) return 0;
-        unsigned char byte = (unsigned char)s[i];
-        if (byte < (i == 1 ? low : 0x80) || byte > (i == 1 ? high : 0xbf)) return -1;
-    }
-    return length;
-}
-
 // Prints what is complete in `pending` and keeps the rest: a character may span several tokens.
-// A byte that belongs to no character, which a model is free to produce, is shown as U+FFFD.
+// A byte that belongs to no character, which a model is free to produce, is shown as U+FFFD. On a
+// terminal, so is what it would obey: a text could otherwise move the cursor or set the title.
 static void print_utf8(std::string& pending, bool last) {
-    while (!pending.empty()) {
-        int length = utf8_length(pending);
-        if (length == 0 && !last) break;
-        if (length > 0) fwrite(pending.data(), 1, length, stdout);
-        else fputs("\xef\xbf\xbd", stdout);
-        pending.erase(0, std::max(length, 1));
+    static const bool terminal = isatty(STDOUT_FILENO);
+    std::string out;
+    size_t at = 0;
+    for (size_t length; at < pending.size(); at += length) {
+        int c = utf8_character(pending, at, &length);
+        if (c == UTF8_CUT && !last) break;
+        if (c < 0) out += "\xef\xbf\xbd";
+        else if (!terminal || c == '\n' || c == '\t') out.append(pending, at, length);
+        else out += gguf_printable(pending.substr(at, length), length);
     }
+    pending.erase(0, at);
+    fwrite(out.data(), 1, out.size(), stdout);
     fflush(stdout);
 }
 
@@ -568,7 +579,8 @@ static void run_detokenize(const Options& o) {
     Tokenizer tokenizer = tokenizer_from_gguf(g);
     int V = (int)tokenizer.tokens.size();
     std::string bytes = decode(tokenizer, parse_ids(read_all(stdin), "standard input", V));
-    fwrite(bytes.data(), 1, bytes.size(), stdout);
+    if (isatty(STDOUT_FILENO)) print_utf8(bytes, true);
+    else fwrite(bytes.data(), 1, bytes.size(), stdout);
 }
 
 static void run_logits(const Options& o) {
@@ -577,7 +589,7 @@ static void run_logits(const Options& o) {
     int n = (int)ids.size();
     State s = new_state(m, n);
     forward(m, s, ids.data(), n);
-    std::vector<float> out((size_t)LOGIT_ROWS * m.V);
+    std::vector<float> out((size_t)std::min(LOGIT_ROWS, n) * m.V);
     for (int first = 0; first < n; first += LOGIT_ROWS) {
         int rows = std::min(LOGIT_ROWS, n - first);
         logits(out.data(), m, s, first, rows);
@@ -595,20 +607,21 @@ static double surprise(const float* logit, int target, int V) {
     return log_d(sum) + max - logit[target];
 }
 
-// The file is one document: end-of-text, then its tokens. Windows of T inputs follow one another
-// without overlap, and each input predicts its successor, the last one the next window's first. So
-// every token of the file is predicted, and counted, exactly once.
+// The file's tokens are those that training would see: end-of-text precedes every document. Windows
+// of T inputs follow one another without overlap, and each input predicts its successor, the last
+// one the next window's first. So every token but the first end-of-text is predicted exactly once.
 static void run_perplexity(const Options& o) {
     Model m = load_model(o.model);
     Tokenizer tokenizer = load_tokenizer(m);
     MappedFile f = map_file(o.file);
-    std::vector<int> ids = encode(tokenizer, std::string((const char*)f.data, f.size), true);
-    ids.insert(ids.begin(), tokenizer.eot);
+    std::vector<int> ids = encode_documents(tokenizer, std::string((const char*)f.data, f.size));
+    if (ids.empty()) fail("%s: has no text, only white space", o.file.c_str());
     unmap_file(f);
 
     int64_t total = (int64_t)ids.size() - 1;
-    State s = new_state(m, (int)std::min<int64_t>(m.T, total));
-    std::vector<float> out((size_t)LOGIT_ROWS * m.V);
+    int most = (int)std::min<int64_t>(m.T, total);
+    State s = new_state(m, most);
+    std::vector<float> out((size_t)std::min(LOGIT_ROWS, most) * m.V);
     std::vector<double> nats(LOGIT_ROWS);
     double sum = 0, start = seconds();
     for (int64_t window = 0; window < total; window += m.T) {
@@ -632,13 +645,16 @@ static void run_perplexity(const Options& o) {
     printf("ppl %.9g  nats/token %.9g  tokens %" PRId64 "\n", exp(sum), sum, total);
 }
 
+// Names longer than this stand out of their column: one of 60,000 bytes would pad all rows to that.
+const size_t NAME_COLUMN = 40;
+
 static void run_show(const Options& o) {
     Gguf g = gguf_open(o.file);
     printf("%s: GGUF version %" PRIu32 ", %zu keys, %zu tensors, %" PRIu64 " bytes\n",
            o.file.c_str(), g.version, g.keys.size(), g.tensors.size(), g.file.size);
     size_t name = 0, type = 0, shape = 0;
     for (const GgufKey& k : g.keys) {
-        name = std::max(name, k.name.size());
+        name = std::max(name, std::min(k.name.size(), NAME_COLUMN));
         type = std::max(type, gguf_type_text(k).size());
     }
     if (!g.keys.empty()) printf("\nkeys\n");
@@ -649,7 +665,7 @@ static void run_show(const Options& o) {
     name = 0;
     uint64_t elements = 0;
     for (const GgufTensor& t : g.tensors) {
-        name = std::max(name, t.name.size());
+        name = std::max(name, std::min(t.name.size(), NAME_COLUMN));
         shape = std::max(shape, gguf_shape(t).size());
         elements += t.count;
     }
@@ -721,12 +737,16 @@ static std::vector<Flag> flag_table(Options& o) {
     };
 }
 
+static std::string spoken(const Command& c) {
+    return c.name[0] ? std::string("infer ") + c.name : "infer";
+}
+
 static void print_help(const std::vector<Flag>& flags) {
     printf("infer - run a GPT-2 from a GGUF file with F32, F16 or BF16 weights\n\n");
     printf("  infer -m model.gguf -p \"Once upon a time\" -n 100\n\ncommands\n");
     for (const Command& c : COMMANDS) printf("  infer %-18s %s\n", c.name, c.help);
     for (const Command& c : COMMANDS) {
-        if (c.bit != SHOW) printf("\ninfer %s\n", c.name);
+        if (c.bit != SHOW) printf("\n%s\n", spoken(c).c_str());
         for (const Flag& f : flags) {
             if (!(f.commands & c.bit)) continue;
             std::string left = std::string(f.name) + (f.value ? std::string(" ") + f.value : "");
@@ -737,8 +757,8 @@ static void print_help(const std::vector<Flag>& flags) {
         }
     }
     printf("\nDefaults are in parentheses. A text begins with the end-of-text token, as every text"
-           "\ndid in training. Samplers work in the order repeat penalty, top-k, top-p, min-p,"
-           "\ntemperature.\n");
+           "\ndid in training, whatever the file's key add_bos_token says. Samplers work in the"
+           "\norder repeat penalty, top-k, top-p, min-p, temperature.\n");
 }
 
 static void set_flag(const Flag& f, const char* value) {
@@ -766,10 +786,10 @@ static const Command& parse_command_line(Options& o, int argc, char** argv) {
         for (const Command& c : COMMANDS)
             if (strcmp(argv[i], c.name) == 0) command = &c;
         if (command == &COMMANDS[0])
-            fail("%s: unknown command (infer --help lists them)", argv[i]);
+            fail("%s: unknown command (infer --help lists them; to run a model:"
+                 " infer -m FILE.gguf -p \"Once upon a time\")", argv[i]);
         i++;
     }
-    std::string spoken = std::string("infer ") + command->name;
     for (; i < argc; i++) {
         const char* word = argv[i];
         if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
@@ -781,11 +801,15 @@ static const Command& parse_command_line(Options& o, int argc, char** argv) {
             o.file = word;
             continue;
         }
+        if (word[0] != '-')
+            fail("%s: is no flag (a text of several words needs quotes: -p \"Once upon a time\")",
+                 word);
         const Flag* flag = nullptr;
         for (const Flag& f : flags)
             if (strcmp(f.name, word) == 0) flag = &f;
         if (!flag) fail("%s: unknown flag (infer --help lists them)", word);
-        if (!(flag->commands & command->bit)) fail("%s: not a flag of %s", word, spoken.c_str());
+        if (!(flag->commands & command->bit))
+            fail("%s: not a flag of %s", word, spoken(*command).c_str());
         o.given.insert(word);
         if (flag->on) {
             *flag->on = true;
@@ -799,7 +823,7 @@ static const Command& parse_command_line(Options& o, int argc, char** argv) {
     if (command->bit == PERPLEXITY && !o.given.count("-f")) missing = "-f FILE";
     if (command->bit == LOGITS && !o.given.count("--ids")) missing = "--ids 1,2,3";
     if (command->bit != SHOW && !o.given.count("-m")) missing = "-m FILE.gguf";
-    if (missing) fail("%s: needs %s (infer --help explains)", spoken.c_str(), missing);
+    if (missing) fail("%s: needs %s (infer --help explains)", spoken(*command).c_str(), missing);
     return *command;
 }
 

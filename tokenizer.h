@@ -4,6 +4,7 @@
 //     next_word()             step 1: text is cut into words, by GPT-2's pattern
 //     encode_word()           step 2: a word's bytes are merged, the earliest learned pair first
 //     encode(), decode()      both steps over a text, and the way back
+//     encode_documents()      a text file's documents, as data/prepare.py makes tokens of them
 //
 // The ids are exactly those of tiktoken and of llama.cpp for "gpt-2"; data/bpe.py learns such
 // merges and explains why they help. Any bytes can be encoded, and decode() gives the same bytes
@@ -14,6 +15,7 @@
 #include <algorithm>
 #include <queue>
 #include <string>
+#include <tuple>
 #include <unordered_map>
 #include <vector>
 #include "gguf.h"
@@ -21,19 +23,20 @@
 #include "unicode_tables.h"
 
 struct Merge {
-    int rank;   // 0 was learned first
-    int id;     // the token that it makes
+    int left, right;   // ids
+    int rank;          // 0 was learned first
+    int id;            // the token that it makes
 };
 
 struct Tokenizer {
     std::vector<std::string> tokens;             // the bytes of each id
-    std::vector<int> control;                    // ids that no text spells, such as end-of-text
+    // Tokens that are found whole in a text, before it is cut into words; sorted by their bytes.
+    std::vector<int> user_defined;               // in every text
+    std::vector<int> special;                    // these, and control tokens such as end-of-text
     int eot;                                     // end-of-text
     int byte_ids[256];                           // the token of each single byte
-    std::unordered_map<uint64_t, Merge> merges;  // by merge_key(left id, right id)
+    std::vector<Merge> merges;                   // sorted by the pair, then by rank
 };
-
-inline uint64_t merge_key(int left, int right) { return (uint64_t)left << 32 | (uint32_t)right; }
 
 // ---- characters ---------------------------------------------------------------------------------
 
@@ -53,24 +56,11 @@ inline char unicode_class(uint32_t character) {
     return classes[character];
 }
 
-// The class of the character at text[at], whose length in bytes goes to *length. What is not valid
-// UTF-8 (a stray or missing continuation, a form longer than needed, half of a surrogate pair, a
-// number above U+10FFFF) is one byte long and 'o'.
+// The class of the character at text[at], whose length in bytes goes to *length. A byte that is no
+// part of valid UTF-8 is 'o'.
 inline char class_at(const std::string& text, size_t at, size_t* length) {
-    const uint8_t* s = (const uint8_t*)text.data() + at;
-    *length = 1;
-    if (s[0] < 0x80) return unicode_class(s[0]);
-    size_t n = s[0] >= 0xF0 ? 4 : s[0] >= 0xE0 ? 3 : 2;
-    if (s[0] < 0xC2 || s[0] > 0xF4 || n > text.size() - at) return 'o';
-    uint32_t c = s[0] & (0x7F >> n);
-    for (size_t i = 1; i < n; i++) {
-        if ((s[i] & 0xC0) != 0x80) return 'o';
-        c = c << 6 | (s[i] & 0x3F);
-    }
-    const uint32_t smallest[5] = {0, 0, 0x80, 0x800, 0x10000};
-    if (c < smallest[n] || c > 0x10FFFF || (c >= 0xD800 && c <= 0xDFFF)) return 'o';
-    *length = n;
-    return unicode_class(c);
+    int c = utf8_character(text, at, length);
+    return c < 0 ? 'o' : unicode_class(c);
 }
 
 // ---- words --------------------------------------------------------------------------------------
@@ -103,6 +93,20 @@ inline size_t next_word(const std::string& text, size_t at) {
 
 // ---- merges -------------------------------------------------------------------------------------
 
+// The order of Tokenizer.merges. A hash table would be a tenth faster, but the file's maker could
+// choose pairs that all collide in it.
+inline bool pair_is_less(const Merge& a, const Merge& b) {
+    return std::tie(a.left, a.right, a.rank) < std::tie(b.left, b.right, b.rank);
+}
+
+// What makes one token of two; null if nothing does.
+inline const Merge* find_merge(const Tokenizer& t, int left, int right) {
+    Merge first = {left, right, 0, 0};
+    auto found = std::lower_bound(t.merges.begin(), t.merges.end(), first, pair_is_less);
+    bool same = found != t.merges.end() && found->left == left && found->right == right;
+    return same ? &*found : nullptr;
+}
+
 struct MergeCandidate {
     int rank;
     size_t at;         // position of the left token
@@ -130,9 +134,8 @@ inline void encode_word(std::vector<int>& out, const Tokenizer& t, const char* w
     std::priority_queue<MergeCandidate> queue;
     auto consider = [&](size_t i) {
         if (i == none || next[i] == n) return;
-        auto found = t.merges.find(merge_key(ids[i], ids[next[i]]));
-        if (found == t.merges.end()) return;
-        queue.push({found->second.rank, i, ids[i], ids[next[i]], found->second.id});
+        const Merge* merge = find_merge(t, ids[i], ids[next[i]]);
+        if (merge) queue.push({merge->rank, i, merge->left, merge->right, merge->id});
     };
     for (size_t i = 0; i < n; i++) consider(i);
     while (!queue.empty()) {
@@ -161,35 +164,68 @@ inline void encode_plain(std::vector<int>& out, const Tokenizer& t, const std::s
     }
 }
 
+// The longest of `ids`, which are sorted by their bytes, with which text[at...] begins; -1: none.
+// Those that begin alike are neighbours, so each further byte narrows the range from both sides.
+inline int longest_at(const Tokenizer& t, const std::vector<int>& ids, const std::string& text,
+                      size_t at) {
+    int longest = -1;
+    auto first = ids.begin(), last = ids.end();
+    for (size_t n = 0; first != last && at + n < text.size(); n++) {   // all are longer than n
+        auto byte = [&](int id) { return (uint8_t)t.tokens[id][n]; };
+        uint8_t next = (uint8_t)text[at + n];
+        first = std::partition_point(first, last, [&](int id) { return byte(id) < next; });
+        last = std::partition_point(first, last, [&](int id) { return byte(id) == next; });
+        if (first != last && t.tokens[*first].size() == n + 1) longest = *first++;
+    }
+    return longest;
+}
+
 // The ids of a text. With `special`, control tokens that are spelled out in it, such as
 // <|endoftext|>, become their ids; without, they are bytes like any others, so a stranger's text
-// cannot forge them.
+// cannot forge them. Tokens that the vocabulary's maker has defined are found in both cases.
 inline std::vector<int> encode(const Tokenizer& t, const std::string& text, bool special = false) {
+    const std::vector<int>& whole = special ? t.special : t.user_defined;
     std::vector<int> out;
-    if (!special) {
-        encode_plain(out, t, text);
-        return out;
-    }
-    std::vector<size_t> found(t.control.size(), 0);   // where each control token occurs next
-    bool fresh = true;
-    for (size_t at = 0;; fresh = false) {
-        size_t first = std::string::npos, which = 0;
-        for (size_t i = 0; i < t.control.size(); i++) {
-            const std::string& token = t.tokens[t.control[i]];
-            if (fresh || (found[i] != std::string::npos && found[i] < at))
-                found[i] = text.find(token, at);
-            bool longer = found[i] == first && first != std::string::npos &&
-                          token.size() > t.tokens[t.control[which]].size();
-            if (found[i] < first || longer) first = found[i], which = i;
+    size_t start = 0;   // of what is not encoded yet
+    for (size_t at = 0; at < text.size() && !whole.empty();) {
+        int id = longest_at(t, whole, text, at);
+        if (id < 0) {
+            at++;
+            continue;
         }
-        if (first == std::string::npos) {
-            encode_plain(out, t, text.substr(at));
-            return out;
-        }
-        encode_plain(out, t, text.substr(at, first - at));
-        out.push_back(t.control[which]);
-        at = first + t.tokens[t.control[which]].size();
+        encode_plain(out, t, text.substr(start, at - start));
+        out.push_back(id);
+        start = at += t.tokens[id].size();
     }
+    encode_plain(out, t, text.substr(start));
+    return out;
+}
+
+// Appends a document, after end-of-text. One of nothing but white space is none.
+inline void encode_document(std::vector<int>& out, const Tokenizer& t, const std::string& text) {
+    size_t at = 0, length;
+    while (at < text.size() && class_at(text, at, &length) == 's') at += length;
+    if (at == text.size()) return;
+    out.push_back(t.eot);
+    std::vector<int> ids = encode(t, text);
+    out.insert(out.end(), ids.begin(), ids.end());
+}
+
+// The ids of a text file, by the rule of data/prepare.py: lines that read <|endoftext|> separate
+// its documents and belong to none, and a byte order mark at its start is dropped.
+inline std::vector<int> encode_documents(const Tokenizer& t, const std::string& text) {
+    std::vector<int> out;
+    size_t start = text.compare(0, 3, "\xEF\xBB\xBF") == 0 ? 3 : 0, next;   // of the document
+    for (size_t at = start; at < text.size(); at = next) {   // line by line
+        size_t end = std::min(text.find('\n', at), text.size());
+        next = std::min(end + 1, text.size());
+        if (end > at && text[end - 1] == '\r') end--;
+        if (text.compare(at, end - at, "<|endoftext|>") != 0) continue;
+        encode_document(out, t, text.substr(start, at - start));
+        start = next;
+    }
+    encode_document(out, t, text.substr(start));
+    return out;
 }
 
 inline const std::string& token_bytes(const Tokenizer& t, int id) {
@@ -240,6 +276,10 @@ inline std::string token_from_visible(const std::unordered_map<std::string, uint
     return out;
 }
 
+// What tokenizer.ggml.token_type says of each token. A normal one is spelled in visible bytes, all
+// others are written as they are; of these, no text makes those of other types.
+enum { NORMAL_TOKEN = 1, CONTROL_TOKEN = 3, USER_DEFINED_TOKEN = 4 };
+
 inline bool tokenizer_present(const Gguf& g) { return gguf_key(g, "tokenizer.ggml.tokens"); }
 
 // What tells two tokenizers apart: the sha256 of the values of .tokens and .merges, as they stand
@@ -263,7 +303,7 @@ inline std::string tokenizer_sha256(const Gguf& g) {
 // merge is dead. A vocabulary of single bytes holds one, because llama.cpp wants at least one
 // merge.
 inline void read_merges(Tokenizer& t, const Gguf& g,
-                        const std::unordered_map<std::string, int>& ids) {
+                        const std::map<std::string, int>& ids) {
     std::vector<std::string> merges = gguf_strings(g, "tokenizer.ggml.merges");
     for (size_t rank = 0; rank < merges.size(); rank++) {
         const std::string& merge = merges[rank];
@@ -276,22 +316,24 @@ inline void read_merges(Tokenizer& t, const Gguf& g,
                  " vocabulary", g.file.path.c_str(), rank, gguf_printable(merge, 40).c_str());
         auto l = ids.find(left), r = ids.find(right);
         if (l == ids.end() || r == ids.end()) continue;
-        t.merges.emplace(merge_key(l->second, r->second), Merge{(int)rank, whole->second});
+        t.merges.push_back({l->second, r->second, (int)rank, whole->second});
     }
+    std::sort(t.merges.begin(), t.merges.end(), pair_is_less);
 }
 
 inline Tokenizer tokenizer_from_gguf(const Gguf& g) {
     const char* path = g.file.path.c_str();
     std::string model = gguf_string(g, "tokenizer.ggml.model");
     if (model != "gpt2")
-        fail("%s: key tokenizer.ggml.model: \"%s\", expected \"gpt2\"", path, model.c_str());
+        fail("%s: key tokenizer.ggml.model: \"%s\", expected \"gpt2\"", path,
+             gguf_printable(model, 60).c_str());
     std::string pre = gguf_string_or(g, "tokenizer.ggml.pre", "gpt-2");
     if (pre != "gpt-2")
         fail("%s: key tokenizer.ggml.pre: \"%s\", expected \"gpt-2\" (another way to cut words)",
-             path, pre.c_str());
+             path, gguf_printable(pre, 60).c_str());
 
     std::vector<std::string> visible = gguf_strings(g, "tokenizer.ggml.tokens");
-    std::vector<int64_t> types(visible.size(), 1);   // 1 is spelled in bytes, the rest as it is
+    std::vector<int64_t> types(visible.size(), NORMAL_TOKEN);
     if (gguf_key(g, "tokenizer.ggml.token_type")) types = gguf_ints(g, "tokenizer.ggml.token_type");
     uint64_t eot = gguf_int(g, "tokenizer.ggml.eos_token_id");
     if (types.size() != visible.size())
@@ -304,16 +346,19 @@ inline Tokenizer tokenizer_from_gguf(const Gguf& g) {
     Tokenizer t;
     t.eot = (int)eot;
     std::fill(t.byte_ids, t.byte_ids + 256, -1);
-    std::unordered_map<std::string, int> ids;
+    std::map<std::string, int> ids;
     std::unordered_map<std::string, uint8_t> bytes = visible_bytes();
     for (size_t id = 0; id < visible.size(); id++) {
         if (!ids.emplace(visible[id], (int)id).second)
             fail("%s: key tokenizer.ggml.tokens: \"%s\" appears twice, the second time as id %zu",
                  path, gguf_printable(visible[id], 40).c_str(), id);
-        bool control = types[id] == 3 || id == eot;
-        bool spelled = types[id] == 1 && !control;
+        bool control = types[id] == CONTROL_TOKEN || id == eot;
+        bool user_defined = types[id] == USER_DEFINED_TOKEN && !control;
+        bool spelled = types[id] == NORMAL_TOKEN && !control;
         t.tokens.push_back(spelled ? token_from_visible(bytes, visible[id]) : visible[id]);
-        if (control && !visible[id].empty()) t.control.push_back((int)id);
+        if (visible[id].empty()) continue;
+        if (user_defined) t.user_defined.push_back((int)id);
+        if (user_defined || control) t.special.push_back((int)id);
         auto byte = bytes.find(visible[id]);
         if (spelled && byte != bytes.end()) t.byte_ids[byte->second] = (int)id;
     }
@@ -321,6 +366,9 @@ inline Tokenizer tokenizer_from_gguf(const Gguf& g) {
         if (t.byte_ids[b] < 0)
             fail("%s: key tokenizer.ggml.tokens: no token for byte %d, expected all 256 (is it a"
                  " byte-level BPE?)", path, b);
+    auto by_bytes = [&](int a, int b) { return t.tokens[a] < t.tokens[b]; };
+    std::sort(t.user_defined.begin(), t.user_defined.end(), by_bytes);
+    std::sort(t.special.begin(), t.special.end(), by_bytes);
     read_merges(t, g, ids);
     return t;
 }

@@ -13,15 +13,17 @@ it everywhere, and repeat. "the" becomes t+h, then th+e; " the" a little later.
 tokenizer.h does 1 and 3 in C++; both give exactly the ids that tiktoken and llama.cpp give.
 """
 import collections
+import hashlib
 import heapq
 import itertools
-import json
 import os
 import re
 
-from files import Failure
+from files import Failure, open_regular, read_object, shown
+from gguf import pack_string
 
 END_OF_TEXT = "<|endoftext|>"
+FINGERPRINT = "tokenizer.legible.sha256"
 CACHE_LIMIT = 1 << 20   # words whose ids are remembered, so that memory stays bounded
 
 
@@ -146,13 +148,15 @@ def replace_pair(ids, pair, new_id):
 
 class Tokenizer:
     """tokens[id] is the bytes of a token, merges {(left id, right id): (rank, merged id)} with the
-    lowest rank learned first, end_of_text the id of the one token that no text spells."""
+    lowest rank learned first, end_of_text the id of the token that precedes a document, and control
+    the ids, it among them, that no text spells."""
 
-    def __init__(self, tokens, merges, end_of_text):
+    def __init__(self, tokens, merges, end_of_text, control=()):
         self.tokens, self.merges, self.end_of_text = tokens, merges, end_of_text
+        self.control = {end_of_text, *control}
         self.byte_ids = [None] * 256
         for id, token in enumerate(tokens):
-            if len(token) == 1:
+            if len(token) == 1 and id not in self.control:
                 self.byte_ids[token[0]] = id
         self.cache = Cache(lambda word: self.encode_word(word.encode("utf-8")))
 
@@ -242,63 +246,121 @@ def from_tables(source, tokens, merges, end_of_text, control):
     ids = {token: id for id, token in enumerate(tokens)}
     if len(ids) < len(tokens):
         twice = next(token for token, n in collections.Counter(tokens).items() if n > 1)
-        raise Failure(f"{source}: token {twice!r} appears twice")
+        raise Failure(f"{source}: token {twice!r:.60} appears twice")
     for byte, char in BYTE_TO_CHAR.items():
-        if char not in ids:
+        if ids.get(char, end_of_text) in control:
             raise Failure(f"{source}: no token for byte {byte} ({char!r}), expected all 256"
                           " (is this a byte-level BPE?)")
     raw = []
     for id, token in enumerate(tokens):
         spelled = id not in control and all(char in CHAR_TO_BYTE for char in token)
-        raw.append(bytes(map(CHAR_TO_BYTE.__getitem__, token)) if spelled else token.encode())
+        try:
+            raw.append(bytes(map(CHAR_TO_BYTE.__getitem__, token)) if spelled else token.encode())
+        except UnicodeEncodeError:   # JSON can spell half of a surrogate pair
+            raise Failure(f"{source}: token {id}, {token!r:.60}, is no Unicode text")
     table = {}
     for rank, merge in enumerate(merges):
         left, _, right = merge.partition(" ")
         if left + right not in ids:
-            raise Failure(f"{source}: merges: {merge!r}, number {rank}, makes no token")
+            raise Failure(f"{source}: merges: {merge!r:.60}, number {rank}, makes no token")
         if left in ids and right in ids:   # otherwise nothing can ever make its parts
             table.setdefault((ids[left], ids[right]), (rank, ids[left + right]))
-    return Tokenizer(raw, table, end_of_text)
+    return Tokenizer(raw, table, end_of_text, control)
+
+
+def from_vocabulary(source, ids, merges, special):
+    """A tokenizer from JSON: {token: id}, merges, and the tokens that no text spells."""
+    for token, id in ids.items():
+        if type(id) is not int:
+            raise Failure(f"{source}: token {token!r:.60} has the id {shown(id)}, expected an"
+                          " integer")
+    if sorted(ids.values()) != list(range(len(ids))) or END_OF_TEXT not in ids:
+        raise Failure(f"{source}: ids are not 0 to {len(ids) - 1}, or {END_OF_TEXT} is not among"
+                      " them")
+    control = {ids[token] for token in [END_OF_TEXT, *special]}
+    return from_tables(source, sorted(ids, key=ids.get), merges, ids[END_OF_TEXT], control)
 
 
 def from_gpt2(vocab_bpe, encoder_json):
     """OpenAI's two files: the merges, and the ids."""
-    try:
-        with open(encoder_json, encoding="utf-8") as f:
-            ids = json.load(f)
-        with open(vocab_bpe, encoding="utf-8") as f:
-            lines = f.read().split("\n")
-    except ValueError as e:   # not UTF-8, or not JSON
-        raise Failure(f"{encoder_json} or {vocab_bpe}: {e}")
-    if not isinstance(ids, dict):
-        raise Failure(f"{encoder_json}: expected a JSON object of tokens and their ids")
+    with open_regular(vocab_bpe) as f:
+        try:
+            lines = f.read().decode("utf-8").replace("\r\n", "\n").split("\n")
+        except UnicodeDecodeError as e:
+            raise Failure(f"{vocab_bpe}: {e}")
     merges = [line for line in lines if line and not line.startswith("#version")]
-    if set(ids.values()) != set(range(len(ids))) or END_OF_TEXT not in ids:
-        raise Failure(f"{encoder_json}: ids are not 0 to {len(ids) - 1}, or {END_OF_TEXT} is not"
-                      " among them")
-    end = ids[END_OF_TEXT]
-    return from_tables(str(vocab_bpe), sorted(ids, key=ids.get), merges, end, {end})
+    return from_vocabulary(encoder_json, read_object(encoder_json), merges, [])
+
+
+def from_tokenizer_json(path):
+    """What Hugging Face's tokenizers write: one file, which describes any of their tokenizers. Read
+    is the description of GPT-2's; what would give other ids is refused by name."""
+    whole = read_object(path)
+    model, pre = (whole.get(name) if isinstance(whole.get(name), dict) else {}
+                  for name in ("model", "pre_tokenizer"))
+    for where, object, name, accepted in (
+            ("model.", model, "type", ("BPE", None)),
+            ("pre_tokenizer.", pre, "type", ("ByteLevel",)),
+            ("pre_tokenizer.", pre, "add_prefix_space", (False,)),
+            ("pre_tokenizer.", pre, "use_regex", (True, None)),
+            ("", whole, "normalizer", (None,)), ("model.", model, "dropout", (None, 0)),
+            ("model.", model, "continuing_subword_prefix", (None, "")),
+            ("model.", model, "end_of_word_suffix", (None, "")),
+            ("model.", model, "byte_fallback", (None, False)),
+            ("model.", model, "ignore_merges", (None, False))):
+        if object.get(name) not in accepted:
+            raise Failure(f"{path}: {where}{name} is {shown(object.get(name))}, expected"
+                          f" {shown(accepted[0])} (only GPT-2's byte-level BPE is read)")
+    ids, merges, added = model.get("vocab"), model.get("merges"), whole.get("added_tokens", [])
+    if not (isinstance(ids, dict) and isinstance(merges, list) and isinstance(added, list)):
+        raise Failure(f"{path}: expected model.vocab, an object, and model.merges and added_tokens,"
+                      " arrays")
+    for i, merge in enumerate(merges):   # "a b", or since 2024 ["a", "b"]
+        parts = merge.split(" ") if isinstance(merge, str) else merge
+        if not (isinstance(parts, list) and len(parts) == 2
+                and all(isinstance(part, str) and " " not in part for part in parts)):
+            raise Failure(f"{path}: model.merges: number {i} is {shown(merge)}, expected two"
+                          " tokens")
+        merges[i] = " ".join(parts)
+    special = []
+    for i, token in enumerate(added):
+        token = token if isinstance(token, dict) else {}
+        name, id = token.get("content"), token.get("id")
+        if (not isinstance(name, str) or token.get("special") is not True
+                or ids.setdefault(name, id) != id):
+            raise Failure(f"{path}: added_tokens: number {i} is {shown(name)} with the id"
+                          f" {shown(id)}, expected a special token with the id that"
+                          " model.vocab gives it, if any (GPT-2 has no other added tokens)")
+        special.append(name)
+    return from_vocabulary(path, ids, merges, special)
 
 
 def from_gguf(f):
     """The tokenizer in a GGUF file, as gguf.read() returns it."""
-    model = f.value("tokenizer.ggml.model")
+    model = f.value("tokenizer.ggml.model", type="string")
     if model != "gpt2":
-        raise Failure(f"{f.path}: key tokenizer.ggml.model: {model!r}, expected 'gpt2'")
-    pre = f.value("tokenizer.ggml.pre", "gpt-2")
+        raise Failure(f"{f.path}: key tokenizer.ggml.model: {model!r:.60}, expected 'gpt2'")
+    pre = f.value("tokenizer.ggml.pre", "gpt-2", type="string")
     if pre != "gpt-2":
-        raise Failure(f"{f.path}: key tokenizer.ggml.pre: {pre!r}, expected 'gpt-2' (another way to"
-                      " cut words)")
-    tokens, end = f.value("tokenizer.ggml.tokens"), f.value("tokenizer.ggml.eos_token_id")
+        raise Failure(f"{f.path}: key tokenizer.ggml.pre: {pre!r:.60}, expected 'gpt-2' (another"
+                      " way to cut words)")
+    tokens = f.value("tokenizer.ggml.tokens", type="strings")
+    end = f.value("tokenizer.ggml.eos_token_id", type="int")
     if not 0 <= end < len(tokens):
         raise Failure(f"{f.path}: key tokenizer.ggml.eos_token_id: {end}, expected less than the"
                       f" number of tokens, {len(tokens)}")
-    types = f.value("tokenizer.ggml.token_type", [1] * len(tokens))
+    types = f.value("tokenizer.ggml.token_type", [1] * len(tokens), type="ints")
     if len(types) != len(tokens):
         raise Failure(f"{f.path}: key tokenizer.ggml.token_type: {len(types)} values, expected"
                       f" {len(tokens)}, one a token")
     control = {end} | {id for id, type in enumerate(types) if type != 1}
-    return from_tables(f.path, tokens, f.value("tokenizer.ggml.merges"), end, control)
+    merges = f.value("tokenizer.ggml.merges", type="strings")
+    tokenizer = from_tables(f.path, tokens, merges, end, control)
+    own = fingerprint(tokens, merges)
+    if f.value(FINGERPRINT, own, type="string") != own:
+        raise Failure(f"{f.path}: key {FINGERPRINT}: {f.value(FINGERPRINT)!r:.80}, but its tokens"
+                      f" and merges give {own} (were they changed?)")
+    return tokenizer
 
 
 def visible_merges(tokenizer, visible):
@@ -307,21 +369,32 @@ def visible_merges(tokenizer, visible):
     return [f"{visible[left]} {visible[right]}" for left, right in pairs]
 
 
-def to_keys(tokenizer):
-    """The keys that put a tokenizer into a GGUF file, in the form that llama.cpp reads.
+def fingerprint(tokens, merges):
+    """What tells two tokenizers apart, for shards and models made with one of them: the sha256 of
+    all tokens and then all merges, each as a GGUF file holds it, its length as u64 before it."""
+    return hashlib.sha256(b"".join(map(pack_string, [*tokens, *merges]))).hexdigest()
+
+
+def to_keys(tokenizer, own={}):
+    """The keys that put a tokenizer into a GGUF file, in the form that llama.cpp reads. `own` are
+    the tokenizer.ggml.* keys of the file that it comes from, if that is a GGUF: they stay.
 
     llama.cpp wants at least one merge. A tokenizer of single bytes has none, so it gets one that
-    can never apply: its left part, "<|endoftext|", is no token, and nothing makes it."""
-    end = tokenizer.end_of_text
-    tokens = [*map(to_visible, tokenizer.tokens)]
-    tokens[end] = END_OF_TEXT
+    can never apply: its left part, "<|endoftext|>", is no token, and nothing makes it."""
+    control, end = tokenizer.control, tokenizer.end_of_text
+    tokens = [token.decode() if id in control else to_visible(token)
+              for id, token in enumerate(tokenizer.tokens)]
     merges = visible_merges(tokenizer, tokens)
-    return {
+    keys = {
         "tokenizer.ggml.model": ("string", "gpt2"),
         "tokenizer.ggml.pre": ("string", "gpt-2"),
         "tokenizer.ggml.tokens": ("strings", tokens),
-        "tokenizer.ggml.token_type": ("i32s", [3 if id == end else 1 for id in range(len(tokens))]),
+        "tokenizer.ggml.token_type":
+            ("i32s", [3 if id in control else 1 for id in range(len(tokens))]),
         "tokenizer.ggml.merges": ("strings", merges or [f"{END_OF_TEXT[:-1]} {END_OF_TEXT[-1]}"]),
         "tokenizer.ggml.bos_token_id": ("u32", end),
         "tokenizer.ggml.eos_token_id": ("u32", end),
-        "tokenizer.ggml.add_bos_token": ("bool", False)}
+        "tokenizer.ggml.add_bos_token": ("bool", True),
+        **own}
+    final = (keys[f"tokenizer.ggml.{name}"][1] for name in ("tokens", "merges"))
+    return {**keys, FINGERPRINT: ("string", fingerprint(*final))}

@@ -1,13 +1,21 @@
-"""files.py - what files.h is to the C++ programs: how to fail, and how to write a file so that a
-crash never leaves half of it.
+"""files.py - what files.h is to the C++ programs: how to fail, how to read what comes from outside,
+and how to write a file so that a crash never leaves half of it.
 
     raise Failure("corpus.txt: byte 17: not UTF-8 (convert it first: iconv -f latin1 -t utf-8)")
-    with atomic_open("out.bin") as f: ...   the file appears complete, or not at all
-    run(main)                               main(); a Failure becomes one line and exit code 1
+    with open_regular("corpus.txt") as f: ...   bytes; a FIFO or a folder is a Failure
+    read_object("config.json")                  a JSON object; anything else is a Failure
+    with atomic_open("out.bin") as f: ...       the file appears complete, or not at all
+    p = parser(__doc__)                         argparse, with our kind of errors
+    run(main)                                   main(); a Failure becomes one line and exit code 1
 """
+import argparse
 import contextlib
 import hashlib
+import json
 import os
+import secrets
+import signal
+import stat
 import sys
 
 
@@ -16,14 +24,73 @@ class Failure(Exception):
     expected."""
 
 
+# ---- reading -------------------------------------------------------------------------------------
+
+def open_regular(path):
+    """A file's bytes. Only a regular file has a size, can be read twice, and ends: opening a FIFO
+    would wait for a writer, if need be for ever, but not with O_NONBLOCK."""
+    f = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    if not stat.S_ISREG(os.fstat(f.fileno()).st_mode):
+        f.close()
+        raise Failure(f"{path}: is not a regular file (a pipe? write it to a file first)")
+    return f
+
+
+def sha256_file(path):
+    digest = hashlib.sha256()
+    with open_regular(path) as f:
+        for block in iter(lambda: f.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_object(path):
+    with open_regular(path) as f:
+        return parse_object(path, f.read())
+
+
+def parse_object(where, raw):
+    """A JSON object from bytes. A name that is given twice, or a NaN, which json lets pass, would
+    mean something else to the next reader."""
+    def unique(pairs):
+        names = set()
+        for name, _ in pairs:
+            if name in names:
+                raise ValueError(f"{name!r:.60} appears twice")
+            names.add(name)
+        return dict(pairs)
+
+    def constant(name):
+        raise ValueError(f"{name} is no JSON")
+
+    try:   # ValueError: not UTF-8, not JSON, or a number of more digits than Python converts
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=constant)
+    except (ValueError, RecursionError) as e:
+        raise Failure(f"{where}: is not JSON: {e}")
+    if not isinstance(value, dict):
+        raise Failure(f"{where}: {shown(value)}, expected a JSON object")
+    return value
+
+
+def shown(value):
+    """The beginning of a JSON value, for a message."""
+    try:
+        return f"{json.dumps(value):.60}"
+    except RecursionError:
+        return "something nested too deeply"
+
+
+# ---- writing -------------------------------------------------------------------------------------
+
 @contextlib.contextmanager
 def atomic_open(path, mode="wb", **options):
-    """A file that gets its name only when the block ends without an exception: it is written as
-    PATH.tmp, brought to disk, then renamed. Whoever opens PATH sees the old file or the new one,
-    whole."""
-    temporary = str(path) + ".tmp"
+    """A file that gets its name only when the block ends without an exception: it is written beside
+    it under a name of its own, brought to disk, then renamed. Whoever opens PATH sees the old file
+    or the new one, whole. Mode x takes no file and follows no link that is there already."""
+    temporary = f"{path}.{secrets.token_hex(4)}.tmp"
+    f = open(temporary, mode.replace("w", "x"), **options)
     try:
-        with open(temporary, mode, **options) as f:
+        with naming(path), f:
             yield f
             f.flush()
             os.fsync(f.fileno())
@@ -44,24 +111,59 @@ def sync_folder(folder):
         os.close(fd)
 
 
-def sha256_file(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as f:
-        for block in iter(lambda: f.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+@contextlib.contextmanager
+def naming(path):
+    """A system error from inside that names no file, as a full disk's does not, gets this name."""
+    try:
+        yield
+    except OSError as e:
+        e.filename = e.filename or path
+        raise
+
+
+# ---- programs ------------------------------------------------------------------------------------
+
+def visible(text):
+    """What acts on a terminal instead of being seen (control characters, marks that turn the
+    direction of writing) is spelled out, and so are the bytes of a file name that is not UTF-8."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def parser(description):
+    p = argparse.ArgumentParser(allow_abbrev=False, description=description,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(message):
+        raise Failure(f"{message} (--help explains all flags)")
+
+    p.error = error
+    return p
 
 
 def run(main):
     """The last line of every script. Errors that a user can mend are one sentence, not a
-    traceback."""
+    traceback. All three ways to ask a program to end let it clean up first."""
+    def interrupt(number, frame):
+        raise KeyboardInterrupt(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:   # nohup's choice stays
+            signal.signal(number, interrupt)
+    sys.stdout.reconfigure(errors="backslashreplace")   # what a terminal's encoding lacks
     try:
-        sys.exit(main())
+        main()
     except Failure as failure:
-        sys.exit(f"error: {failure}")
+        die(failure)
     except OSError as failure:
-        where = f"{failure.filename}: " if failure.filename else ""
-        sys.exit(f"error: {where}{failure.strerror or failure}")
-    except KeyboardInterrupt:
-        print("\ninterrupted: nothing was changed", file=sys.stderr)
-        sys.exit(130)
+        where = failure.filename2 or failure.filename
+        die(f"{where}: {failure.strerror}" if where else failure)
+    except MemoryError:
+        die("not enough memory")
+    except KeyboardInterrupt as e:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(128 + e.args[0])
+
+
+def die(message):
+    text = str(message)   # its part from outside may be as long as a file
+    sys.exit("error: " + visible(text if len(text) < 4000 else f"{text[:3000]} ... {text[-500:]}"))

@@ -15,6 +15,8 @@ Reading:
     f = gguf.read("x.gguf")
     f.value("gpt2.block_count")   4; when it is missing, a Failure that names file and key
     f.value("some.key", 0)        likewise, with a fallback
+    f.value("x", type="int")      of another type it is a Failure; also float, bool and string, of
+                                  any width, and with an s for an array
     f.keys                        {name: (type, value)}, as write() takes them
     f.tensors                     [Tensor(name, type, dims, data)], as write() takes them
     t = f.tensor("token_embd.weight")
@@ -30,7 +32,7 @@ import mmap
 import os
 import struct
 
-from files import Failure, atomic_open
+from files import Failure, atomic_open, open_regular
 
 SCALARS = {   # name: (number in the file, struct's letter)
     "u8": (0, "B"), "i8": (1, "b"), "u16": (2, "H"), "i16": (3, "h"), "u32": (4, "I"),
@@ -42,6 +44,10 @@ TYPES = {   # name: (number in the file, bytes)
 ALIGNMENT = 32
 
 SCALAR_NAMES = {number: name for name, (number, _) in SCALARS.items()}
+KINDS = {"string": "string",   # what a type is, its width aside
+         **{name: {"?": "bool", "f": "float", "d": "float"}.get(letter, "int")
+            for name, (_, letter) in SCALARS.items()}}
+KINDS.update({name + "s": kind + "s" for name, kind in KINDS.items()})
 TYPE_NAMES = {number: name for name, (number, _) in TYPES.items()}
 
 Tensor = collections.namedtuple("Tensor", "name type dims data")
@@ -103,9 +109,12 @@ class File:
         self.path, self.keys, self.tensors = path, keys, tensors
         self.by_name = {t.name: t for t in tensors}
 
-    def value(self, name, *fallback):
+    def value(self, name, *fallback, type=None):
         if name in self.keys:
-            return self.keys[name][1]
+            found, value = self.keys[name]
+            if type not in (None, KINDS[found]):
+                raise Failure(f"{self.path}: key {name}: is of type {found}, expected {type}")
+            return value
         if fallback:
             return fallback[0]
         raise Failure(f"{self.path}: key {name}: missing")
@@ -118,7 +127,7 @@ class File:
 
 def read(path):
     path = str(path)
-    with open(path, "rb") as f:
+    with open_regular(path) as f:
         if os.fstat(f.fileno()).st_size == 0:
             raise Failure(f"{path}: is empty")
         mapped = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
@@ -201,7 +210,7 @@ def pack_value(name, key):
         if type[:-1] in SCALARS:
             number, letter = SCALARS[type[:-1]]
             return struct.pack(f"<IIQ{len(value)}{letter}", ARRAY, number, len(value), *value)
-    except (struct.error, OverflowError) as e:
+    except (struct.error, OverflowError, UnicodeEncodeError) as e:
         raise Failure(f"key {name}: {value!r:.60} is no {type}: {e}")
     raise Failure(f"key {name}: unknown type {type!r}, expected one of {', '.join(SCALARS)},"
                   " string, or one of these with an s for an array")

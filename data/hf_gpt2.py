@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """hf_gpt2.py - a Hugging Face GPT-2 to GGUF, and back. Needs numpy.
 
-    hf_gpt2.py FOLDER OUT.gguf            config.json, model.safetensors; vocab.json, merges.txt
-    hf_gpt2.py --to-hf IN.gguf FOLDER     the same files, which transformers loads
+    hf_gpt2.py FOLDER OUT.gguf            config.json, model.safetensors, and the tokenizer:
+                                          vocab.json and merges.txt, or tokenizer.json
+    hf_gpt2.py --to-hf IN.gguf FOLDER     the first four of these, which transformers loads
 
 The two hold the same numbers under other names. Hugging Face's Conv1D keeps its matrices as
 [in, out], GGUF as [out][in], so attn.c_attn, attn.c_proj, mlp.c_fc and mlp.c_proj are transposed.
@@ -11,7 +12,6 @@ Types: matrices keep theirs, F32, F16 or BF16. Norms, biases and position_embd b
 llama.cpp wants them so. On the way back all take the type of token_embd if that loses nothing, so
 that a round trip gives every parameter's name, shape and bytes, whatever type the model had.
 """
-import argparse
 import json
 import math
 import mmap
@@ -21,12 +21,13 @@ import sys
 
 import bpe
 import gguf
-from files import Failure, atomic_open, run
+from files import (Failure, atomic_open, open_regular, parse_object, parser, read_object, run,
+                   shown, visible)
 
 try:
     import numpy as np
 except ImportError:
-    sys.exit("error: hf_gpt2.py needs numpy (pip install numpy, or apt-get install python3-numpy)")
+    np = None   # --help needs none
 
 WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}
 FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32}   # general.file_type
@@ -80,34 +81,44 @@ def from_f32(a, type):
 
 def read_safetensors(path):
     """{name: (type, shape, bytes)}. Offsets and shapes come from outside: each is checked."""
-    if os.path.getsize(path) < 8:
-        raise Failure(f"{path}: {os.path.getsize(path)} bytes, expected more (was it cut short?)")
-    with open(path, "rb") as f:
+    with open_regular(path) as f:
+        length = os.fstat(f.fileno()).st_size
+        if length < 8:
+            raise Failure(f"{path}: {length} bytes, expected more (was it cut short?)")
         data = memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
     size = struct.unpack("<Q", data[:8])[0]
-    if size > len(data) - 8:
-        raise Failure(f"{path}: the header claims {size} bytes, but {len(data) - 8} follow"
+    if size > length - 8:
+        raise Failure(f"{path}: the header claims {size} bytes, but {length - 8} follow"
                       " (was it cut short, or is it only a Git LFS pointer?)")
-    try:
-        header = json.loads(bytes(data[8:8 + size]))
-        rows = [(name, row["dtype"], tuple(row["shape"]), *row["data_offsets"])
-                for name, row in header.items() if name != "__metadata__"]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
-        raise Failure(f"{path}: the header is not {{name: dtype, shape, data_offsets}}: {e!r}")
-    data, found = data[8 + size:], {}
-    for name, type, shape, begin, end in rows:
-        if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)):
-            raise Failure(f"{path}: {name}: shape {shape}, offsets {begin} to {end}: not counts")
-        if not isinstance(type, str):
-            raise Failure(f"{path}: {name}: dtype {type!r}, expected a string such as F32")
-        if end > len(data) or begin > end:
-            raise Failure(f"{path}: {name}: at bytes {begin} to {end} of {len(data)} (was the file"
-                          " cut short?)")
+    header = parse_object(f"{path}: the header", bytes(data[8:8 + size]))
+    header.pop("__metadata__", None)
+    data, found, at = data[8 + size:], {}, 0
+    for name, row in header.items():
+        if not (isinstance(row, dict) and isinstance(row.get("dtype"), str)
+                and are_counts(row.get("shape"), 0, 8)
+                and are_counts(row.get("data_offsets"), 2, 2)):
+            raise Failure(f"{path}: {name}: {shown(row)}, expected a dtype, a shape of up to 8"
+                          " counts, and two data_offsets")
+    for name, row in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        type, shape, (begin, end) = row["dtype"], tuple(row["shape"]), row["data_offsets"]
+        if begin != at or end < begin:
+            raise Failure(f"{path}: {name}: at bytes {begin} to {end}, expected to begin at {at},"
+                          " where the one before ends")
         if type in WIDTHS and end - begin != math.prod(shape) * WIDTHS[type]:
             raise Failure(f"{path}: {name}: {end - begin} bytes, expected"
                           f" {math.prod(shape) * WIDTHS[type]} from {type} {list(shape)}")
         found[name] = type, shape, data[begin:end]
+        at = end
+    if at != len(data):
+        raise Failure(f"{path}: the tensors take {at} bytes, but {len(data)} follow the header (was"
+                      " the file cut short, or is there something else in it?)")
     return found
+
+
+def are_counts(value, least, most):
+    """Is it a list of so many integers, none negative, that fit 64 bits?"""
+    return (isinstance(value, list) and least <= len(value) <= most
+            and all(type(n) is int and 0 <= n < 1 << 63 for n in value))
 
 
 def write_safetensors(path, tensors):
@@ -128,22 +139,13 @@ def write_safetensors(path, tensors):
 
 def read_config(path):
     """config.json, refused by name where it describes another arithmetic than GPT-2's."""
-    with open(path, encoding="utf-8") as f:
-        try:
-            config = json.load(f)
-        except ValueError as e:
-            raise Failure(f"{path}: is not JSON: {e}")
-    if not isinstance(config, dict):
-        raise Failure(f"{path}: a JSON {type(config).__name__}, expected an object")
+    config = read_object(path)
     for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size"):
-        if not isinstance(config.get(name), int) or config[name] < 1:
-            raise Failure(f"{path}: {name} is {config.get(name)!r}, expected a positive integer")
-    if config["n_embd"] % config["n_head"]:
-        raise Failure(f"{path}: n_head is {config['n_head']}, expected a divisor of n_embd,"
-                      f" {config['n_embd']}")
-    epsilon = config.setdefault("layer_norm_epsilon", 1e-5)
-    if not isinstance(epsilon, (int, float)) or not 0 < epsilon < 1:
-        raise Failure(f"{path}: layer_norm_epsilon is {epsilon!r}, expected 0 < it < 1")
+        if type(config.get(name)) is not int or config[name] < 1:
+            raise Failure(f"{path}: {name} is {shown(config.get(name))}, expected a positive"
+                          " integer")
+    check_heads(path, "n_head", config["n_head"], config["n_embd"])
+    check_epsilon(path, "layer_norm_epsilon", config.setdefault("layer_norm_epsilon", 1e-5))
     for name, default, accepted in (
             ("model_type", "gpt2", ("gpt2",)),
             ("activation_function", "gelu_new", ("gelu_new", "gelu_pytorch_tanh")),
@@ -151,12 +153,24 @@ def read_config(path):
             ("scale_attn_weights", True, (True,)),
             ("scale_attn_by_inverse_layer_idx", False, (False,)),
             ("add_cross_attention", False, (False,)),
+            ("tie_word_embeddings", True, (True, False)),
             ("pruned_heads", {}, ({},))):
-        if config.get(name, default) not in accepted:
-            raise Failure(f"{path}: {name} is {json.dumps(config[name])}, expected"
-                          f" {' or '.join(map(json.dumps, accepted))}: this is another arithmetic"
+        if config.setdefault(name, default) not in accepted:
+            raise Failure(f"{path}: {name} is {shown(config[name])}, expected"
+                          f" {' or '.join(map(shown, accepted))}: this is another arithmetic"
                           " than GPT-2's")
     return config
+
+
+def check_heads(path, name, heads, C):
+    if heads < 1 or C % heads:
+        raise Failure(f"{path}: {name} is {heads}, expected a divisor of the channels, {C}")
+
+
+def check_epsilon(path, name, epsilon):
+    """Also what a float32 makes 0 is refused: a constant row would be divided by 0."""
+    if type(epsilon) not in (int, float) or not 0 < epsilon < 1 or np.float32(epsilon) == 0:
+        raise Failure(f"{path}: {name} is {shown(epsilon)}, expected a float32 between 0 and 1")
 
 
 def read_model(folder, config):
@@ -172,6 +186,8 @@ def read_model(folder, config):
     tensors = {}
     for name, tensor in found.items():
         short = name[len(prefix):] if name.startswith(prefix) else name
+        if short in tensors:
+            raise Failure(f"{path}: {short} is there with and without the prefix {prefix}")
         if short.endswith((".attn.bias", ".attn.masked_bias")):
             continue   # the causal mask, which older files carry along
         if tensor[0] not in WIDTHS:
@@ -181,6 +197,8 @@ def read_model(folder, config):
 
 
 def to_gguf(folder, out):
+    if not out.endswith(".gguf"):   # it might be one of the files that are read
+        raise Failure(f"{out}: expected a name that ends with .gguf")
     config = read_config(os.path.join(folder, "config.json"))
     path, tensors, prefix = read_model(folder, config)
     C, T, V = config["n_embd"], config["n_positions"], config["vocab_size"]
@@ -188,7 +206,7 @@ def to_gguf(folder, out):
         raise Failure(f"{path}: {len(tensors)} tensors, too few for n_layer {config['n_layer']}")
     head = tensors.pop("lm_head.weight", None)
     rows = parameters(config["n_layer"], C, T, V)
-    if not config.get("tie_word_embeddings", True):
+    if not config["tie_word_embeddings"]:
         rows.append(("output.weight", "lm_head.weight", (V, C), False))
         tensors.update({"lm_head.weight": head} if head else {})
     elif head and head != tensors.get("wte.weight"):
@@ -201,8 +219,8 @@ def to_gguf(folder, out):
     tokenizer = read_tokenizer(folder, V)
     kept = len(tokenizer["tokenizer.ggml.tokens"][1]) if tokenizer else V
     if kept < V:
-        print(f"{path}: wte.weight has {V} rows for {kept} tokens: the others are left out, because"
-              " llama.cpp wants a row for each token", file=sys.stderr)
+        warn(f"{path}: wte.weight has {V} rows for {kept} tokens: the others are left out, because"
+             " llama.cpp wants a row for each token")
     written = []
     for ours, theirs, shape, conv1d in rows:
         if theirs not in tensors:
@@ -221,7 +239,7 @@ def to_gguf(folder, out):
         written.append((ours, type, a.shape[::-1], np.ascontiguousarray(a)))
     keys = {
         "general.architecture": ("string", "gpt2"),
-        "general.name": ("string", os.path.basename(os.path.abspath(folder))),
+        "general.name": ("string", visible(os.path.basename(os.path.abspath(folder)))),
         "general.file_type": ("u32", FILE_TYPES[written[0][1]]),
         "gpt2.context_length": ("u32", T), "gpt2.embedding_length": ("u32", C),
         "gpt2.block_count": ("u32", config["n_layer"]), "gpt2.feed_forward_length": ("u32", 4 * C),
@@ -229,20 +247,33 @@ def to_gguf(folder, out):
         "gpt2.attention.layer_norm_epsilon": ("f32", config["layer_norm_epsilon"]),
         PREFIX_KEY: ("string", prefix), **tokenizer}
     gguf.write(out, keys, written)
-    print(f"{out}: {len(written)} tensors, {config['n_layer']} layers, {C} channels,"
-          f" {kept} tokens{'' if tokenizer else ' (no vocab.json and merges.txt: no tokenizer)'}")
+    print(f"{visible(out)}: {len(written)} tensors, {config['n_layer']} layers, {C} channels,"
+          f" {kept} tokens")
+    if not tokenizer:
+        warn(f"{folder} has neither vocab.json and merges.txt nor tokenizer.json, so {out} has no"
+             " tokenizer: it takes and gives ids, but no text")
     if T % 256:
-        print(f"note: n_positions is {T}: {CONTEXT_HINT}", file=sys.stderr)
+        warn(f"n_positions is {T}: {CONTEXT_HINT}")
+
+
+def warn(message):
+    print("warning: " + visible(message), file=sys.stderr)
 
 
 def read_tokenizer(folder, V):
-    """The keys of vocab.json and merges.txt, which are OpenAI's two files by other names; or {}."""
-    vocab, merges = (os.path.join(folder, name) for name in ("vocab.json", "merges.txt"))
-    if not (os.path.exists(vocab) and os.path.exists(merges)):
+    """The keys of a folder's tokenizer, or {}. vocab.json and merges.txt are OpenAI's two files by
+    other names; newer models have only tokenizer.json."""
+    vocab, merges, whole = (os.path.join(folder, name)
+                            for name in ("vocab.json", "merges.txt", "tokenizer.json"))
+    if os.path.exists(vocab) and os.path.exists(merges):
+        tokenizer = bpe.from_gpt2(merges, vocab)
+    elif os.path.exists(whole):
+        tokenizer = bpe.from_tokenizer_json(whole)
+    else:
         return {}
-    tokenizer = bpe.from_gpt2(merges, vocab)
     if len(tokenizer.tokens) > V:
-        raise Failure(f"{vocab}: {len(tokenizer.tokens)} tokens, expected at most vocab_size, {V}")
+        raise Failure(f"{folder}: its tokenizer has {len(tokenizer.tokens)} tokens, expected at"
+                      f" most vocab_size, {V}")
     return bpe.to_keys(tokenizer)
 
 
@@ -250,12 +281,12 @@ def read_tokenizer(folder, V):
 
 def to_hf(source, folder):
     f = gguf.read(source)
-    if f.value("general.architecture") != "gpt2":
-        raise Failure(f"{source}: key general.architecture: {f.value('general.architecture')!r},"
-                      " expected 'gpt2'")
-    C, T, layers = sizes = [f.value(f"gpt2.{name}") for name in
+    if f.value("general.architecture", type="string") != "gpt2":
+        raise Failure(f"{source}: key general.architecture:"
+                      f" {f.value('general.architecture')!r:.60}, expected 'gpt2'")
+    C, T, layers = sizes = [f.value(f"gpt2.{name}", type="int") for name in
                             ("embedding_length", "context_length", "block_count")]
-    if not all(isinstance(n, int) for n in sizes) or not 0 <= layers <= len(f.tensors):
+    if min(sizes) < 0 or layers > len(f.tensors):
         raise Failure(f"{source}: embedding_length, context_length and block_count are {sizes},"
                       f" expected integers that fit {len(f.tensors)} tensors")
     embd = f.tensor("token_embd.weight")
@@ -264,7 +295,7 @@ def to_hf(source, folder):
     if not tied:   # llama.cpp before 2025-03 needed the copy, even of a tied model
         tied = f.tensor("output.weight")[1:] == embd[1:]
         rows += [] if tied else [("output.weight", "lm_head.weight", (V, C), False)]
-    prefix = f.value(PREFIX_KEY, "transformer.")
+    prefix = f.value(PREFIX_KEY, "transformer.", type="string")
     written = []
     for ours, theirs, shape, conv1d in rows:
         t = f.tensor(ours)
@@ -278,29 +309,47 @@ def to_hf(source, folder):
             a, type = (a, type) if small is None else (small, embd.type)
         name = theirs if theirs == "lm_head.weight" else prefix + theirs
         written.append((name, type, a.T if conv1d else a))
-    os.makedirs(folder, exist_ok=True)
+    config, tokenizer = hf_config(f, V, tied, embd.type), hf_tokenizer(f, V)
+    os.makedirs(folder, exist_ok=True)   # nothing is written before all has been checked
     write_safetensors(os.path.join(folder, "model.safetensors"), written)
-    write_json(folder, "config.json", hf_config(f, V, tied, embd.type))
-    if "tokenizer.ggml.tokens" in f.keys:
-        tokens = f.value("tokenizer.ggml.tokens")
-        merges = bpe.visible_merges(bpe.from_gguf(f), tokens)
-        write_json(folder, "vocab.json", {token: id for id, token in enumerate(tokens)})
+    write_json(folder, "config.json", config)
+    if tokenizer:
+        vocabulary, merges = tokenizer
+        write_json(folder, "vocab.json", vocabulary)
         with atomic_open(os.path.join(folder, "merges.txt"), "w", encoding="utf-8") as out:
             out.write("\n".join(["#version: 0.2", *merges, ""]))
-    print(f"{folder}: {len(written)} parameters, {layers} layers, {C} channels, {V} tokens")
+    print(f"{visible(folder)}: {len(written)} parameters, {layers} layers, {C} channels,"
+          f" {V} tokens")
+
+
+def hf_tokenizer(f, V):
+    """({token: id}, merges), or None."""
+    if "tokenizer.ggml.tokens" not in f.keys:
+        return None
+    tokenizer, tokens = bpe.from_gguf(f), f.value("tokenizer.ggml.tokens")
+    if len(tokens) != V:
+        raise Failure(f"{f.path}: key tokenizer.ggml.tokens: {len(tokens)} tokens, expected {V},"
+                      " the rows of token_embd.weight")
+    return {token: id for id, token in enumerate(tokens)}, bpe.visible_merges(tokenizer, tokens)
 
 
 def hf_config(f, V, tied, type):
-    epsilon = np.float32(f.value("gpt2.attention.layer_norm_epsilon"))
+    def number(name):
+        return f.value("gpt2." + name, type="int")
+
+    epsilon = f.value("gpt2.attention.layer_norm_epsilon", type="float")
+    check_epsilon(f.path, "gpt2.attention.layer_norm_epsilon", epsilon)
+    check_heads(f.path, "gpt2.attention.head_count", number("attention.head_count"),
+                number("embedding_length"))
     return {
         "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2",
-        "n_layer": f.value("gpt2.block_count"), "n_head": f.value("gpt2.attention.head_count"),
-        "n_embd": f.value("gpt2.embedding_length"), "vocab_size": V,
-        "n_positions": f.value("gpt2.context_length"), "n_ctx": f.value("gpt2.context_length"),
-        "layer_norm_epsilon": float(str(epsilon)),   # 1e-05, not 9.999999747378752e-06
+        "n_layer": number("block_count"), "n_head": number("attention.head_count"),
+        "n_embd": number("embedding_length"), "vocab_size": V,
+        "n_positions": number("context_length"), "n_ctx": number("context_length"),
+        "layer_norm_epsilon": float(str(np.float32(epsilon))),   # 1e-05, not 9.999999747378752e-06
         "activation_function": "gelu_new", "tie_word_embeddings": tied,
-        "bos_token_id": f.value("tokenizer.ggml.bos_token_id", None),
-        "eos_token_id": f.value("tokenizer.ggml.eos_token_id", None),
+        "bos_token_id": f.value("tokenizer.ggml.bos_token_id", None, type="int"),
+        "eos_token_id": f.value("tokenizer.ggml.eos_token_id", None, type="int"),
         "torch_dtype": {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[type]}
 
 
@@ -310,13 +359,15 @@ def write_json(folder, name, value):
         f.write("\n")
 
 
-def main():
-    p = argparse.ArgumentParser(allow_abbrev=False, description=__doc__,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv=None):
+    p = parser(__doc__)
     p.add_argument("--to-hf", action="store_true", help="from GGUF to Hugging Face")
     p.add_argument("source", metavar="FROM")
     p.add_argument("target", metavar="TO")
-    a = p.parse_args()
+    a = p.parse_args(argv)
+    if np is None:
+        raise Failure("hf_gpt2.py needs numpy (pip install numpy, or apt-get install"
+                      " python3-numpy)")
     (to_hf if a.to_hf else to_gguf)(a.source, a.target)
 
 

@@ -2,37 +2,65 @@
 """prepare.py - from text to token shards: prepare.py FILE... --tokenizer bpe:1024 --out DIR
 
 Reads any UTF-8 text, JSON arrays and JSONL, and writes into DIR
-    train_000.bin ... val_000.bin ...   tokens: 256 int32 (20240520, 1, count), then uint16
+    train_000.bin ... val_000.bin ...   tokens: a header of 256 int32, then uint16
     tokenizer.gguf                      the vocabulary, for the trainer and for the runtime
     manifest.json                       sha256 of all that was read and written, counts, marks
 
-A text file is one document, unless lines that read <|endoftext|> separate several. A JSON array or
-a JSONL file has a document per string, or per object in its --field. The end-of-text token precedes
-every document.
+The header is llm.c's: 20240520, 1, the count of tokens, zeros; but words 3 to 10 hold the 32 bytes
+of the tokenizer's fingerprint (bpe.py), which tokenizer.gguf has as a key and every model inherits.
+All zero, as llm.c leaves them, they say nothing.
+
+A text file is one document, unless lines that read <|endoftext|> separate several; such a line
+goes, its line break included, and so does a byte order mark at the start. A JSON array or a JSONL
+file has a document per string, or per object in its --field. A document of nothing but white space
+is none. The end-of-text token precedes every document.
+
+What is in DIR stays until all is written, and is replaced only if an earlier run's manifest.json
+lists it. While the new files are moved there, DIR/.prepare.tmp/manifest.json exists: old files may
+then lie beside new ones, and the next run goes on with the moves.
 
 Documents are streamed in pieces, so that a corpus may be larger than memory. A piece ends where a
 word ends and white space follows: GPT-2's pattern cuts there whatever else surrounds it, so the
 pieces' tokens are exactly the document's tokens.
 """
-import argparse
 import array
 import codecs
 import collections
+import contextlib
+import fcntl
 import json
 import math
 import os
 import re
-import shutil
+import shlex
+import struct
 import sys
 
 import bpe
 import download
 import gguf
-from files import Failure, atomic_open, run, sha256_file, sync_folder
+from files import (Failure, atomic_open, naming, open_regular, parser, read_object, run,
+                   sha256_file, shown, sync_folder, visible)
 
 BLOCK = 1 << 20
 SEPARATOR = re.compile(r"^<\|endoftext\|>\r?(?:\n|\Z)", re.M)
 SHARD_TOKENS = 100_000_000
+OWN = re.compile(r"(train|val)_\d{3,}\.bin|tokenizer\.gguf")   # what a manifest may list
+READ = re.compile(r"(train|val)_.*\.bin|tokenizer\.gguf")      # what a trainer would read with it
+WORK = ".prepare.tmp"
+NOT_UTF8 = (   # how a file begins that is no UTF-8, what it is, and what makes UTF-8 of it
+    (rb"\xff\xfe\0\0|\0\0\xfe\xff", "UTF-32", "iconv -f utf-32 -t utf-8 {}"),
+    (rb"\xff\xfe|\xfe\xff", "UTF-16", "iconv -f utf-16 -t utf-8 {}"),
+    (rb"([^\0]\0\0\0){3}", "UTF-32", "iconv -f utf-32le -t utf-8 {}"),
+    (rb"(\0\0\0[^\0]){3}", "UTF-32", "iconv -f utf-32be -t utf-8 {}"),
+    (rb"([^\0]\0){3}", "UTF-16", "iconv -f utf-16le -t utf-8 {}"),
+    (rb"(\0[^\0]){3}", "UTF-16", "iconv -f utf-16be -t utf-8 {}"),
+    (rb"\x1f\x8b", "a gzip file", "gunzip -c < {}"),
+    (rb"BZh[1-9]1AY", "a bzip2 file", "bunzip2 -c < {}"),
+    (rb"\xfd7zXZ\0", "an xz file", "xz -dc < {}"),
+    (rb"\x28\xb5\x2f\xfd", "a zstd file", "zstd -dc < {}"),
+    (rb"PK\x03\x04", "a zip file", "unzip -p {}, or for a .docx or .epub: pandoc -t plain {}"),
+    (rb"%PDF-\d", "a PDF", "pdftotext {} -"))
 GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 GPT2_SHA256 = {
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
@@ -58,15 +86,24 @@ def pieces(path, field):
 def read_blocks(path):
     """The file as text, a block at a time. A byte order mark at its start is dropped."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    with open(path, "rb") as f:
+    with open_regular(path) as f:
+        start = f.read(16)
+        for pattern, kind, command in NOT_UTF8:
+            if re.match(pattern, start, re.S):
+                command = command.replace("{}", shlex.quote(path))
+                raise Failure(f"{path}: is {kind}, expected UTF-8 text (convert it first:"
+                              f" {command} > FILE.txt)")
+        f.seek(0)
         while True:
             block = f.read(BLOCK)
             try:
                 yield decoder.decode(block, final=not block)
             except UnicodeDecodeError as e:   # e.object begins with what the last block left over
                 at = f.tell() - len(e.object) + e.start
+                hint = ("it has NUL bytes, is it text at all?" if b"\0" in e.object else
+                        "if it is Latin-1, convert it first: iconv -f latin1 -t utf-8")
                 raise Failure(f"{path}: byte {at}: 0x{e.object[e.start]:02x} is not UTF-8 here:"
-                              f" {e.reason} (convert it first: iconv -f latin1 -t utf-8)")
+                              f" {e.reason} ({hint})")
             if not block:
                 return
 
@@ -155,12 +192,14 @@ def json_array(path):
                 break
             except RecursionError:
                 raise Failure(f"{path}: element {number + 1}: is nested too deeply")
-            except ValueError as e:
+            except json.JSONDecodeError as e:
                 cut = e.msg.startswith("Unterminated string") or e.pos > len(text) - 16
                 if ended or not cut:
                     raise Failure(f"{path}: element {number + 1}: is not JSON: {e.msg}:"
                                   f" {text[e.pos:][:40]!r}")
                 more()
+            except ValueError as e:   # a number of more digits than Python converts
+                raise Failure(f"{path}: element {number + 1}: {e}")
         at, number = end, number + 1
         yield value
         if next_character() == ",":
@@ -179,8 +218,8 @@ def document_text(path, number, value, field):
                           f" {', '.join(value):.200} (name the right one with --field)")
         value = value[field]
     if not isinstance(value, str):
-        raise Failure(f"{path}: document {number}: {json.dumps(value):.60} is no text: expected a"
-                      " string, or an object with one")
+        raise Failure(f"{path}: document {number}: {shown(value)} is no text: expected a string, or"
+                      " an object with one")
     # JSON can spell half of a surrogate pair, which no UTF-8 text can hold: it becomes U+FFFD.
     return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
@@ -251,7 +290,7 @@ def choose_tokenizer(spec, split, gpt2_dir):
         tokenizer = bpe.from_gpt2(*paths)
     elif spec == "bytes":
         tokenizer = bpe.from_merges([])
-    elif re.fullmatch(r"bpe:\d+", spec):
+    elif re.fullmatch(r"bpe:[0-9]{1,9}", spec):
         tokenizer = train_bpe(int(spec[4:]), split)
     elif spec.endswith(".gguf"):
         f = gguf.read(spec)
@@ -260,7 +299,8 @@ def choose_tokenizer(spec, split, gpt2_dir):
             raise Failure(f"{spec}: {len(tokenizer.tokens)} tokens, expected at most 65536 (shards"
                           " hold uint16)")
         own = {name: key for name, key in f.keys.items() if name.startswith("tokenizer.ggml.")}
-        return tokenizer, {**bpe.to_keys(tokenizer), **own}, f.value("general.name", "unnamed")
+        name = f.value("general.name", "unnamed", type="string")
+        return tokenizer, bpe.to_keys(tokenizer, own), name
     else:
         raise Failure(f"--tokenizer {spec}: expected gpt2, bpe:N (such as bpe:1024), bytes, or a"
                       " FILE.gguf")
@@ -319,10 +359,11 @@ def fastest_encoder(tokenizer, sample):
 # ---- shards --------------------------------------------------------------------------------------
 
 class Shards:
-    """NAME_000.bin, NAME_001.bin ... in a folder, with at most `limit` tokens each."""
+    """NAME_000.bin, NAME_001.bin ... in a folder, with at most `limit` tokens each, which a
+    tokenizer with this fingerprint made."""
 
-    def __init__(self, folder, name, limit):
-        self.folder, self.name, self.limit = folder, name, limit
+    def __init__(self, folder, name, limit, fingerprint):
+        self.folder, self.name, self.limit, self.fingerprint = folder, name, limit, fingerprint
         self.files, self.sizes, self.file = [], [], None
 
     def add(self, tokens):
@@ -334,17 +375,18 @@ class Shards:
                 self.file = open(os.path.join(self.folder, self.files[-1]), "wb")
                 self.file.write(bytes(1024))   # the header's place
             part, tokens = split_at(tokens, self.limit - self.sizes[-1])
-            self.file.write(little_endian(array.array("H", part)))
+            with naming(self.file.name):
+                self.file.write(little_endian(array.array("H", part)))
             self.sizes[-1] += len(part)
 
     def close(self):
         if self.file:
-            self.file.seek(0)
-            header = [20240520, 1, self.sizes[-1]] + [0] * 253
-            self.file.write(little_endian(array.array("i", header)))
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            self.file.close()
+            head = struct.pack("<3i32s", 20240520, 1, self.sizes[-1], self.fingerprint)
+            with naming(self.file.name), self.file:
+                self.file.seek(0)
+                self.file.write(head)
+                self.file.flush()
+                os.fsync(self.file.fileno())
             self.file = None
 
     def paths(self):
@@ -361,11 +403,10 @@ def little_endian(numbers):
     return numbers
 
 
-def write_shards(folder, split, total, encode, end_of_text, limit):
-    """Returns {"train": Shards, "val": Shards} and {"train": counts, "val": counts}."""
-    shards = {name: Shards(folder, name, limit) for name in ("train", "val")}
+def write_shards(shards, split, total, encode, end_of_text):
+    """Fills {"train": Shards, "val": Shards} and returns {"train": counts, "val": counts}."""
     counts = {name: {"documents": 0, "bytes": 0, "tokens": 0} for name in shards}
-    done = shown = 0
+    done = told = 0
     for name, starts, piece in split():
         tokens = [end_of_text] * starts + encode(piece)
         shards[name].add(tokens)
@@ -373,12 +414,12 @@ def write_shards(folder, split, total, encode, end_of_text, limit):
         counts[name]["bytes"] += len(piece.encode("utf-8"))
         counts[name]["tokens"] += len(tokens)
         done += len(piece)
-        if done - shown >= total / 100:
-            shown = done
+        if done - told >= total / 100:
+            told = done
             say(f"{done / total:4.0%} of {total:,} characters")
     for s in shards.values():
         s.close()
-    return shards, counts
+    return counts
 
 
 # ---- the marks -----------------------------------------------------------------------------------
@@ -429,8 +470,7 @@ def say(message, keep=False):
 
 
 def arguments(argv):
-    p = argparse.ArgumentParser(allow_abbrev=False, description=__doc__,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = parser(__doc__)
     p.add_argument("files", nargs="+", metavar="FILE", help="UTF-8 text, .json (array) or .jsonl")
     p.add_argument("--out", required=True, metavar="DIR", help="where the shards go")
     p.add_argument("--tokenizer", default="bpe:1024", metavar="WHICH",
@@ -450,24 +490,25 @@ def arguments(argv):
     a.val_fraction = 0.1 if a.val_fraction is None else a.val_fraction
     if not 0 <= a.val_fraction < 1:
         raise Failure(f"--val-fraction {a.val_fraction}: expected 0 or more, and less than 1")
-    if a.shard_tokens < 1:
-        raise Failure(f"--shard-tokens {a.shard_tokens}: expected 1 or more")
+    if not 1 <= a.shard_tokens < 1 << 31:
+        raise Failure(f"--shard-tokens {a.shard_tokens}: expected 1 to 2^31 - 1, as the header's"
+                      " count is an int32")
     return a
 
 
 def build(a, argv, folder):
-    """Writes everything into folder, and returns the names in the order in which they may be
-    moved."""
+    """Writes everything into folder, the manifest last, and returns the manifest."""
     say("reading")
     split, total = plan(a.files, a.val, a.val_fraction, a.field)
-    tokenizer, keys, name = choose_tokenizer(a.tokenizer, split, a.gpt2_dir)
+    tokenizer, keys, kind = choose_tokenizer(a.tokenizer, split, a.gpt2_dir)
     sample = next(piece for _, _, piece in split())[:100_000]
     encode, encoder = fastest_encoder(tokenizer, sample)
-    vocabulary = len(tokenizer.tokens)
-    shards, counts = write_shards(folder, split, total, encode, tokenizer.end_of_text,
-                                  a.shard_tokens)
+    vocabulary, fingerprint = len(tokenizer.tokens), keys[bpe.FINGERPRINT][1]
+    shards = {name: Shards(folder, name, a.shard_tokens, bytes.fromhex(fingerprint))
+              for name in ("train", "val")}
+    counts = write_shards(shards, split, total, encode, tokenizer.end_of_text)
     gguf.write(os.path.join(folder, "tokenizer.gguf"),
-               {"general.architecture": ("string", "gpt2"), "general.name": ("string", name),
+               {"general.architecture": ("string", "gpt2"), "general.name": ("string", kind),
                 **keys})
     say("measuring the marks")
     train, val = shards["train"], shards["val"]
@@ -478,40 +519,128 @@ def build(a, argv, folder):
         "licence": a.licence,
         "inputs": [{"file": path, "bytes": os.path.getsize(path), "sha256": sha256_file(path)}
                    for path in a.files + a.val],
-        "tokenizer": {"file": "tokenizer.gguf", "kind": name, "tokens": vocabulary,
+        "tokenizer": {"file": "tokenizer.gguf", "kind": kind, "tokens": vocabulary,
                       "end_of_text": tokenizer.end_of_text, "encoder": encoder,
+                      "fingerprint": fingerprint,
                       "sha256": sha256_file(os.path.join(folder, "tokenizer.gguf"))},
         "shards": [{"file": file, "tokens": size, "sha256": sha256_file(path)} for s in (train, val)
                    for file, size, path in zip(s.files, s.sizes, s.paths())],
         "train": counts["train"], "val": counts["val"],
-        "marks_nats_per_token": marks}
-    with atomic_open(os.path.join(folder, "manifest.json"), "w", encoding="utf-8") as f:
+        "marks_nats_per_token": marks,
+        "mark": min((mark for mark in marks if marks[mark] is not None), key=marks.get,
+                    default=None)}
+    with atomic_open(os.path.join(folder, "manifest.json"), "w", encoding="utf-8",
+                     errors="backslashreplace") as f:   # a file name that is not UTF-8: "\udcff"
         json.dump(manifest, f, indent=1, ensure_ascii=False)
         f.write("\n")
-    return train.files + val.files + ["tokenizer.gguf", "manifest.json"], manifest
+    return manifest
+
+
+# ---- what is replaced ----------------------------------------------------------------------------
+# A run replaces and deletes files of --out, so it must know that they are its own.
+
+def listed(folder):
+    """{name: sha256} of the shards and the tokenizer in a folder's manifest.json; {} without it."""
+    path = os.path.join(folder, "manifest.json")
+    if not os.path.lexists(path):
+        return {}
+    manifest = read_object(path)
+    try:
+        rows = [manifest["tokenizer"], *manifest["shards"]]
+        found = {row["file"]: row["sha256"] for row in rows if OWN.fullmatch(row["file"])}
+    except (KeyError, TypeError):
+        raise Failure(f"{path}: was not written by prepare.py, which would replace it (move it, or"
+                      " choose another --out)")
+    return found
+
+
+def check_replaced(a):
+    """Refuses, before anything is written, if the run would replace, delete or be read together
+    with what is not its own."""
+    own = listed(a.out)
+    for name in sorted(os.listdir(a.out)):
+        path = os.path.join(a.out, name)
+        if READ.fullmatch(name) and (name not in own or os.path.islink(path)
+                                     or sha256_file(path) != own[name]):
+            raise Failure(f"{path}: is not as {a.out}/manifest.json lists it, so it is not"
+                          " prepare.py's to replace (move it, or choose another --out)")
+    for path in a.files + a.val:
+        folder, name = os.path.split(os.path.realpath(path))
+        if folder == os.path.realpath(a.out) and (READ.fullmatch(name) or name == "manifest.json"):
+            raise Failure(f"{path}: is read, and would be replaced (choose another --out)")
+
+
+def discard(folder):
+    """Deletes what a run that did not finish has left, and nothing else. The manifest goes first,
+    since it says that the rest is whole."""
+    if not os.path.lexists(folder):
+        return
+    names = sorted(os.listdir(folder), key=lambda name: name != "manifest.json")
+    own = OWN.pattern + r"|(tokenizer\.gguf|manifest\.json)(\.[0-9a-f]+\.tmp)?"
+    for name in names:
+        if not re.fullmatch(own, name):
+            raise Failure(f"{folder}/{name}: prepare.py did not write this, and works in this"
+                          " folder (move it)")
+    for name in names:
+        os.remove(os.path.join(folder, name))
+    os.rmdir(folder)
+
+
+def finish(out):
+    """Moves what lies ready in .prepare.tmp to its place. It is ready when its manifest.json is
+    there, and that is moved last: whenever this is killed, it can be called again."""
+    folder = os.path.join(out, WORK)
+    new, old = listed(folder), listed(out)
+    if not new:
+        return
+    for name in old.keys() - new.keys():   # shards of an earlier run that had more of them
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(out, name))
+    for name in new:
+        with contextlib.suppress(FileNotFoundError):   # it was moved before
+            os.replace(os.path.join(folder, name), os.path.join(out, name))
+    sync_folder(out)
+    os.replace(os.path.join(folder, "manifest.json"), os.path.join(out, "manifest.json"))
+    os.rmdir(folder)
+    sync_folder(out)
 
 
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     a = arguments(argv)
     os.makedirs(a.out, exist_ok=True)
-    folder = os.path.join(a.out, ".prepare.tmp")   # what is in --out stays until all is written
-    shutil.rmtree(folder, ignore_errors=True)      # of a run that was killed
-    os.mkdir(folder)
-    try:
-        names, manifest = build(a, argv, folder)
-        for name in names:
-            os.replace(os.path.join(folder, name), os.path.join(a.out, name))
-        for name in os.listdir(a.out):   # shards of an earlier run that had more of them
-            if re.fullmatch(r"(train|val)_\d{3,}\.bin", name) and name not in names:
-                os.remove(os.path.join(a.out, name))
-        sync_folder(a.out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    folder = os.path.join(a.out, WORK)
+    if os.path.islink(folder):
+        raise Failure(f"{folder}: is a link, expected a folder of prepare.py's own, or nothing")
+    with locked(a.out):
+        finish(a.out)   # a run that was killed may have left this to do
+        check_replaced(a)
+        discard(folder)
+        os.mkdir(folder)
+        try:
+            manifest = build(a, argv, folder)
+        except BaseException:   # Ctrl-C as well
+            discard(folder)
+            raise
+        finish(a.out)
     say("done")
     if sys.stderr.isatty():
         print(file=sys.stderr)
     report(a.out, manifest)
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Only one run at a time may work in a folder. The system ends the lock with the process."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Failure(f"{folder}: another prepare.py is writing into it (wait until it has ended)")
+    try:
+        yield
+    finally:
+        os.close(fd)
 
 
 def report(out, manifest):
@@ -519,13 +648,15 @@ def report(out, manifest):
         c = manifest[name]
         print(f"{name:5} {c['documents']:>9,} documents {c['bytes']:>13,} bytes"
               f" {c['tokens']:>13,} tokens")
-    t, marks = manifest["tokenizer"], manifest["marks_nats_per_token"]
-    print(f"vocabulary {t['tokens']:,} tokens ({t['kind']}), encoded with {t['encoder']}")
+    t, marks, mark = manifest["tokenizer"], manifest["marks_nats_per_token"], manifest["mark"]
+    print(f"vocabulary {t['tokens']:,} tokens ({visible(t['kind'])}), encoded with {t['encoder']}")
     if marks["trigram"] is not None:
-        print(f"marks on val, in nats per token: bigram {marks['bigram']:.4f},"
-              f" trigram {marks['trigram']:.4f}")
-        print("(counting pairs and triples of tokens reaches these; a model should go below)")
-    print(f"written to {out}: {len(manifest['shards'])} shards, tokenizer.gguf, manifest.json")
+        print(f"counting pairs and triples of tokens reaches on val, in nats per token: bigram"
+              f" {marks['bigram']:.4f}, trigram {marks['trigram']:.4f}")
+        print(f"the mark to pass is the {mark}'s, {marks[mark]:.4f}: a model that stays above has"
+              " learned less than to count")
+    print(f"written to {visible(out)}: {len(manifest['shards'])} shards, tokenizer.gguf,"
+          " manifest.json")
 
 
 if __name__ == "__main__":

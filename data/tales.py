@@ -34,6 +34,8 @@ import re
 import sys
 import time
 
+from files import atomic_open, parser, run
+
 SEPARATOR = '<|endoftext|>\n'
 
 # ---- the world in tables -------------------------------------------------------------------------
@@ -882,32 +884,24 @@ def write_tales(path, wanted, pick, seen, vocabulary):
     """Writes tales to path until it holds `wanted` bytes: none that is in `seen`, where they are
     added, as their words are to `vocabulary`. The file gets its name only when it is complete."""
     tales = words = size = 0
-    partial = f'{path}.{os.getpid()}.tmp'
-    try:
-        with open(partial, 'w', encoding='ascii', newline='\n') as file:
-            while size < wanted:
-                tale = Tale(pick)
-                stage, lines = pick(PLOTS)
-                stage(tale)
-                tale.play(lines)
-                text = tale.text()
-                if text in seen:
-                    continue
-                seen.add(text)
-                text_words = re.findall('[a-z]+', text.lower())
-                vocabulary.update(text_words)
-                text = SEPARATOR + text if tales else text
-                file.write(text)
-                tales, words, size = tales + 1, words + len(text_words), size + len(text)
-                if tales % 500 == 0:
-                    print(f'\r{path}: {size / 1e6:.1f} of {wanted / 1e6:.1f} MB', end='',
-                          file=sys.stderr)
-            file.flush()
-            os.fsync(file.fileno())     # the text must reach the disk before the name does
-        os.replace(partial, path)
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)
+    with atomic_open(path, 'w', encoding='ascii', newline='\n') as file:
+        while size < wanted:
+            tale = Tale(pick)
+            stage, lines = pick(PLOTS)
+            stage(tale)
+            tale.play(lines)
+            text = tale.text()
+            if text in seen:
+                continue
+            seen.add(text)
+            text_words = re.findall('[a-z]+', text.lower())
+            vocabulary.update(text_words)
+            text = SEPARATOR + text if tales else text
+            file.write(text)
+            tales, words, size = tales + 1, words + len(text_words), size + len(text)
+            if tales % 500 == 0:
+                print(f'\r{path}: {size / 1e6:.1f} of {wanted / 1e6:.1f} MB', end='',
+                      file=sys.stderr)
     print(f'\r{path}: {tales} tales, {words} words, {size} bytes', file=sys.stderr)
 
 
@@ -919,30 +913,25 @@ def integer(text, least):
 
 
 def main():
-    parser = argparse.ArgumentParser(description='Write the default corpus: short original tales.',
-                                     allow_abbrev=False)
-    parser.add_argument('--out', default='data/tales',
-                        help='folder for train.txt and val.txt (%(default)s)')
-    parser.add_argument('--seed', type=lambda text: integer(text, 0), default=1,
-                        help='equal seeds give equal bytes (%(default)s)')
-    parser.add_argument('--train-bytes', type=lambda text: integer(text, 1), default=6000000,
-                        help='train.txt ends with the tale that reaches this size (%(default)s)')
-    parser.add_argument('--val-bytes', type=lambda text: integer(text, 1), default=300000,
-                        help='likewise for val.txt (%(default)s)')
-    args = parser.parse_args()
+    p = parser('Write the default corpus: short original tales.')
+    p.add_argument('--out', default='data/tales',
+                   help='folder for train.txt and val.txt (%(default)s)')
+    p.add_argument('--seed', type=lambda text: integer(text, 0), default=1,
+                   help='equal seeds give equal bytes (%(default)s)')
+    p.add_argument('--train-bytes', type=lambda text: integer(text, 1), default=6000000,
+                   help='train.txt ends with the tale that reaches this size (%(default)s)')
+    p.add_argument('--val-bytes', type=lambda text: integer(text, 1), default=300000,
+                   help='likewise for val.txt (%(default)s)')
+    args = p.parse_args()
 
     start = time.monotonic()
     pick, seen, vocabulary = make_pick(args.seed), set(), set()
-    try:
-        os.makedirs(args.out, exist_ok=True)
-        for name, wanted in (('val.txt', args.val_bytes), ('train.txt', args.train_bytes)):
-            write_tales(os.path.join(args.out, name), wanted, pick, seen, vocabulary)
-    except OSError as error:
-        sys.exit(f'{error.filename or args.out}: {error.strerror} '
-                 f'(is --out {args.out} a folder that can be written to?)')
+    os.makedirs(args.out, exist_ok=True)
+    for name, wanted in (('val.txt', args.val_bytes), ('train.txt', args.train_bytes)):
+        write_tales(os.path.join(args.out, name), wanted, pick, seen, vocabulary)
     print(f'{len(seen)} different tales of {len(vocabulary)} different words in '
           f'{time.monotonic() - start:.1f} s', file=sys.stderr)
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -3,21 +3,19 @@
 
     tinyshakespeare.py [--out DIR] [--from FILE] [any other flag of prepare.py, such as --tokenizer]
 """
-import argparse
 import os
 import sys
 
 import download
 import prepare
-from files import run
+from files import parser, run
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 
 def main(argv=None):
-    p = argparse.ArgumentParser(allow_abbrev=False, description=__doc__,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = parser(__doc__)
     p.add_argument("--out", default="data/tinyshakespeare", metavar="DIR",
                    help="default: %(default)s")
     p.add_argument("--from", dest="source", metavar="FILE", help="use this file, download nothing")

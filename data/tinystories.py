@@ -5,21 +5,19 @@
 
 The download is 2.2 GB. Its sha256 is recorded in the manifest.
 """
-import argparse
 import os
 import sys
 
 import download
 import prepare
-from files import Failure, run
+from files import Failure, parser, run
 
 URL = "https://huggingface.co/datasets/roneneldan/TinyStories/resolve/main/"
 FILES = ("TinyStoriesV2-GPT4-train.txt", "TinyStoriesV2-GPT4-valid.txt")
 
 
 def main(argv=None):
-    p = argparse.ArgumentParser(allow_abbrev=False, description=__doc__,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = parser(__doc__)
     p.add_argument("--out", default="data/tinystories", metavar="DIR", help="default: %(default)s")
     p.add_argument("--from", dest="source", nargs="+", metavar="FILE",
                    help="stories to train on and, second, to validate on; download nothing")

@@ -80,7 +80,7 @@ inline const GgufTensor& golden_tensor(const Gguf& file, const std::string& name
 inline Floats golden_floats(const Gguf& file, const std::string& name) {
     const GgufTensor& t = golden_tensor(file, name);
     Floats values(t.count);
-    gguf_to_float(values.data(), t, 0, t.count);
+    gguf_to_float(values.data(), file, t, 0, t.count);
     return values;
 }
 

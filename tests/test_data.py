@@ -5,22 +5,31 @@ What is fast in data/ is written down here a second time, slowly and obviously, 
 the standard library; tiktoken and the files beside the repository are extras.
 """
 import array
+import bz2
 import collections
 import contextlib
+import copy
+import fcntl
+import gzip
 import hashlib
 import http.server
 import io
 import json
+import lzma
 import math
 import os
 import random
+import resource
+import shutil
 import signal
+import stat
 import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import zipfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DATA = os.path.join(ROOT, "data")
@@ -35,6 +44,7 @@ SHARED = os.environ.get("LEGIBLE_SHARED", os.path.join(ROOT, "..", "shared"))
 INFER = os.path.abspath(os.environ.get("INFER", os.path.join(ROOT, "infer")))
 GOLDEN = os.path.join(ROOT, "tests", "golden", "tokenizer.gguf")
 counts = {True: 0, False: 0}
+TRIALS = int(os.environ.get("TRIALS", 400))   # of odd inputs
 
 
 def check(ok, what):
@@ -96,6 +106,16 @@ def test_gguf(folder):
     check(read(path) == first, "equal content gives equal bytes")
     check(struct.unpack_from("<IQQ", first, 4) == (3, 5, 17), "version and counts in the header")
 
+    kinds = {"general.architecture": "string", "f32": "float", "f64": "float", "bool": "bool",
+             "strings": "strings", "i32s": "ints", "none": "ints", "f32s": "floats",
+             "bools": "bools"}
+    for name in keys:
+        for kind in {"int", *kinds.values()}:
+            if kind == kinds.get(name, "int"):
+                check_equal(f.value(name, type=kind), keys[name][1], f"{name} as {kind}")
+            else:
+                refused([path, name, kind], lambda: f.value(name, type=kind))
+
     refused(["u8", "256"], gguf.write, path, {"u8": ("u8", 256)})
     refused(["word"], gguf.write, path, {"x": ("word", 1)})
     refused(["a", "fill"], gguf.write, path, {}, [("a", "F32", (3,), bytes(8))])
@@ -134,6 +154,68 @@ def test_atomic(folder):
         f.flush()
         check_equal(read(path), b"old", "until the end the old file is there")
     check_equal((read(path), os.listdir(folder)), (b"new", ["x"]), "a finished write")
+    mask = os.umask(0)
+    os.umask(mask)
+    check_equal(stat.S_IMODE(os.stat(path).st_mode), 0o666 & ~mask, "a new file's mode")
+    mine, victim = write(path + ".tmp", "mine"), write(os.path.join(folder, "victim"), "victim")
+    names = iter(["taken", "link"])
+    write(path + ".taken.tmp", "mine")
+    os.symlink(victim, path + ".link.tmp")
+    files.secrets.token_hex, token_hex = lambda n: next(names), files.secrets.token_hex
+    for _ in range(2):
+        with contextlib.suppress(FileExistsError):
+            with files.atomic_open(path) as f:
+                f.write(b"lost")
+    files.secrets.token_hex = token_hex
+    check_equal([read(p) for p in (mine, victim, path + ".taken.tmp", path)],
+                [b"mine", b"victim", b"mine", b"new"], "files and links that were there before")
+    check(os.path.islink(path + ".link.tmp"), "a link that was there before")
+
+
+def test_messages(folder):
+    """What comes from outside is seen in a message, and does nothing to the terminal."""
+    odd = "\x1b]0;owned\x07 \x9b31m \x7f \u202eabc\u2066 \ud800 \r\n"
+    check(all(c.isprintable() for c in files.visible(odd)), "characters that act on a terminal")
+    check_equal(files.visible("\x1bé \U0001f999"), "\\x1bé \U0001f999", "what is shown")
+    out = os.path.join(folder, "out")
+    name = os.path.join(os.fsencode(folder), b"\x1b[31m\xff.jsonl")
+    keys = bpe.to_keys(bpe.from_merges([]))
+    own = os.path.join(folder, "own.gguf")
+    gguf.write(own, {"general.name": ("string", odd.replace("\ud800", "")), **keys})
+    good = write(os.path.join(folder, "good.txt"), "some text\n" * 50)
+    for code, words, arguments in (
+            (1, ["\\x1b[31m\\udcff", "no field 'text'", "\\x07"],
+             [write(name, json.dumps({odd: 1}))]),
+            (1, ["--\\x1b[2J"], [good, "--\x1b[2J"]),
+            (1, ["No such file", "\\x1b"], [folder + "/\x1b"]),
+            (0, ["\\x1b]0;owned"], [good, "--tokenizer", own])):
+        command = [sys.executable, os.path.join(DATA, "prepare.py"), *arguments, "--out", out]
+        p = subprocess.run(command, capture_output=True)
+        said = (p.stdout + p.stderr).decode()
+        check(p.returncode == code and all(word in said for word in words),
+              f"exit {p.returncode}, expected {code} and {words}: {said!r}")
+        check(all(c.isprintable() or c == "\n" for c in said), f"control characters: {said!r}")
+        check(code == 0 or said.count("\n") == 1, f"an error of several lines: {said!r}")
+
+
+def test_regular_files(folder):
+    """Whatever is no regular file is named, and never waited for."""
+    out = os.path.join(folder, "out")
+    good = write(os.path.join(folder, "good.txt"), "text\n" * 50)
+    pipes = [os.path.join(folder, name) for name in ("a.txt", "a.jsonl", "a.gguf")]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    for arguments in ([pipes[0]], [pipes[1]], [good, "--val", pipes[0]],
+                      [good, "--tokenizer", pipes[2]], ["/dev/zero"], ["/dev/stdin"],
+                      ["tinyshakespeare.py", "--from", pipes[0]]):
+        script = arguments.pop(0) if arguments[0].endswith(".py") else "prepare.py"
+        command = [sys.executable, os.path.join(DATA, script), *arguments, "--out", out]
+        try:
+            p = subprocess.run(command, capture_output=True, timeout=20, stdin=subprocess.PIPE)
+            check(p.returncode == 1 and b"is not a regular file" in p.stderr
+                  and arguments[-1].encode() in p.stderr, f"{arguments}: {p.stderr.decode()}")
+        except subprocess.TimeoutExpired:
+            check(False, f"{arguments}: still waiting after 20 s")
 
 
 # ---- bpe.py --------------------------------------------------------------------------------------
@@ -254,9 +336,117 @@ def test_refused_tokenizers(folder):
             said = p.stderr.decode(errors="replace")
             check(p.returncode == 1 and path in said and word in said and not p.stdout,
                   f"infer tokenize: exit {p.returncode} without a good {word}: {said}")
+    for name, value in (("tokens", ("u8s", [1])), ("tokens", ("string", "a")), ("pre", ("u32", 1)),
+                        ("merges", ("i32s", [1])), ("token_type", ("strings", ["1"] * 258)),
+                        ("eos_token_id", ("f32", 1.0)), ("eos_token_id", ("bool", True)),
+                        ("model", ("strings", ["gpt2"])), ("token_type", ("i32s", [3] * 258))):
+        gguf.write(path, {**good, key + name: value})
+        refused([path, name if value[1] != [3] * 258 else "byte 33"],
+                lambda: bpe.from_gguf(gguf.read(path)))
+    for value in (("string", "0" * 64), ("u32", 1)):
+        gguf.write(path, {**good, "tokenizer.legible.sha256": value})
+        refused([path, "tokenizer.legible.sha256"], lambda: bpe.from_gguf(gguf.read(path)))
+    ids = {token: id for id, token in enumerate(tokens)}
+    merges = write(os.path.join(folder, "vocab.bpe"), "#version: 0.2\r\na b\r\n")
+    vocab = write(os.path.join(folder, "encoder.json"), json.dumps(ids))
+    check_equal(bpe.from_gpt2(merges, vocab).encode("ab"), [256], "OpenAI's two files")
+    for content in ('{"a": 0.0}', '{"a": [1]}', "[1]", '{"a": %s}' % ("1" * 5000), "[" * 100000,
+                    json.dumps({**ids, "\ud800": 258}), json.dumps({**ids, "\x01": True}),
+                    '{"a": 0, "a": 0}', b"\xff"):
+        refused([vocab], bpe.from_gpt2, merges, write(vocab, content))
+    refused([merges], bpe.from_gpt2, write(merges, b"\xff"), write(vocab, json.dumps(ids)))
+
+
+def tokenizer_json(merges, as_pairs=False):
+    """As Hugging Face's tokenizers write GPT-2's, with one more special token."""
+    keys = bpe.to_keys(bpe.from_merges(merges))
+    visible, pairs = (keys["tokenizer.ggml." + name][1] for name in ("tokens", "merges"))
+    special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+               "special": True}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+                  "use_regex": True}
+    return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [
+                {"id": len(visible) - 1, "content": "<|endoftext|>", **special},
+                {"id": len(visible), "content": "<pad>", **special}],
+            "normalizer": None, "pre_tokenizer": byte_level, "post_processor": byte_level,
+            "decoder": byte_level, "model": {
+                "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "",
+                "end_of_word_suffix": "", "fuse_unk": False, "byte_fallback": False,
+                "ignore_merges": False, "vocab": {token: id for id, token in enumerate(visible)},
+                "merges": [pair.split(" ") for pair in pairs] if as_pairs else pairs}}
+
+
+def test_tokenizer_json(folder):
+    path = os.path.join(folder, "tokenizer.json")
+    pairs = bpe.train(collections.Counter(bpe.split("a tale of an old owl and a mole " * 9)), 20)
+    want, end = bpe.from_merges(pairs), 256 + len(pairs)
+    for as_pairs in (False, True):
+        got = bpe.from_tokenizer_json(write(path, json.dumps(tokenizer_json(pairs, as_pairs))))
+        check_equal((got.tokens[:-1], got.merges), (want.tokens, want.merges), "tokenizer.json")
+        check_equal((got.end_of_text, got.control, got.tokens[-1]), (end, {end, end + 1}, b"<pad>"),
+                    "its special tokens")
+    types = bpe.to_keys(got)["tokenizer.ggml.token_type"][1]
+    check_equal([id for id, type in enumerate(types) if type == 3], [end, end + 1], "for GGUF")
+    gguf.write(os.path.join(folder, "t.gguf"), bpe.to_keys(got))
+    again = bpe.from_gguf(gguf.read(os.path.join(folder, "t.gguf")))
+    check_equal((again.tokens, again.merges, again.control), (got.tokens, got.merges, got.control),
+                "through GGUF and back")
+
+    def bad(words, *where_and_value):
+        *where, name, value = where_and_value
+        whole = node = tokenizer_json(pairs)
+        for step in where:
+            node = node[step]
+        node[name] = value
+        refused([path, *words], bpe.from_tokenizer_json, write(path, json.dumps(whole)))
+
+    for kind in ("WordPiece", "Unigram", "WordLevel"):
+        bad(["model.type", kind], "model", "type", kind)
+    bad(["pre_tokenizer.type", "Sequence"], "pre_tokenizer", {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": "(?i:'s)"}}, {"type": "ByteLevel"}]})
+    bad(["pre_tokenizer.type", "Metaspace"], "pre_tokenizer", "type", "Metaspace")
+    bad(["pre_tokenizer.type", "null"], "pre_tokenizer", None)
+    bad(["use_regex"], "pre_tokenizer", "use_regex", False)
+    bad(["add_prefix_space"], "pre_tokenizer", "add_prefix_space", True)
+    bad(["normalizer", "NFC"], "normalizer", {"type": "NFC"})
+    for name, value in (("byte_fallback", True), ("ignore_merges", True), ("dropout", 0.1),
+                        ("continuing_subword_prefix", "##"), ("end_of_word_suffix", "</w>")):
+        bad(["model." + name, str(value).lower()], "model", name, value)
+    bad(["number 0", "foo"], "added_tokens", 0, {"id": 278, "content": "foo", "special": False})
+    bad(["number 1", "7"], "added_tokens", 1, {"id": 7, "content": "a", "special": True})
+    for name, value in (("vocab", []), ("merges", {}), ("vocab", None)):
+        bad(["model.vocab", "model.merges"], "model", name, value)
+    for merge in ("ab", "a b c", ["a"], ["a b", "c"], ["a", 1], 1, None):
+        bad(["model.merges", "number 3"], "model", "merges", 3, merge)
+    bad(["not 0 to"], "model", "vocab", "a", 10**6)
+    whole = tokenizer_json(pairs)
+    whole["added_tokens"] = []
+    bpe.from_tokenizer_json(write(path, json.dumps(whole)))   # the vocabulary has it as well
+    del whole["model"]["vocab"]["<|endoftext|>"]
+    refused([path, "<|endoftext|>"], bpe.from_tokenizer_json, write(path, json.dumps(whole)))
+    refused([path, "JSON"], bpe.from_tokenizer_json, write(path, "{" * 100000))
+    refused([path, "JSON", "appears twice"], bpe.from_tokenizer_json,
+            write(path, '{"model": 1, "model": 2}'))
 
 
 # ---- prepare.py ----------------------------------------------------------------------------------
+
+def slow_fingerprint(path):
+    """Of the tokens and merges as they lie in the file, which must say the same of itself."""
+    raw, both = read(path), b""
+    for name in (b"tokenizer.ggml.tokens", b"tokenizer.ggml.merges"):
+        at = raw.index(struct.pack("<Q", len(name)) + name) + 8 + len(name)
+        kind, element, count = struct.unpack_from("<IIQ", raw, at)
+        check_equal((kind, element), (9, 8), f"{name} is an array of strings")
+        first = at = at + 16
+        for _ in range(count):
+            at += 8 + struct.unpack_from("<Q", raw, at)[0]
+        both += raw[first:at]
+    digest = hashlib.sha256(both).hexdigest()
+    key = gguf.read(path).keys["tokenizer.legible.sha256"]
+    check_equal(key, ("string", digest), f"the fingerprint in {path}")
+    return digest
+
 
 class Prepared:
     """What prepare.py wrote into a folder, checked on the way."""
@@ -265,14 +455,17 @@ class Prepared:
         self.manifest = json.loads(read(os.path.join(out, "manifest.json")))
         self.tokenizer = bpe.from_gguf(gguf.read(os.path.join(out, "tokenizer.gguf")))
         self.tokens = {"train": [], "val": []}
+        fingerprint = slow_fingerprint(os.path.join(out, "tokenizer.gguf"))
+        check_equal(self.manifest["tokenizer"]["fingerprint"], fingerprint, "in the manifest")
         names = [n for n in sorted(os.listdir(out)) if n.endswith(".bin")]
         shards = {row["file"]: row for row in self.manifest["shards"]}
         check_equal(names, sorted(shards), "shards in the folder and in the manifest")
         for name in names:
             raw = read(os.path.join(out, name))
-            header = struct.unpack_from("<256i", raw)
             tokens = array.array("H", raw[1024:])
-            check_equal(header, (20240520, 1, len(tokens)) + (0,) * 253, f"header of {name}")
+            check_equal(struct.unpack_from("<3i", raw), (20240520, 1, len(tokens)), f"{name}")
+            check_equal(raw[12:44].hex(), fingerprint, f"the tokenizer's fingerprint in {name}")
+            check(not any(raw[44:1024]), f"the rest of the header of {name}")
             check_equal(shards[name]["tokens"], len(tokens), f"tokens of {name} in the manifest")
             sha256 = hashlib.sha256(raw).hexdigest()
             check_equal(shards[name]["sha256"], sha256, f"sha256 of {name}")
@@ -411,6 +604,14 @@ def slow_entropy(n, V, train, val):
     return math.fsum(nats) / len(nats)
 
 
+def run_main(*arguments):
+    """run_prepare, with the system's errors as run() words them."""
+    try:
+        run_prepare(*arguments)
+    except OSError as e:
+        raise files.Failure(f"{e.filename}: {e.strerror}")
+
+
 def test_refused(folder):
     out = os.path.join(folder, "out")
     good = write(os.path.join(folder, "good.txt"), "some text\n" * 50)
@@ -434,6 +635,33 @@ def test_refused(folder):
     bad(["element 1", "comma"], '["a" "b"]', "bad.json")
     bad(["end of the file"], '["a"] x', "bad.json")
     bad(["nested"], "[" + "[" * 100000, "bad.json")
+    digits = "1" * 5000
+    bad(["1"], digits, "bad.jsonl")   # Python 3.9 reads it, and 3.11 does not: either is refused
+    bad(["2"], '["a", %s]' % digits, "bad.json")
+    bad(["document 1", "no text"], "[" * 800 + "]" * 800, "bad.jsonl")
+    bad(["document 1", "no text"], '{"text": {"a": [1]}}', "bad.jsonl")
+    bad(["NUL", "text at all"], b"\x7fELF\0\0\0\xff\xfe")
+    text = "caf\u00e9 au lait\n" * 30
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as z:
+        z.writestr("a.txt", text)
+    for content, words in (
+            (text.encode("utf-16"), ["UTF-16", "iconv -f utf-16 -t utf-8"]),
+            (b"\xfe\xff" + text.encode("utf-16-be"), ["UTF-16", "iconv -f utf-16 -t utf-8"]),
+            (text.encode("utf-32"), ["UTF-32", "iconv -f utf-32 -t utf-8"]),
+            (text.encode("utf-16-le"), ["UTF-16", "iconv -f utf-16le"]),
+            (text.encode("utf-16-be"), ["UTF-16", "iconv -f utf-16be"]),
+            (text.encode("utf-32-le"), ["UTF-32", "iconv -f utf-32le"]),
+            (text.encode("utf-32-be"), ["UTF-32", "iconv -f utf-32be"]),
+            (gzip.compress(text.encode()), ["gzip", "gunzip -c"]),
+            (bz2.compress(text.encode()), ["bzip2", "bunzip2 -c"]),
+            (lzma.compress(text.encode()), ["xz", "xz -dc"]),
+            (b"\x28\xb5\x2f\xfd\x04\x00", ["zstd", "zstd -dc"]),
+            (zipped.getvalue(), ["zip", "unzip -p"]), (b"%PDF-1.7\n%\xe2", ["PDF", "pdftotext"])):
+        for name in ("a copy.txt", "a.json", "a.jsonl"):
+            path = write(os.path.join(folder, name), content)
+            words_and_path = [*words, f"'{path}'" if " " in path else path]
+            refused(words_and_path, run_prepare, path, "--out", out)
     many = ["x" * i for i in range(300)]
     bad(["element 200"], json.dumps(many).replace('"%s",' % many[199], "oops,", 1), "bad.json")
     for words, flags in (
@@ -443,6 +671,8 @@ def test_refused(folder):
             (["--val-fraction", "1.5"], ["--val-fraction", "1.5"]),
             (["--val-fraction", "nan"], ["--val-fraction", "nan"]),
             (["--shard-tokens", "0"], ["--shard-tokens", "0"]),
+            (["--shard-tokens", str(2**31)], ["--shard-tokens", str(2**31)]),
+            (["bpe:111", "bpe:N"], ["--tokenizer", "bpe:" + digits]),
             (["--val"], ["--val", good, "--val-fraction", "0.1"]),
             (["vocab.bpe"], ["--tokenizer", "gpt2", "--gpt2-dir", folder])):
         refused(words, run_prepare, good, "--out", out, *flags)
@@ -461,6 +691,251 @@ def test_refused(folder):
     check(before == after, "a refused run leaves the old files as they were")
 
 
+def snapshot(folder):
+    """Everything below a folder, so that any change shows."""
+    return {path: os.readlink(path) if os.path.islink(path) else
+            read(path) if os.path.isfile(path) else None
+            for parent, folders, names in os.walk(folder)
+            for path in (os.path.join(parent, name) for name in folders + names)}
+
+
+def test_replaced(folder):
+    """Only what a manifest lists, as it lists it, is replaced or deleted."""
+    out, text = os.path.join(folder, "out"), write(os.path.join(folder, "a.txt"), "a b c\n" * 400)
+    flags = ["--out", out, "--tokenizer", "bytes"]
+    run_prepare(text, *flags, "--shard-tokens", 500)
+    path = {name: os.path.join(out, name) for name in (
+        "train_000.bin", "train_001.bin", "train_007.bin", "train_mine.bin", "val_1.bin",
+        "tokenizer.gguf", "manifest.json", ".prepare.tmp")}
+
+    def kept(words, *arguments):
+        before = snapshot(folder)
+        refused(words, run_prepare, *arguments)
+        check(snapshot(folder) == before, f"refused with {words}, something was changed")
+
+    for name in ("train_007.bin", "train_mine.bin", "val_1.bin"):
+        write(path[name], "mine")
+        kept([path[name], "manifest.json"], text, *flags)
+        os.remove(path[name])
+        os.symlink(text, path[name])
+        kept([path[name]], text, *flags)
+        os.remove(path[name])
+    for name in ("train_001.bin", "tokenizer.gguf"):
+        ours = read(path[name])
+        write(path[name], ours[:-1] + b"!")
+        kept([path[name], "manifest.json"], text, *flags)
+        write(path[name], ours)
+    ours = read(path["manifest.json"])
+    for mine in ('{"a": 1}', "mine", '{"tokenizer": 1, "shards": [2]}', "[" * 100000):
+        write(path["manifest.json"], mine)
+        kept([path["manifest.json"]], text, *flags)
+    os.remove(path["manifest.json"])
+    kept([path["tokenizer.gguf"]], text, *flags)
+    write(path["manifest.json"], ours)
+    for mine in (path["manifest.json"], os.path.join(folder, "link.json")):
+        if not os.path.exists(mine):
+            os.symlink(path["manifest.json"], mine)
+        kept([mine, "is read"], mine, *flags)
+        kept([mine, "is read"], text, "--val", mine, *flags)
+    write(path[".prepare.tmp"], "mine")
+    refused([".prepare.tmp"], lambda: run_main(text, *flags))
+    check_equal(read(path[".prepare.tmp"]), b"mine", "a file where prepare.py works")
+    os.remove(path[".prepare.tmp"])
+    os.mkdir(path[".prepare.tmp"])
+    write(os.path.join(path[".prepare.tmp"], "notes.txt"), "mine")
+    kept(["notes.txt"], text, *flags)
+    os.rename(path[".prepare.tmp"], os.path.join(folder, "elsewhere"))
+    os.symlink(os.path.join(folder, "elsewhere"), path[".prepare.tmp"])
+    kept([".prepare.tmp", "link"], text, *flags)
+    os.remove(path[".prepare.tmp"])
+    fd = os.open(out, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    kept([out, "another"], text, *flags)
+    os.close(fd)
+    run_prepare(text, *flags)   # also deletes the shards that are no longer needed
+    Prepared(out)
+    check(not os.path.exists(path["train_001.bin"]), "a shard of its own that it no longer needs")
+
+
+def test_moves(folder):
+    """Stopped before any of the moves, and before any deletion that belongs to them, the marker
+    says that the folder holds a mixture, and the next run goes on; before the first nothing has
+    changed."""
+    texts = [write(os.path.join(folder, f"{i}.txt"), f"text {i} again\n" * 400) for i in range(2)]
+    out = os.path.join(folder, "out")
+    marker = os.path.join(out, ".prepare.tmp", "manifest.json")
+    run_prepare(texts[0], "--out", out, "--tokenizer", "bytes", "--shard-tokens", 1000)
+    old = snapshot(out)
+    run_prepare(texts[1], "--out", out, "--tokenizer", "bpe:260", "--shard-tokens", 1500)
+    new = snapshot(out)
+    check(len(old) > len(new), "the first run has more shards")
+    calls = {name: getattr(os, name) for name in ("replace", "remove", "rmdir")}
+    for stop in range(1, 30):
+        shutil.rmtree(out)
+        os.mkdir(out)
+        for path, content in old.items():
+            write(path, content)
+        done = 0
+
+        def stopping(call, *arguments):
+            nonlocal done
+            done += 1
+            if done >= stop:   # and no clean-up succeeds either, as after a SIGKILL
+                raise OSError("stopped")
+            return call(*arguments)
+
+        for name, call in calls.items():
+            setattr(os, name, lambda *arguments, call=call: stopping(call, *arguments))
+        with contextlib.suppress(OSError):
+            run_prepare(texts[1], "--out", out, "--tokenizer", "bpe:260", "--shard-tokens", 1500)
+        for name, call in calls.items():
+            setattr(os, name, call)
+        state = {path: raw for path, raw in snapshot(out).items() if "/.prepare" not in path}
+        check(os.path.exists(marker) or state in (old, new), f"stopped at call {stop}: a mixture")
+        if os.path.exists(marker):   # any run goes on, even one that is refused
+            refused(["no text"], run_prepare, write(os.path.join(folder, "x"), ""), "--out", out)
+            state = snapshot(out)
+            check_equal(sorted(state), sorted(new), f"files after stop {stop}")
+            same = (state[path] == new[path] for path in new if "manifest" not in path)
+            check(all(same), f"bytes after stop {stop}")
+        if done < stop:
+            break
+    check(10 < stop < 29 and state.keys() == new.keys(), f"{stop} calls were stopped")
+
+    def die(*_):
+        if os.path.exists(marker):
+            raise KeyboardInterrupt
+
+    files.sync_folder, sync_folder = die, files.sync_folder   # the manifest has its name just now
+    before = snapshot(out)
+    with contextlib.suppress(KeyboardInterrupt):
+        run_prepare(texts[0], "--out", out, "--tokenizer", "bytes")
+    check(snapshot(out) == before, "interrupted before the moves, something was changed")
+    removed = []
+    prepare.os.remove, remove = lambda path: removed.append(path) or die(), os.remove
+    with contextlib.suppress(KeyboardInterrupt):
+        run_prepare(texts[0], "--out", out, "--tokenizer", "bytes")
+    prepare.os.remove, files.sync_folder = remove, sync_folder
+    check_equal(removed[-1:], [marker], "what is deleted first when a run is given up")
+
+
+def test_stopped(folder):
+    """SIGTERM and SIGHUP clean up like Ctrl-C. A full disk is named."""
+    lines = [f"word{i} and so on\n" for i in range(40000)]
+    text = write(os.path.join(folder, "a.txt"), "".join(lines))
+    out = os.path.join(folder, "out")
+    run_prepare(text, "--out", out, "--tokenizer", "bytes")
+    before = snapshot(out)
+    command = [sys.executable, os.path.join(DATA, "prepare.py"), text, "--out", out]
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        def listen():   # a shell's background jobs ignore SIGINT
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             preexec_fn=listen)
+        while p.poll() is None and not os.path.exists(os.path.join(out, ".prepare.tmp")):
+            time.sleep(0.01)
+        p.send_signal(number)
+        said = p.communicate()[1].decode()
+        check(p.returncode == 128 + number and said == "\ninterrupted\n",
+              f"exit {p.returncode}: {said}")
+        check(snapshot(out) == before, f"signal {number} left something behind")
+    for limit, name in ((100_000, "train_000.bin"), (2000, "tokenizer.gguf")):
+        short = write(os.path.join(folder, "b.txt"), "ab\n" * 100 if limit == 2000 else read(text))
+        p = subprocess.run([*command[:2], short, "--out", out, "--tokenizer", "bytes"],
+                           capture_output=True, preexec_fn=lambda: resource.setrlimit(
+                               resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)))
+        said = p.stderr.decode()
+        check(p.returncode == 1 and name in said and "too large" in said, f"a full disk: {said}")
+        check(snapshot(out) == before, "a full disk left something behind")
+
+
+def test_marks(folder):
+    """On a small text triples are seen too seldom: the mark is the better of the two."""
+    r = random.Random(4)
+    out = os.path.join(folder, "out")
+    for name, content in (("bigram", "".join(r.choices("abcdefgh\n", k=2000))),
+                          ("trigram", "aab" * 2000 + "\n" + "aab" * 100)):
+        said = run_prepare(write(os.path.join(folder, "a.txt"), content), "--out", out,
+                           "--tokenizer", "bytes")
+        manifest = Prepared(out).manifest
+        marks = manifest["marks_nats_per_token"]
+        check_equal(min(marks, key=marks.get), name, "the better mark")
+        check_equal(manifest["mark"], name, "the mark in the manifest")
+        check(f"the mark to pass is the {name}'s, {marks[name]:.4f}" in said, f"the mark: {said}")
+    run_prepare(os.path.join(folder, "a.txt"), "--out", out, "--val-fraction", 0)
+    check_equal(Prepared(out).manifest["mark"], None, "the mark without validation")
+
+
+def change(value, r):
+    """A JSON value with one part of it, wherever it is, replaced by something unexpected."""
+    if isinstance(value, (dict, list)) and value and r.random() < 0.8:
+        value = copy.copy(value)
+        at = r.choice(list(value) if isinstance(value, dict) else range(len(value)))
+        if r.random() < 0.2:
+            del value[at]
+        else:
+            value[at] = change(value[at], r)
+        return value
+    return r.choice([None, True, False, -1, 0, 1, 1.5, 10**30, 1e308, float("nan"), "", "x y",
+                     "\ud800", "\x1b[2J", [], {}, [[]], ["a", "b", "c"], [0, 1, 2],
+                     {"type": "BPE"}])
+
+
+def damage(raw, r):
+    raw = bytearray(raw)
+    for _ in range(r.randrange(1, 4)):
+        at = r.randrange(len(raw) + 1)
+        raw[at:at + r.randrange(3)] = r.choice((
+            b"", b'"', b"[", b"{", b"}", b"1" * 5000, b"\xff", b"\0", b"NaN", b"\\ud800", b"-",
+            b"e9999", b"[" * 2000))
+    return bytes(raw)
+
+
+def test_odd_inputs(folder):
+    """Whatever the input, there is a result or a Failure that names the file."""
+    r = random.Random(5)
+    keys = bpe.to_keys(bpe.from_merges([(97, 98)]))
+    path = {name: os.path.join(folder, name) for name in (
+        "tokenizer.json", "a.json", "a.jsonl", "manifest.json", "a.part.json", "a.part", "a.gguf")}
+    manifest = {"tokenizer": {"file": "tokenizer.gguf", "sha256": "0"},
+                "shards": [{"file": "train_000.bin", "sha256": "1"}]}
+    documents = [{"text": "a b", "id": [1, {}]}, "c"]
+
+    def read_documents(path):
+        return list(prepare.pieces(path, "text"))
+
+    sources = {
+        "tokenizer.json": (tokenizer_json([(97, 98)]), bpe.from_tokenizer_json),
+        "a.json": (documents, read_documents), "a.jsonl": (documents[0], read_documents),
+        "manifest.json": (manifest, lambda _: prepare.listed(folder)),
+        "a.part.json": ({"etag": '"1"', "sha256": "0"},
+                        lambda record: download.resumable(path["a.part"], record))}
+    write(path["a.part"], "")
+    for trial in range(TRIALS):
+        name = r.choice(list(sources))
+        value, function = sources[name]
+        content = json.dumps(change(value, r)).encode()
+        write(path[name], damage(content, r) if trial % 2 else content)
+        survives(function, path[name], path[name])
+        kinds = {key: (kind, change(value, r)) if r.random() < 0.1 else
+                 r.choice(list(keys.values())) if r.random() < 0.05 else (kind, value)
+                 for key, (kind, value) in keys.items()}
+        with contextlib.suppress(files.Failure, TypeError, AttributeError):   # no GGUF can hold it
+            gguf.write(path["a.gguf"], kinds)
+            survives(lambda name: bpe.from_gguf(gguf.read(name)), path["a.gguf"], "a.gguf")
+
+
+def survives(function, path, name):
+    try:
+        function(path)
+        counts[True] += 1
+    except files.Failure as e:
+        check(name in str(e), f"a message that does not name {name}: {e}")
+    except Exception as e:   # a traceback is what this looks for
+        check(False, f"{name}: {e!r:.200} of {read(path)[:200]!r}")
+
+
 def test_killed(folder):
     """SIGKILL at any moment leaves the old files or the new ones, and the next run works."""
     out = os.path.join(folder, "out")
@@ -473,15 +948,16 @@ def test_killed(folder):
         run_prepare(path, "--out", out, "--tokenizer", "bpe:400")
         results.append({name: read(os.path.join(out, name)) for name in os.listdir(out)})
     mixed = 0
+    marker = os.path.join(out, ".prepare.tmp", "manifest.json")
     for trial in range(10):   # each tries to replace what paths[1] gave by what paths[0] gives
         command = [sys.executable, os.path.join(DATA, "prepare.py"), paths[0], "--out", out]
         p = subprocess.Popen([*command, "--tokenizer", "bpe:400"], stdout=subprocess.DEVNULL)
         time.sleep(r.random() * 0.5)
         p.send_signal(signal.SIGKILL)
         p.wait()
-        for name, old in results[1].items():
-            mixed += read(os.path.join(out, name)) not in (old, results[0][name])
-    check(mixed == 0, "a killed run left half a file")
+        now = {name: read(os.path.join(out, name)) for name in results[0]}
+        mixed += not os.path.exists(marker) and now not in results
+    check(mixed == 0, "a killed run left a mixture without a marker, or half a file")
     run_prepare(paths[0], "--out", out, "--tokenizer", "bpe:400")
     check_equal(sorted(os.listdir(out)), sorted(results[0]), "files after a killed and a good run")
     check_equal(read(os.path.join(out, "train_000.bin")), results[0]["train_000.bin"], "its shard")
@@ -508,25 +984,40 @@ def test_tiktoken():
 # ---- download.py ---------------------------------------------------------------------------------
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Sends CONTENT from where it is asked to; /broken breaks off in the middle."""
+    """Sends CONTENT, from where it is asked to if it still has the ETag that is asked for. What the
+    path says goes wrong."""
     CONTENT = bytes(range(256)) * 1000
+    etag = '"1"'
     asked = []
 
     def do_GET(self):
-        start = self.headers.get("Range")
-        Server.asked.append(start)
-        if self.path == "/missing":
-            self.send_error(404)
+        start, known = self.headers.get("Range"), self.headers.get("If-Range")
+        Server.asked.append((start, known))
+        content, how = Server.CONTENT, self.path[1:]
+        if how == "missing":
+            self.send_response(404, "\x1b[2Jgone")
+            self.end_headers()
             return
-        at = int(start[len("bytes="):-1]) if start else 0
-        if at >= len(Server.CONTENT):
+        at = int(start[len("bytes="):-1]) if start and (known == self.etag or how == "rude") else 0
+        if at >= len(content):
             self.send_error(416)
             return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(Server.CONTENT) - at))
+        self.send_response(206 if at else 200)
+        if at:
+            first = at - 1 if how == "shifted" else at
+            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        if how != "nameless":
+            self.send_header("ETag", self.etag)
+        if how == "chunked":
+            self.send_header("Transfer-Encoding", "chunked")
+        elif how == "digits":
+            self.send_header("Content-Length", "1" * 5000)
+        elif how != "endless":
+            self.send_header("Content-Length", str(len(content) - at))
         self.end_headers()
-        end = len(Server.CONTENT) // 2 if self.path == "/broken" else len(Server.CONTENT)
-        self.wfile.write(Server.CONTENT[at:end])
+        half = how in ("broken", "chunked", "endless", "nameless")
+        content = content[at:len(content) // 2 if half else len(content)]
+        self.wfile.write(b"%x\r\n" % len(content) * (how == "chunked") + content)
 
     def log_message(self, *_):
         pass
@@ -536,23 +1027,83 @@ def test_download(folder):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/"
+    half = len(Server.CONTENT) // 2
     sha256 = hashlib.sha256(Server.CONTENT).hexdigest()
     path = os.path.join(folder, "new", "file")
+    part, record = path + ".part", path + ".part.json"
+
+    def fetched(want, how, sha256, what):
+        """The next request asks for `want`, and the file is whole afterwards."""
+        Server.asked.clear()
+        download.fetch(url + how, path, sha256)
+        check_equal(Server.asked, [want], f"{what}: what is asked for")
+        check(read(path) == Server.CONTENT, f"{what}: another file")
+        check_equal(os.listdir(os.path.dirname(path)), ["file"], f"{what}: what is left")
+        os.remove(path)
+
+    from_start, from_half = (None, None), (f"bytes={half}-", '"1"')
     with contextlib.redirect_stderr(io.StringIO()):
-        refused([url, "broke", "resume"], download.fetch, url + "broken", path, sha256)
-        check(not os.path.exists(path), "half a download has no name")
+        for known in (sha256, None):
+            def broken(how="broken"):
+                refused([url, "resume"], download.fetch, url + how, path, known)
+                check(not os.path.exists(path), "half a download has no name")
+
+            broken()
+            fetched(from_half, "whole", known, "in two parts")
+            broken("chunked")   # no length, and the chunk never ends: it counts for nothing
+            fetched(from_start, "whole", known, "after a chunk that broke off")
+            broken()
+            write(part, read(part)[:-1] + b"!")
+            fetched(from_start, "whole", known, "a damaged part")
+            broken()
+            write(part, read(part) * 3)
+            fetched(from_start, "whole", known, "a part that is too long")
+            broken()
+            os.remove(record)
+            fetched(from_start, "whole", known, "a part of which nothing is known")
+            broken()
+            write(record, "{")
+            fetched(from_start, "whole", known, "a damaged record")
+            broken("nameless")
+            fetched(from_start, "whole", known, "a server without ETags")
+            broken()
+            victim = write(os.path.join(folder, "victim"), "mine")
+            os.remove(part)
+            os.symlink(victim, part)
+            fetched(from_start, "whole", known, "a link in the part's place")
+            check_equal(read(victim), b"mine", "what a link in the part's place names")
+            broken()
+            Server.etag, Server.CONTENT = '"2"', Server.CONTENT[::-1]
+            fetched(from_half, "whole", known and hashlib.sha256(Server.CONTENT).hexdigest(),
+                    "a file that has changed")
+            Server.etag, Server.CONTENT = '"1"', Server.CONTENT[::-1]
+            broken()
+            Server.etag = '"2"'
+            refused([url, "206", "start over"], download.fetch, url + "rude", path, known)
+            Server.etag = '"1"'
+            fetched(from_start, "whole", known, "a server that ignores If-Range")
+            broken()
+            refused([url, "206", "start over"], download.fetch, url + "shifted", path, known)
+            fetched(from_start, "whole", known, "bytes from another place")
+            broken()
+            Server.CONTENT = Server.CONTENT[:half]
+            refused([url, "416"], download.fetch, url + "whole", path, known)
+            Server.CONTENT = bytes(range(256)) * 1000
+            fetched(from_start, "whole", known, "a file that became shorter")
+            refused([url, "digits"], download.fetch, url + "digits", path, known)
+        refused([url, "how long"], download.fetch, url + "endless", path)
+        refused([url, "sha256"], download.fetch, url + "endless", path, sha256)
+        Server.CONTENT, content = Server.CONTENT * 2, Server.CONTENT   # of which it sends the half
+        download.fetch(url + "endless", path, sha256)
+        check(read(path) == content, "without a length, but with a sha256")
+        Server.CONTENT = content
+        Server.asked.clear()
         download.fetch(url + "whole", path, sha256)
-        check_equal(Server.asked, [None, f"bytes={len(Server.CONTENT) // 2}-"], "what is asked for")
-        check(read(path) == Server.CONTENT, "the whole file, in two parts")
-        download.fetch(url + "whole", path, sha256)
-        check_equal(len(Server.asked), 2, "what is there is not downloaded again")
+        check_equal(Server.asked, [], "what is there is not downloaded again")
         refused([path, "sha256"], download.fetch, url, path, "0" * 64)
-        os.rename(path, path + ".part")   # everything had come, and then it was killed
-        download.fetch(url + "whole", path, sha256)
-        check(read(path) == Server.CONTENT, "a complete part becomes the file")
         os.remove(path)
         refused(["sha256", url], download.fetch, url, path, "0" * 64)
-        check(os.listdir(os.path.dirname(path)) == [], "a wrong download is not kept")
+        check_equal(os.listdir(os.path.dirname(path)), [], "a wrong download is not kept")
         refused([url, "404"], download.fetch, url + "missing", path)
         server.shutdown()
         server.server_close()
@@ -578,8 +1129,10 @@ def test_corpora(folder):
 
 def main():
     os.fsync = lambda fd: None   # no power cut is tested, and on a busy disk each takes long
-    tests = [test_gguf, test_atomic, test_refused_tokenizers, test_documents, test_split,
-             test_shards, test_refused, test_killed, test_download, test_corpora]
+    tests = [test_gguf, test_atomic, test_messages, test_regular_files, test_refused_tokenizers,
+             test_tokenizer_json, test_documents, test_split,
+             test_shards, test_refused, test_replaced, test_moves, test_stopped, test_marks,
+             test_odd_inputs, test_killed, test_download, test_corpora]
     for test in tests:
         with tempfile.TemporaryDirectory() as folder:
             test(folder)

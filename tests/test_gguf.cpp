@@ -69,7 +69,7 @@ static void read_everything(const std::string& path) {
         if (gguf_tensor(g, t.name) != &t) _exit(2);
         if (t.type == GGML_F32 || t.type == GGML_F16 || t.type == GGML_BF16 || t.type == GGML_F64) {
             std::vector<float> out(t.count);
-            gguf_to_float(out.data(), t, 0, t.count);
+            gguf_to_float(out.data(), g, t, 0, t.count);
         }
     }
     gguf_close(g);
@@ -127,8 +127,8 @@ static void test_round_trip() {
     check(gguf_shape(*gguf_tensor(g, "bf16")) == "{1, 2, 3, 1}", "shape as text");
     for (const GgufTensor& t : g.tensors) {
         Floats all(6), part(2);
-        gguf_to_float(all.data(), t, 0, 6);
-        gguf_to_float(part.data(), t, 3, 2);
+        gguf_to_float(all.data(), g, t, 0, 6);
+        gguf_to_float(part.data(), g, t, 3, 2);
         Floats want = VALUES;
         if (t.name == "bf16") want[4] = 65536;   // 65504 needs 11 bits
         check(all == want && part[0] == want[3] && part[1] == want[4], "values of tensor %s",
@@ -141,7 +141,7 @@ static void test_round_trip() {
     Floats again[3] = {VALUES, VALUES, VALUES};
     for (int i = 0; i < 3; i++) {
         const GgufTensor& t = g.tensors[i];
-        gguf_to_float(again[i].data(), t, 0, 6);
+        gguf_to_float(again[i].data(), g, t, 0, 6);
         gguf_put_tensor(w, t.name, t.type, std::vector<uint64_t>(t.dims, t.dims + t.n_dims),
                         again[i].data());
     }

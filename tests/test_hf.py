@@ -3,25 +3,35 @@
 
 Needs numpy. Extras: the tiny model beside the repository, and transformers.
 """
+import contextlib
 import importlib.util
+import io
 import json
 import os
+import random
 import struct
 import subprocess
 import sys
 import tempfile
 
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SCRIPT = os.path.join(ROOT, "data", "hf_gpt2.py")
 try:
     import numpy as np
 except ImportError:
+    for arguments, code, word in ((["--help"], 0, "--to-hf"), (["a", "b"], 1, "needs numpy")):
+        p = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True)
+        if p.returncode != code or word not in p.stdout + p.stderr:
+            sys.exit(f"FAIL: hf_gpt2.py {arguments} without numpy: {p.stdout}{p.stderr}")
     print("SKIP: numpy is not installed")
     sys.exit(77)
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-SCRIPT = os.path.join(ROOT, "data", "hf_gpt2.py")
 sys.path.insert(0, os.path.join(ROOT, "data"))
-import bpe    # noqa: E402
-import gguf   # noqa: E402
+import bpe         # noqa: E402
+import gguf        # noqa: E402
+import hf_gpt2     # noqa: E402
+from files import Failure                              # noqa: E402
+from test_data import change, damage, tokenizer_json   # noqa: E402
 
 SHARED = os.environ.get("LEGIBLE_SHARED", os.path.join(ROOT, "..", "shared"))
 INFER = os.path.abspath(os.environ.get("INFER", os.path.join(ROOT, "infer")))
@@ -38,11 +48,31 @@ def check(ok, what):
 
 
 def convert(*arguments, code=0, words=()):
-    """Runs hf_gpt2.py; its exit code and what it says are checked."""
-    p = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True)
+    """Runs hf_gpt2.py in this process; whether it fails (code None: either will do) and what it
+    says are checked."""
+    said, failed = io.StringIO(), 0
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+        try:
+            hf_gpt2.main(arguments)
+        except Failure as e:
+            failed = 1
+            said.write(str(e))
+        except Exception as e:   # it would be a traceback
+            failed = repr(e)
+    said = said.getvalue()
+    check(failed in ([0, 1] if code is None else [code]), f"{arguments}: {failed}: {said}")
+    check((code is None and not failed) or all(word in said for word in words),
+          f"expected {words} in {said!r}")
+
+
+def run_program(*arguments, code, words):
+    """The same, but in a process of its own, as a user does."""
+    p = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True,
+                       timeout=60)
     check(p.returncode == code, f"{arguments}: exit {p.returncode}, expected {code}: {p.stderr}")
     check(all(word in p.stderr for word in words), f"expected {words} in {p.stderr!r}")
-    check("Traceback" not in p.stderr, p.stderr)
+    check(all(c.isprintable() or c == "\n" for c in p.stdout + p.stderr), "control characters")
+    check(p.stderr.count("\n") <= 1, f"an error of several lines: {p.stderr!r}")
 
 
 # ---- models to convert, written here without hf_gpt2.py's help -----------------------------------
@@ -167,6 +197,11 @@ def test_tokenizer(folder):
         with open(os.path.join(source, name)) as a, open(os.path.join(back, name)) as b:
             same = json.load(a) == json.load(b) if name == "vocab.json" else a.read() == b.read()
             check(same, f"{name} does not come back")
+    f = gguf.read(path)
+    gguf.write(path, {**f.keys, **bpe.to_keys(bpe.from_merges([(97, 98)]))}, f.tensors)
+    os.remove(os.path.join(back, "config.json"))
+    convert("--to-hf", path, back, code=1, words=["258 tokens", "259", "token_embd.weight"])
+    check(not os.path.exists(os.path.join(back, "config.json")), "refused, but written")
     with open(os.path.join(source, "vocab.json"), "w") as f:
         json.dump(tokens, f)
     convert(source, path, code=1, words=["vocab.json", "object"])
@@ -176,6 +211,140 @@ def test_tokenizer(folder):
     with open(os.path.join(source, "config.json"), "w") as f:
         json.dump(small, f)
     convert(source, path, code=1, words=["259 tokens", "100"])
+
+
+def test_tokenizer_json(folder):
+    path = os.path.join(folder, "m.gguf")
+    source = write_folder(os.path.join(folder, "hf"), weights("F32"))
+    convert(source, path, words=["warning: ", "tokenizer.json", "no tokenizer"])
+    check("tokenizer.ggml.tokens" not in gguf.read(path).keys, "a tokenizer from nowhere")
+    whole = tokenizer_json([(97, 98), (256, 99)], as_pairs=True)
+    with open(os.path.join(source, "tokenizer.json"), "w") as f:
+        json.dump(whole, f)
+    convert(source, path, words=["300 rows for 260 tokens"])
+    tokenizer = bpe.from_gguf(gguf.read(path))
+    check(tokenizer.encode("abc<pad>")[0] == 257 and tokenizer.tokens[259] == b"<pad>",
+          "the tokenizer of tokenizer.json")
+    whole["model"]["type"] = "Unigram"
+    with open(os.path.join(source, "tokenizer.json"), "w") as f:
+        json.dump(whole, f)
+    convert(source, path, code=1, words=["tokenizer.json", "model.type", "Unigram", "BPE"])
+
+
+def test_odd_values(folder):
+    """Fields of the wrong type, range or number, in all the files that are read."""
+    path, hf = os.path.join(folder, "m.gguf"), os.path.join(folder, "hf")
+    tensors = weights("F32")
+    for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size"):
+        for value in ("8", [8], 8.0, True, -8, 0, None, 10**300):
+            convert(write_folder(hf, tensors, {**CONFIG, name: value}), path, code=1,
+                    words=["n_layer" if name == "n_layer" else hf])
+    for value in (float("nan"), True, 0, 1, -1e-5, 1e-60, 10**400, [1e-5], None):
+        convert(write_folder(hf, tensors, {**CONFIG, "layer_norm_epsilon": value}), path, code=1,
+                words=["NaN" if value != value else "layer_norm_epsilon"])
+    for name, value in (("tie_word_embeddings", "no"), ("model_type", "\x1b[2J"), ("n_inner", {}),
+                        ("activation_function", [[]])):
+        convert(write_folder(hf, tensors, {**CONFIG, name: value}), path, code=1, words=[name])
+    for content, word in (("[" * 100000, "JSON"), ('{"n_layer": %s}' % ("1" * 5000), "config.json"),
+                          ('{"a": 1, "a": 2}', "twice"), ("\udcff", "utf-8")):
+        with open(os.path.join(hf, "config.json"), "w", errors="surrogateescape") as f:
+            f.write(content)
+        convert(hf, path, code=1, words=["config.json", word])
+    write_folder(hf, tensors)
+    header = {name: {"dtype": kind, "shape": shape, "data_offsets": None}
+              for name, (kind, shape, _) in tensors.items()}
+    data, at = b"".join(raw for _, _, raw in tensors.values()), 0
+    for name, row in header.items():
+        row["data_offsets"] = [at, at + len(tensors[name][2])]
+        at = row["data_offsets"][1]
+    one = "transformer.ln_f.bias"
+    first, last = header[one]["data_offsets"]
+
+    def bad(words, change={}, tail=b"", **new):
+        text = json.dumps({**header, **change, one: {**header[one], **new}}).encode()
+        write_safetensors(hf, text, data + tail)
+        convert(hf, path, code=1, words=["model.safetensors", *words])
+
+    for offsets in ([first, last, last], [first], "ab", [first, str(last)], [first, True],
+                    [float(first), last], {"0": 1}, None, [-1, 3], [10**30, 10**30]):
+        bad([one], data_offsets=offsets)
+    for shape in ("8", [C, -1], [[C]], [8.0], [True], [1] * 9, [10**4000], None):
+        bad([one], shape=shape)
+    for dtype in (1, None, ["F32"]):
+        bad([one], dtype=dtype)
+    bad(["expected to begin"], data_offsets=[0, last - first])      # over another, and a hole
+    bad([str(at + 3), "something else"], tail=b"abc")
+    bad(["\x1b[2J"], tail=bytes(4),
+        change={"\x1b[2J": {"dtype": "F32", "shape": [], "data_offsets": [at, at + 4]}})
+    run_program(hf, path, code=1, words=["model.safetensors", "\\x1b[2J"])
+    bad(["wpe.weight", "with and without"], tail=bytes(4),
+        change={"wpe.weight": {"dtype": "F32", "shape": [1], "data_offsets": [at, at + 4]}})
+    text = json.dumps(header)
+    for content, word in (
+            (text.replace('{"transformer.wte', '{"a": 1, "a": 2, "transformer.wte', 1), "twice"),
+            (text.replace("[0, ", "[%s, " % ("1" * 5000), 1), "header"), ('{"a":' * 10**5, "JSON")):
+        write_safetensors(hf, content.encode(), data)
+        convert(hf, path, code=1, words=["model.safetensors", word])
+    for name in ("model.safetensors", "config.json"):
+        write_folder(hf, tensors)
+        os.remove(os.path.join(hf, name))
+        os.mkfifo(os.path.join(hf, name))
+        convert(hf, path, code=1, words=[name, "is not a regular file"])
+        os.remove(os.path.join(hf, name))
+    check(not os.path.exists(path), "a refused model leaves no file")
+
+    write_folder(hf, tensors)
+    for name in ("model.safetensors", "config.json"):
+        convert(hf, os.path.join(hf, name), code=1, words=[name, ".gguf"])
+    convert(hf, path)
+    f, back = gguf.read(path), os.path.join(folder, "back")
+    copy = os.path.join(folder, "copy.gguf")
+    for name, values in {
+            "attention.head_count": (("string", "abc"), ("u32", 0), ("u32", 3), ("f32", 2.0),
+                                     ("u32s", [2]), ("i32", -2)),
+            "attention.layer_norm_epsilon": (("f32", float("nan")), ("f32", 0.0), ("u32", 1),
+                                             ("f32", float("inf")), ("string", "1e-5"),
+                                             ("f32", -1e-5), ("f64", 1e-60)),
+            "block_count": (("bool", True), ("string", "2"), ("i32", -1), ("u64", 2**63)),
+            "embedding_length": (("f32", 8.0), ("i32", -8), ("u32", 0)),
+            "context_length": (("f32", 16.0), ("i32", -16), ("strings", ["16"]))}.items():
+        for value in values:
+            gguf.write(copy, {**f.keys, "gpt2." + name: value}, f.tensors)
+            convert("--to-hf", copy, back, code=1, words=[copy])
+    for name, value in (("general.architecture", ("u32", 1)), ("legible.hf_prefix", ("u32", 1)),
+                        ("tokenizer.ggml.bos_token_id", ("string", "1"))):
+        gguf.write(copy, {**f.keys, name: value}, f.tensors)
+        convert("--to-hf", copy, back, code=1, words=[copy, name])
+    os.mkfifo(os.path.join(folder, "pipe.gguf"))
+    convert("--to-hf", os.path.join(folder, "pipe.gguf"), back, code=1,
+            words=["is not a regular file"])
+    check(not os.path.exists(back), "a refused model leaves no folder")
+
+
+def test_odd_inputs(folder):
+    """Whatever the input, there is a result or a Failure: many more, without a process for each."""
+    r = random.Random(1)
+    hf, path, copy = (os.path.join(folder, name) for name in ("hf", "m.gguf", "copy.gguf"))
+    back = os.path.join(folder, "back")
+    convert(write_folder(hf, weights("F32")), path)
+    f = gguf.read(path)
+    with open(os.path.join(hf, "model.safetensors"), "rb") as g:
+        size, = struct.unpack("<Q", g.read(8))
+        header, data = g.read(size), g.read()
+    for trial in range(int(os.environ.get("TRIALS", 200))):
+        config = json.dumps(change(CONFIG, r)).encode()
+        with open(os.path.join(hf, "config.json"), "wb") as g:
+            g.write(damage(config, r) if trial % 4 == 0 else config)
+        tables = json.dumps(change(json.loads(header), r)).encode()
+        if trial % 2:
+            write_safetensors(hf, damage(header, r) if trial % 3 else tables, data)
+        with open(os.path.join(hf, "tokenizer.json"), "w") as g:
+            json.dump(change(tokenizer_json([]), r), g)
+        keys = {name: r.choice(list(f.keys.values())) if r.random() < 0.1 else key
+                for name, key in f.keys.items()}
+        gguf.write(copy, keys, f.tensors)
+        for arguments in ((hf, path), ("--to-hf", copy, back)):
+            convert(*arguments, code=None, words=[arguments[-2]])
 
 
 def test_refused(folder):
@@ -245,8 +414,8 @@ def test_tiny_model(folder):
             check(got == case["next"], f"infer continues {prompt} with {got}, not {case['next']}")
     else:
         print(f"SKIP: infer's continuations: no program {INFER}")
-    if importlib.util.find_spec("transformers") is None:
-        print("SKIP: transformers is not installed")
+    if not all(map(importlib.util.find_spec, ("transformers", "torch"))):
+        print("SKIP: transformers and torch are not installed")
         return
     import torch
     import transformers
@@ -261,7 +430,8 @@ def test_tiny_model(folder):
 
 
 def main():
-    for test in (test_round_trips, test_output, test_tokenizer, test_refused, test_tiny_model):
+    for test in (test_round_trips, test_output, test_tokenizer, test_tokenizer_json,
+                 test_odd_values, test_odd_inputs, test_refused, test_tiny_model):
         with tempfile.TemporaryDirectory() as folder:
             test(folder)
     print(f"{counts[True]} passed, {counts[False]} failed")

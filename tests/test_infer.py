@@ -8,12 +8,18 @@ double precision.
 import array
 import math
 import os
+import pty
 import random
 import re
+import resource
+import select
+import socket
 import struct
 import subprocess
 import sys
 import tempfile
+import time
+import tty
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "data"))
@@ -35,7 +41,11 @@ def check(ok, what):
 def run(*arguments, stdin=b"", code=0):
     """stdout and stderr of infer; its exit code is one of the checks."""
     command = [INFER, *map(str, arguments)]
-    p = subprocess.run(command, input=stdin, capture_output=True, timeout=120)
+    try:
+        p = subprocess.run(command, input=stdin, capture_output=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        check(False, f"{' '.join(command[1:])}: did not end within a minute")
+        return b"", ""
     err = p.stderr.decode(errors="replace")
     check(p.returncode == code,
           f"{' '.join(command[1:])}: exit code {p.returncode}, expected {code}: {err}")
@@ -47,6 +57,40 @@ def refused(words, *arguments, stdin=b""):
     out, err = run(*arguments, stdin=stdin, code=1)
     check(out == b"" and err.startswith("error: ") and all(word in err for word in words),
           f"{arguments}: expected an error with {words}, found {err!r} and output {out[:40]!r}")
+
+
+def writes(*arguments):
+    """What each write(2) of infer's carried: a socket of datagrams keeps them apart."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    p = subprocess.Popen([INFER, *map(str, arguments)], stdout=its, stderr=subprocess.DEVNULL)
+    parts = []
+    while select.select([ours], [], [], 0 if p.poll() is not None else 0.1)[0] or p.poll() is None:
+        if select.select([ours], [], [], 0)[0]:
+            parts.append(ours.recv(1 << 16))
+    check(p.returncode == 0, f"{arguments}: exit code {p.returncode}")
+    ours.close()
+    its.close()
+    return parts
+
+
+def on_terminal(*arguments, stdin=b""):
+    """What infer writes when its output is a terminal."""
+    master, slave = pty.openpty()
+    tty.setraw(slave)   # or it would turn \n into \r\n
+    p = subprocess.Popen([INFER, *map(str, arguments)], stdin=subprocess.PIPE, stdout=slave,
+                         stderr=subprocess.DEVNULL)
+    os.close(slave)
+    p.stdin.write(stdin)
+    p.stdin.close()
+    out = b""
+    try:
+        while part := os.read(master, 4096):
+            out += part
+    except OSError:   # Linux says so when the other end is closed
+        pass
+    os.close(master)
+    check(p.wait() == 0, f"{arguments}: exit code {p.returncode}")
+    return out
 
 
 def commas(ids):
@@ -85,7 +129,8 @@ def shapes(L, C, F, T, V, untied):
 class Model:
     """Random weights, each a multiple of 1/64 below 2, so that F16 and BF16 hold them exactly."""
 
-    def __init__(self, L=2, NH=3, C=24, F=96, T=24, V=61, untied=False, seed=1):
+    def __init__(self, L=2, NH=3, C=24, F=96, T=24, V=61, untied=False, seed=1, eps=1e-5):
+        self.eps = eps
         self.L, self.NH, self.C, self.F, self.T, self.V = L, NH, C, F, T, V
         chance = random.Random(seed)
 
@@ -99,7 +144,7 @@ class Model:
                      "gpt2.embedding_length": ("u32", C), "gpt2.block_count": ("u32", L),
                      "gpt2.feed_forward_length": ("u32", F),
                      "gpt2.attention.head_count": ("u32", NH),
-                     "gpt2.attention.layer_norm_epsilon": ("f32", 1e-5)}
+                     "gpt2.attention.layer_norm_epsilon": ("f32", eps)}
 
     def write(self, path, type="F32", without=(), shape={}, types={}, **keys):
         """keys: gpt2__block_count=("u32", 3) replaces that key, None leaves it out."""
@@ -122,7 +167,7 @@ class Model:
 
         def norm(x, name):
             mean = sum(x) / C
-            rstd = 1 / math.sqrt(sum((v - mean) ** 2 for v in x) / C + 1e-5)
+            rstd = 1 / math.sqrt(sum((v - mean) ** 2 for v in x) / C + self.eps)
             return [(v - mean) * rstd * g + b
                     for v, g, b in zip(x, w[name + ".weight"], w[name + ".bias"])]
 
@@ -183,7 +228,7 @@ def largest_difference(a, b):
 
 def test_logits(folder):
     for sizes in [{}, {"untied": True}, {"NH": 1, "C": 7, "F": 11, "V": 5, "L": 1},
-                  {"NH": 24, "V": 1, "T": 9}]:
+                  {"NH": 24, "V": 1, "T": 9}, {"eps": 0.25}]:
         model = Model(**sizes)
         path = model.write(f"{folder}/model.gguf")
         ids = random_ids(model, model.T)
@@ -261,12 +306,19 @@ def test_sampling(folder):
     above = {id for id in order if p[id] >= 0.3 * p[order[0]]}
     check(set(drawn("--min-p", 0.3, "--temp", 4)) == above, f"--min-p 0.3 draws from {len(above)}")
 
-    text = list(ids)
-    for _ in range(10):   # the penalty, followed step by step
-        row = logits(path, text)[-1]
-        row = [(v / 1.5 if v > 0 else v * 1.5) if id in text else v for id, v in enumerate(row)]
-        text.append(row.index(max(row)))
-    check(generate(path, ids, 10, "--repeat-penalty", 1.5) == text[4:], "--repeat-penalty 1.5")
+    # The penalty, followed step by step; then with all logits lower by 20, so that they are
+    # negative: the last channel is made 1 for every token.
+    below = Model(seed=3, untied=True)
+    below.weights["output_norm.weight"][-1], below.weights["output_norm.bias"][-1] = 0, 1
+    below.weights["output.weight"][below.C - 1::below.C] = [-20] * below.V
+    for path in (path, below.write(f"{folder}/below.gguf")):
+        text = list(ids)
+        for _ in range(10):
+            row = logits(path, text)[-1]
+            row = [(v / 1.5 if v > 0 else v * 1.5) if id in text else v for id, v in enumerate(row)]
+            text.append(row.index(max(row)))
+        check(generate(path, ids, 10, "--repeat-penalty", 1.5) == text[4:], "--repeat-penalty 1.5")
+    check(max(map(max, logits(path, text))) < 0, "all logits are negative")
     report("sampling")
 
 
@@ -347,6 +399,67 @@ def test_text(folder):
     report("text")
 
 
+def chain_model(path, successor, tokens=(), types=()):
+    """A model of bytes, and of more tokens, in which one token follows another, always."""
+    tokenizer = bpe.from_merges([])
+    V = len(tokenizer.tokens) + len(tokens)
+    model = Model(L=1, NH=1, C=V, F=1, T=64, V=V, untied=True)
+    for name, values in model.weights.items():
+        model.weights[name] = [1.0 if name.endswith("norm.weight") else 0.0] * len(values)
+    for id in range(V):
+        model.weights["token_embd.weight"][id * V + id] = 1.0
+        model.weights["output.weight"][successor.get(id, id) * V + id] = 1.0
+    model.keys.update(bpe.to_keys(tokenizer))
+    for key, more in (("tokens", tokens), ("token_type", types)):
+        type, values = model.keys["tokenizer.ggml." + key]
+        model.keys["tokenizer.ggml." + key] = (type, [*values, *more])
+    return model.write(path)
+
+
+def cycle(raw):
+    """{byte: the next one}, around"""
+    assert len(set(raw)) == len(raw)
+    return dict(zip(raw, raw[1:] + raw[:1]))
+
+
+def test_streaming(folder):
+    """A character that takes several tokens is printed in one piece, and each as it is made."""
+    path, greedy = f"{folder}/chain.gguf", ("-n", 12, "--temp", 0)
+    for character in ("\u00e9", "\u4e16", "\U0001f999"):
+        raw = character.encode()
+        chain_model(path, cycle(raw))
+        parts = writes("-m", path, "-p", character, *greedy)
+        check(b"".join(parts) == raw + (raw * 12)[:12] + b"\n" and
+              parts == [raw] + [raw] * (12 // len(raw)) + [b"\n"], f"{character}: written {parts}")
+    chain_model(path, cycle("\u4e16".encode()))
+    out, _ = run("-m", path, "-p", "\u4e16", "-n", 2, "--temp", 0)
+    check(out.decode().rstrip("\n") in ("\u4e16\ufffd", "\u4e16\ufffd\ufffd"),
+          f"a text that ends within a character: {out!r}")
+    long = "a" * 2000000   # a token; going over all of it for each character would take 40 s
+    chain_model(path, {97: 257}, [long], [1])
+    start = time.time()
+    out, _ = run("-m", path, "-p", "a", "-n", 1, "--temp", 0)
+    check(out.decode() == "a" + long + "\n" and time.time() - start < 10,
+          f"a token of 2 MB: {len(out)} bytes in {time.time() - start:.1f} s")
+    report("text that arrives in pieces")
+
+
+def test_terminal(folder):
+    """A model's text may hold what a terminal obeys. There it is shown; in a pipe it stays."""
+    raw = b"\x1b[2J\xc2\x9b\xe2\x80\xae\n\t\r\x7f\xc3\xa9"
+    shown = b"\\x1b[2J\\xc2\\x9b\\xe2\\x80\\xae\n\t\\x0d\\x7f\xc3\xa9"
+    path = chain_model(f"{folder}/chain.gguf", cycle(b"a" + raw))
+    command = ["-m", path, "-p", "a", "-n", len(raw), "--temp", 0]
+    check(run(*command)[0] == b"a" + raw + b"\n", "in a pipe, text is as it is")
+    out = on_terminal(*command)
+    check(out == b"a" + shown + b"\n", f"on a terminal: {out!r}")
+    ids = " ".join(map(str, raw)).encode()
+    check(run("detokenize", "-m", path, stdin=ids)[0] == raw, "detokenize gives the bytes")
+    out = on_terminal("detokenize", "-m", path, stdin=ids)
+    check(out == shown, f"detokenize on a terminal: {out!r}")
+    report("text on a terminal")
+
+
 def same_text(printed, raw):
     """What is printed is the bytes where they are UTF-8, and U+FFFD for those that are not.
     How many stand for a broken sequence is a matter of taste, so runs of them count as one."""
@@ -381,6 +494,17 @@ def test_tokenize(folder):
         refused(["standard input", bad], "detokenize", "-m", alone, stdin=bad.encode())
     bare = Model().write(f"{folder}/bare.gguf")
     refused([bare, "tokenizer"], "tokenize", "-m", bare)
+
+    # Types: 3 is found with --special, 4 (user defined) always, 5 (unused) never.
+    path = chain_model(f"{folder}/types.gguf", {}, ["<c>", "\u00e9\u2713 u", "<n>"], [3, 4, 5])
+    for raw, plain, special in [("a<c>", "97 60 99 62", "97 257"),
+                                ("b\u00e9\u2713 u!", "98 258 33", "98 258 33"),
+                                ("<n>", "60 110 62", "60 110 62")]:
+        for flags, ids in (([], plain), (["--special"], special)):
+            out, _ = run("tokenize", "-m", path, *flags, stdin=raw.encode())
+            check(out.decode() == ids + "\n", f"{raw!r} {flags}: {out!r}, expected {ids}")
+            back, _ = run("detokenize", "-m", path, stdin=out)
+            check(back.decode() == raw, f"{raw!r} comes back as {back!r}")
     report("tokenize and detokenize")
 
 
@@ -406,17 +530,56 @@ def test_perplexity(folder):
                   f"perplexity: {out!r}, expected {nats} of {len(ids) - 1}")
         check("tok/s" in err, "progress on stderr")
     refused(["absent.txt", "No such file"], "perplexity", "-m", path, "-f", f"{folder}/absent.txt")
+    with open(f"{folder}/white.txt", "w") as f:
+        f.write(" \n<|endoftext|>\n\t")
+    refused(["white.txt", "no text"], "perplexity", "-m", path, "-f", f"{folder}/white.txt")
     report("perplexity")
+
+
+def test_documents(folder):
+    """perplexity sees the tokens that training sees: those of the shard that prepare.py makes."""
+    tokenizer, model, path = text_model(folder)
+    gguf.write(f"{folder}/tokenizer.gguf", {"general.architecture": ("string", "gpt2"),
+                                            **bpe.to_keys(tokenizer)})
+    end = "<|endoftext|>"
+    text = (f"\ufeff{end}\n\n the cat\n\n{end}\r\n \t\n{end}\n{end}\nthat{end}hat\n {end}\n{end} \n"
+            f"the\n{end}\nthere \u4e16\n\n{end}\r")
+    with open(f"{folder}/documents.txt", "w", encoding="utf-8", newline="") as f:
+        f.write(text)
+    subprocess.run([sys.executable, f"{ROOT}/data/prepare.py", f"{folder}/documents.txt", "--val",
+                    f"{folder}/documents.txt", "--tokenizer", f"{folder}/tokenizer.gguf",
+                    "--out", f"{folder}/shards"], check=True, capture_output=True)
+    with open(f"{folder}/shards/val_000.bin", "rb") as f:
+        ids = list(array.array("H", f.read()[1024:]))
+    check(ids.count(tokenizer.end_of_text) == 3, f"three documents: {ids}")
+    nats = 0
+    for i in range(0, len(ids) - 1, model.T):
+        window = ids[i:i + model.T + 1]
+        for row, target in zip(logits(path, window[:-1]), window[1:]):
+            nats += math.log(sum(map(math.exp, row))) - row[target]
+    out, _ = run("perplexity", "-m", path, "-f", f"{folder}/documents.txt")
+    m = re.search(rb"nats/token (\S+)  tokens (\d+)\n", out)
+    check(m and int(m[2]) == len(ids) - 1 and abs(float(m[1]) - nats / (len(ids) - 1)) < 1e-5,
+          f"documents: {out!r}, expected {nats / (len(ids) - 1)} of {len(ids) - 1}")
+    report("perplexity reads documents as prepare.py does")
 
 
 def test_show(folder):
     tokenizer, model, path = text_model(folder)
     out = run("show", path)[0].decode()
-    for words in ("GGUF version 3, 15 keys, 28 tensors", "gpt2.attention.layer_norm_epsilon  f32",
+    for words in ("GGUF version 3, 16 keys, 28 tensors", "gpt2.attention.layer_norm_epsilon  f32",
                   f"({len(tokenizer.tokens)})", "{24, 72}", '"gpt2"', "9.99999975e-06",
                   "blk.1.ffn_down.weight     F32    {96, 24}          9216 bytes"):
         check(words in out, f"show: {words!r} is not in\n{out}")
     check(max(map(len, out.split("\n"))) < 200, "long arrays are cut short")
+
+    # One long name pads no other row, and nothing reaches the terminal that it obeys.
+    keys = {"a" * 60000: ("u32", 1), "escapes": ("string", "\x1b[2J \x9b31m \u202e \x7f \u00e9"),
+            **{f"key{i}": ("u32", i) for i in range(200)}}
+    gguf.write(path, keys)
+    out = run("show", path)[0]
+    check(len(out) < 2 * os.path.getsize(path) + 10000, f"show: {len(out)} bytes")
+    check('"\\x1b[2J \\xc2\\x9b31m \\xe2\\x80\\xae \\x7f \u00e9"' in out.decode(), "show: escapes")
     refused(["infer show", "FILE.gguf"], "show")
     refused(["absent.gguf"], "show", f"{folder}/absent.gguf")
     report("show")
@@ -427,13 +590,13 @@ def test_show(folder):
 def test_flags(folder):
     path = Model().write(f"{folder}/model.gguf")
     base = ["-m", path, "--ids", "1"]
-    refused(["-m FILE.gguf"])
+    refused(["infer: needs -m FILE.gguf"])
     refused(["-m FILE.gguf"], "tokenize")
     refused(["--ids"], "logits", "-m", path)
     refused(["-f FILE"], "perplexity", "-m", path)
     refused(["--frobnicate", "unknown flag"], *base, "--frobnicate", 1)
     refused(["frobnicate", "unknown command"], "frobnicate", *base)
-    refused(["extra", "unknown flag"], *base, "extra")
+    refused(["upon", "quotes"], "-m", path, "-p", "Once", "upon", "a", "time")
     refused(["--temp", "not a flag of infer tokenize"], "tokenize", "-m", path, "--temp", 1)
     refused(["--temp", "needs a value"], *base, "--temp")
     for flag, bad in [("-n", "x"), ("-n", ""), ("-n", "1.5"), ("--temp", "hot"), ("--temp", "1x"),
@@ -470,6 +633,10 @@ def test_wrong_models(folder):
     wrong(["gpt2.context_length", "string"], gpt2__context_length=("string", "24"))
     wrong(["gpt2.embedding_length", "4000000000"], gpt2__embedding_length=u32(4000000000))
     wrong(["head_count", "5", "24"], gpt2__attention__head_count=u32(5))
+    wrong(["feed_forward_length", "1537", "64 times", "24"], gpt2__feed_forward_length=u32(1537))
+    wrong(["blk.1.attn_norm.weight", "unexpected", "block_count"], gpt2__block_count=u32(1))
+    wrong(["general.architecture", "\\x1b[2J\\xc2\\x9b"],
+          general__architecture=("string", "\x1b[2J\x9b"))
     wrong(["layer_norm_epsilon", "nan"], gpt2__attention__layer_norm_epsilon=("f32", math.nan))
     wrong(["blk.2.attn_norm.weight", "missing"], gpt2__block_count=u32(3))
     wrong(["blk.0.ffn_up.weight", "{24, 96}", "{24, 95}", "gpt2.feed_forward_length 95"],
@@ -487,11 +654,10 @@ def test_wrong_models(folder):
     wrong(["blk.0.attn_norm.bias", "F64", "F32, F16 or BF16"],
           types={"blk.0.attn_norm.bias": "F64"})
 
-    model.weights["output_norm.bias"][3] = math.nan
-    model.write(path)
-    refused(["logit of nan", "weights damaged"], "-m", path, "--ids", "1")
-
     _, model, good = text_model(folder)
+    for key in ("tokenizer.ggml.model", "tokenizer.ggml.pre"):
+        model.write(path, **{key.replace(".", "__"): ("string", "\x1b[2J\x9b")})
+        refused([path, key, "\\x1b[2J\\xc2\\x9b"], "tokenize", "-m", path)
     model.V += 1
     model.shapes["token_embd.weight"] = (model.C, model.V)
     model.weights["token_embd.weight"] += [0] * model.C
@@ -518,6 +684,87 @@ def test_wrong_models(folder):
     report("models that are wrong")
 
 
+def test_not_finite(folder):
+    """No command prints NaN or infinity: the weight that is at fault is named."""
+    _, model, path = text_model(folder)
+    with open(f"{folder}/text.txt", "w") as f:
+        f.write("the hat")
+    commands = [["-m", path, "--ids", "1"], ["-m", path, "-p", "x"],
+                ["logits", "-m", path, "--ids", "1,2"],
+                ["perplexity", "-m", path, "-f", f"{folder}/text.txt"]]
+
+    def wrong(words, **how):
+        model.write(path, **how)
+        for command in commands:
+            out, err = run(*command, code=1)
+            check(all(word in err for word in [path, *words]) and out in (b"", b"x"),
+                  f"{command}: {out[:40]!r} {err!r}, expected {words}")
+
+    for name in ("blk.1.ffn_up.weight", "output_norm.bias"):
+        good = model.weights[name][7]
+        for bad in (math.nan, math.inf, -math.inf):
+            model.weights[name][7] = bad
+            for type in ("F32", "F16", "BF16"):
+                wrong([f"tensor {name}: element 7 is", str(abs(bad)), "finite"], type=type)
+        model.weights[name][7] = good
+    model.weights["output_norm.weight"][3] = 3e38
+    model.weights["output_norm.bias"][3] = 3e38
+    model.weights["token_embd.weight"] = [8 * v for v in model.weights["token_embd.weight"]]
+    wrong(["a logit of", "all weights are finite"])
+    report("weights that are not finite")
+
+
+def peak_memory(*arguments):
+    """Bytes, and the exit code."""
+    p = subprocess.Popen([INFER, *map(str, arguments)], stdout=subprocess.DEVNULL,
+                         stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(p.pid, 0)
+    p.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), p.returncode
+
+
+def test_memory(folder):
+    """A context of a million positions in 500 blocks is a cache of 4 GB, but only if it is used."""
+    model = Model(L=500, NH=1, C=1, F=1, T=1000000, V=2)
+    path = model.write(f"{folder}/deep.gguf", types={"position_embd.weight": "F16"})
+    usual, _ = peak_memory("-m", Model().write(f"{folder}/model.gguf"), "--ids", 1, "-n", 2)
+    peak, code = peak_memory("-m", path, "--ids", 1, "-n", 2)
+    check(code == 0 and peak - usual < 100e6,
+          f"a deep model of {os.path.getsize(path)} bytes takes {peak - usual} bytes")
+
+    with open(INFER, "rb") as f:
+        sanitized = b"__asan_init" in f.read()   # which needs terabytes of addresses
+    if sys.platform == "linux" and not sanitized:
+        limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20))
+        path = Model(L=1, NH=1, C=1, F=1, T=64, V=2000000).write(f"{folder}/wide.gguf", "F16")
+        p = subprocess.run([INFER, "logits", "-m", path, "--ids", commas([1] * 64)],
+                           capture_output=True, preexec_fn=limit)
+        check(p.returncode == 1 and p.stdout == b"" and b"out of memory" in p.stderr,
+              f"logits of 512 MB where there are 400: exit code {p.returncode}, {p.stderr!r}")
+    report("memory follows what is used")
+
+
+def test_hostile_files(folder):
+    """What is no regular file is refused at once; what is cut short while it is read is named."""
+    model = Model(C=96, F=384, V=5000, T=4096)
+    path, pipe = model.write(f"{folder}/model.gguf"), f"{folder}/pipe"
+    os.mkfifo(pipe)
+    for command in (["show", pipe], ["-m", pipe, "-p", "x"], ["tokenize", "-m", pipe],
+                    ["perplexity", "-m", text_model(folder)[2], "-f", pipe]):
+        refused([pipe, "is a pipe", "regular file"], *command)
+    refused([folder, "is a folder"], "show", folder)
+    refused(["/dev/null", "is a device"], "show", "/dev/null")
+
+    p = subprocess.Popen([INFER, "-m", path, "--ids", "1", "-n", "4000"], stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE)
+    p.stdout.read(1)   # it is at work
+    os.truncate(path, 8192)
+    _, err = p.communicate(timeout=60)
+    check(p.returncode == 1 and b"error: " + path.encode() in err and b"cut short" in err,
+          f"a model cut short: exit code {p.returncode}, {err!r}")
+    report("files that are no files, or change")
+
+
 def report(what):
     print(what)
 
@@ -527,8 +774,9 @@ def main():
         sys.exit(f"{INFER}: is not a program (build it with make, or set INFER)")
     with tempfile.TemporaryDirectory() as folder:
         for test in (test_logits, test_bits, test_cache, test_sampling, test_end_of_text,
-                     test_context, test_text, test_tokenize, test_perplexity, test_show, test_flags,
-                     test_wrong_models):
+                     test_context, test_text, test_streaming, test_terminal, test_tokenize,
+                     test_perplexity, test_documents, test_show, test_flags, test_wrong_models,
+                     test_not_finite, test_memory, test_hostile_files):
             test(folder)
     print(f"{counts[True]} passed, {counts[False]} failed")
     sys.exit(1 if counts[False] else 0)

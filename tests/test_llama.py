@@ -10,6 +10,8 @@
        2e-3.
     4. Within 5e-4 of tests/reference.py, PyTorch in float64 with that GELU: nothing but the GELU
        is different. And infer, with the exact GELU, within 5e-5 of PyTorch.
+    5. The same continuation of the same text: both begin with end-of-text, infer always, and
+       llama.cpp because the file says add_bos_token true.
 
 The model must be trained: among random weights the likeliest tokens lie so close that rounding
 decides. And it must not be trained to the end: the demo's is so sure of itself that its logits span
@@ -24,6 +26,9 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(ROOT, "data"))
+import gguf   # noqa: E402
+
 INFER = os.path.abspath(os.environ.get("INFER", os.path.join(ROOT, "infer")))
 STEPS = 64
 PROMPTS = ["", "The", "Once upon a time there was", "What is that?\n"]
@@ -54,11 +59,15 @@ def start_llama(path):
     return xllamacpp.Server(p)
 
 
+def complete(server, prompt, n, most):
+    """llama.cpp's reply to a text or to ids: n greedy tokens, none of them end-of-text."""
+    return server.handle_completions({"prompt": prompt, "n_predict": n, "temperature": 0,
+                                      "n_probs": most, "cache_prompt": False, "ignore_eos": True})
+
+
 def ask_llama(server, ids, n, most):
     """n greedy tokens after ids, and the `most` likeliest of each: {token: log-probability}."""
-    reply = server.handle_completions({"prompt": ids, "n_predict": n, "temperature": 0,
-                                       "n_probs": most, "cache_prompt": False, "ignore_eos": True})
-    steps = reply["choices"][0]["logprobs"]["content"]
+    steps = complete(server, ids, n, most)["choices"][0]["logprobs"]["content"]
     likeliest = [{t["id"]: t["logprob"] for t in s["top_logprobs"]} for s in steps]
     return [s["id"] for s in steps], likeliest
 
@@ -130,6 +139,18 @@ def compare(server, reference, path, ids, end):
           f"{name}: infer and PyTorch in float64 differ by {difference:.2g} (5e-5)")
 
 
+def compare_text(server, path, prompt, ids):
+    """A prompt as a user types it, which both programs turn into ids themselves."""
+    reply = complete(server, prompt, STEPS, 1)
+    check(reply["usage"]["prompt_tokens"] == len(ids),
+          f"{prompt!r}: {len(ids)} tokens, end-of-text among them, in llama.cpp too")
+    theirs = prompt + reply["choices"][0]["text"]
+    ours = infer("-m", path, "-p", prompt, "-n", STEPS, "--temp", 0, "--ignore-eos")
+    check(ours == theirs + "\n", f"{prompt!r}: the same text")
+    if ours != theirs + "\n":
+        print(f"      {ours!r} here, {theirs!r} there")
+
+
 def train_model(folder):
     """300 steps on the tales: enough for the greedy choice to be clear."""
     trainer = os.environ.get("TRAIN", f"{ROOT}/train_gpt2")
@@ -156,10 +177,17 @@ def main(folder):
     except Exception as e:
         check(False, f"llama.cpp refuses {path}: {e}")
     else:
+        begins_with_end = gguf.read(path).value("tokenizer.ggml.add_bos_token", False)
+        if len(sys.argv) > 1 and not begins_with_end:
+            print("without texts: the file does not say add_bos_token true, as infer acts")
+        else:
+            check(begins_with_end, "the file says add_bos_token true")
         end = int(infer("tokenize", "-m", path, "--special", stdin="<|endoftext|>"))
         for prompt in PROMPTS:
             ids = [end] + list(map(int, infer("tokenize", "-m", path, stdin=prompt).split()))
             compare(server, gpt2_logits, path, ids, end)
+            if begins_with_end:
+                compare_text(server, path, prompt, ids)
     print(f"{counts[True]} passed, {counts[False]} failed", flush=True)
     sys.exit(1 if counts[False] else 0)
 

@@ -89,12 +89,13 @@ static Tokenizer small(const std::vector<std::pair<int, int>>& merges) {
     }
     for (size_t rank = 0; rank < merges.size(); rank++) {
         int left = merges[rank].first, right = merges[rank].second;
-        t.merges[merge_key(left, right)] = {(int)rank, (int)t.tokens.size()};
+        t.merges.push_back({left, right, (int)rank, (int)t.tokens.size()});
         t.tokens.push_back(t.tokens[left] + t.tokens[right]);
     }
+    std::sort(t.merges.begin(), t.merges.end(), pair_is_less);
     t.eot = (int)t.tokens.size();
     t.tokens.push_back("<|endoftext|>");
-    t.control = {t.eot};
+    t.special = {t.eot};
     return t;
 }
 
@@ -117,7 +118,7 @@ static void test_merges() {
     check(encode(t, text).size() == text.size(), "without special, end-of-text is spelled out");
     check(decode(t, encode(t, text, true)) == text, "special tokens decode to their text");
     t.tokens.push_back("<|endoftext|>!");
-    t.control.push_back(257);
+    t.special.push_back(257);
     check_ids("the longest special", "<|endoftext|>!", encode(t, "<|endoftext|>!", true), {257});
 }
 

@@ -838,7 +838,8 @@ def test_not_finite():
     # With --keep 1 too, the one to fall back on is there, and is the one that is named.
     sentence = refused(["step "], command({**base("keep_good"), **flags, "val": None, "keep": 1}))
     steps = checkpoints("keep_good")
-    check(len(steps) == 2 and f"checkpoint: {path('keep_good', f'step-{steps[0]:08d}')} " in sentence,
+    good = path("keep_good", f"step-{steps[0]:08d}")
+    check(len(steps) == 2 and f"checkpoint: {good} " in sentence,
           f"--keep 1: {sentence!r} with checkpoints {steps}")
     file = gguf.read(path("first_part", "model.gguf"))
     bad = [t if t.name != "blk.1.ffn_up.bias"
