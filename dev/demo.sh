@@ -55,11 +55,11 @@ fi
 
 "$PYTHON" - $DATA/manifest.json $RUN/log.jsonl <<'END'
 import json, sys
-marks = json.load(open(sys.argv[1]))["marks_nats_per_token"]
+manifest = json.load(open(sys.argv[1]))
+mark = manifest["marks_nats_per_token"][manifest["mark"]]
 loss = [json.loads(line) for line in open(sys.argv[2])][-1]["val_loss"]
 print(f"\nloss on tales it has never seen: {loss:.3f} nats per token")
-print(f"counting pairs of tokens gives {marks['bigram']:.3f}, triples {marks['trigram']:.3f}: "
-      f"this model is at {loss / marks['bigram']:.2f} of the first")
+print(f"the mark to pass is the {manifest['mark']}'s, {mark:.3f}: this is {loss / mark:.2f} of it")
 END
 
 say "A tale that it tells"
