@@ -38,12 +38,9 @@ END
     exit
 fi
 
-if [ -d $RUN ] && ls $RUN | grep -q '^step-[0-9]*$'; then
-    say "Going on with the run in $RUN (rm -r $RUN starts afresh)"
-    ./train_gpt2 --resume --out $RUN
-else
-    say "Training a GPT of 0.9 million parameters for $STEPS steps"
-    rm -rf $RUN $RUN-pace   # no checkpoint in it: nothing to lose
+say "Training a GPT of 0.9 million parameters for $STEPS steps (rm -r $RUN starts afresh)"
+if [ ! -f $RUN/model.gguf ]; then
+    rm -rf $RUN-pace
     said=$(./train_gpt2 "$@" --steps 100 --eval-batches 1 --out $RUN-pace 2>&1) ||
         { echo "$said"; exit 1; }
     "$PYTHON" - $RUN-pace/log.jsonl $STEPS <<'END'
@@ -53,16 +50,16 @@ minutes = ms * int(sys.argv[2]) * 7 / 6 / 60000   # looking at validation takes 
 print(f"about {minutes:.1f} minutes at the pace of 100 steps; Ctrl-C saves, make demo goes on")
 END
     rm -r $RUN-pace
-    ./train_gpt2 "$@" --steps $STEPS --eval-every 400 --out $RUN
 fi
+./train_gpt2 "$@" --steps $STEPS --eval-every 400 --resume --out $RUN
 
 "$PYTHON" - $DATA/manifest.json $RUN/log.jsonl <<'END'
 import json, sys
-marks = json.load(open(sys.argv[1]))["marks_nats_per_token"]
+manifest = json.load(open(sys.argv[1]))
+mark = manifest["marks_nats_per_token"][manifest["mark"]]
 loss = [json.loads(line) for line in open(sys.argv[2])][-1]["val_loss"]
 print(f"\nloss on tales it has never seen: {loss:.3f} nats per token")
-print(f"counting pairs of tokens gives {marks['bigram']:.3f}, triples {marks['trigram']:.3f}: "
-      f"this model is at {loss / marks['bigram']:.2f} of the first")
+print(f"the mark to pass is the {manifest['mark']}'s, {mark:.3f}: this is {loss / mark:.2f} of it")
 END
 
 say "A tale that it tells"
