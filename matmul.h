@@ -1,7 +1,7 @@
 // matmul.h - the CPU's matrix product, for train_gpt2.cpp and infer.cpp. float32 in, float32 out.
 //
 // Every element of a product is one chain of fused multiply-adds in the order of k, starting from
-// what was there before:
+// 0, from a bias, or from what was there before:
 //
 //     for (k = 0; k < K; k++) c = fma(a[m][k], b[k][n], c);
 //
@@ -9,22 +9,34 @@
 // the same bits for any number of threads and any vector width, and a test can ask for equality
 // with the three loops.
 //
-// Why it is fast: a tile of MR x NR results stays in registers for a whole run of k.
-// Each step of k then reads MR + NR numbers and does MR * NR multiply-adds, 8 x 32 of them
-// with AVX-512: reading is no longer what limits it. (Goto and van de Geijn 2008, "Anatomy of
-// high-performance matrix multiplication".)
+// Why it is fast (Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication"):
+//
+//     registers  A tile of MR x NR results stays in registers for KC steps of k. A step reads NR + MR
+//                numbers for MR * NR multiply-adds, 8 x 32 of them with AVX-512: 10 loads for 16
+//                fma instructions, where a core does 2 of each in a cycle. Its 16 chains are twice
+//                what is needed to fill two units of latency 4.
+//     L1         What a tile reads are two panels: MR rows of a and NR columns of b, each copied so
+//                that step k+1 lies behind step k. With KC = 256 the panel of b has 32 KB (AVX-512)
+//                or 16 KB (AVX2), and stays in L1 while tiles go down the rows of a.
+//     L2         The panels of a that pass by are 8 KB each; a block of b has BLOCK = 128 columns,
+//                128 KB. Each panel that is read from L2 serves 2,048 cycles of multiply-adds.
+//     memory     The smaller operand is packed once, by all threads, KC steps at a time or as many
+//                as fit SHARED; the larger one block by block, by the thread that uses the block,
+//                so that one thread reads memory while another multiplies.
 #pragma once
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
+#include "files.h"
 #include "numerics.h"
+#include "threads.h"
 
 // One vector register of floats, and the one instruction that matters: a * b + c, rounded once.
 #if defined(__AVX512F__)
 #include <immintrin.h>
 typedef __m512 Vec;
-const int VEC = 16, MR = 8;    // 16 accumulators of the 32 registers
+const int VEC = 16, MR = 12;   // 24 accumulators of the 32 registers
 inline Vec vec_fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 inline Vec vec_load(const float* p) { return _mm512_loadu_ps(p); }
 inline void vec_store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
@@ -49,6 +61,8 @@ inline Vec vec_all(float x) { return vdupq_n_f32(x); }
 #error "matmul.h needs fused multiply-add (AVX2 with FMA, AVX-512, 64-bit Arm): use -march=native"
 #endif
 const int NR = 2 * VEC;
+const int KC = 192, BLOCK = 128;
+const int64_t SHARED = 1 << 20;   // floats: 4 MB
 
 // A matrix seen through two strides: element (i, j) is p[i * row + j * col].
 // A transpose is a swap of them.
@@ -57,18 +71,34 @@ struct Matrix {
     int64_t row, col;
 };
 
-// c[R][NR] (rows ldc apart) += a[R][K] b[K][NR], b packed: NR floats for k = 0, then NR
-// for k = 1, ... R is a template parameter because only loops of a known length keep their
-// accumulators in registers.
+inline Matrix part(Matrix x, int64_t i, int64_t j) {
+    return {x.p + i * x.row + j * x.col, x.row, x.col};
+}
+
+// Where the chains begin, and what is done to a tile while it is in the first-level cache.
+struct Finish {
+    bool add = false;                 // they begin with c: c += a b
+    const float* bias = nullptr;      // (N): or with this; else with 0
+    float* gelu = nullptr;            // (M, N), rows as far apart as c's: gelu(c) goes there
+    const float* pre_gelu = nullptr;  // (M, N), likewise: c is multiplied by gelu'(pre_gelu)
+};
+
+// ---- the tile -----------------------------------------------------------------------------------
+
+// c[R][NR] (rows ldc apart) = a[R][K] b[K][NR] + what the chains begin with: c itself, or `begin`
+// (NR floats) for every row. Rows of b are ldb apart. R is a template parameter because
+// only loops of a known length keep their accumulators in registers.
 template <int R>
-inline void matmul_tile(float* c, int64_t ldc, Matrix a, const float* b, int K) {
+[[gnu::always_inline]] inline void matmul_tile(float* c, int64_t ldc, Matrix a, const float* b,
+                                               int64_t ldb, int K, const float* begin) {
     Vec acc[R][2];
     for (int i = 0; i < R; i++) {
-        acc[i][0] = vec_load(c + i * ldc);
-        acc[i][1] = vec_load(c + i * ldc + VEC);
+        const float* from = begin ? begin : c + i * ldc;
+        acc[i][0] = vec_load(from);
+        acc[i][1] = vec_load(from + VEC);
     }
     for (int k = 0; k < K; k++) {
-        Vec b0 = vec_load(b + k * NR), b1 = vec_load(b + k * NR + VEC);
+        Vec b0 = vec_load(b + k * ldb), b1 = vec_load(b + k * ldb + VEC);
         const float* column = a.p + k * a.col;
         for (int i = 0; i < R; i++) {
             Vec x = vec_all(column[i * a.row]);
@@ -84,89 +114,193 @@ inline void matmul_tile(float* c, int64_t ldc, Matrix a, const float* b, int K) 
 
 // The last rows of a matrix need a tile of fewer than MR rows: find the R that fits.
 template <int R>
-inline void matmul_rows(int rows, float* c, int64_t ldc, Matrix a, const float* b, int K) {
+inline void matmul_rows(int rows, float* c, int64_t ldc, Matrix a, const float* b, int64_t ldb,
+                        int K, const float* begin) {
     if constexpr (R > 1) {
-        if (rows < R) return matmul_rows<R - 1>(rows, c, ldc, a, b, K);
+        if (rows < R) return matmul_rows<R - 1>(rows, c, ldc, a, b, ldb, K, begin);
     }
-    matmul_tile<R>(c, ldc, a, b, K);
+    matmul_tile<R>(c, ldc, a, b, ldb, K, begin);
 }
 
-const int KC = 256, NC = 256;   // of b, what is packed at a time
+// The same for a tile of `width` columns, up to NR. A narrow one would write past the row's end: it
+// is computed aside, and what belongs is copied.
+inline void matmul_edge(int rows, int width, float* c, int64_t ldc, Matrix a, const float* b,
+                        int64_t ldb, int K, const float* begin) {
+    if (width == NR) return matmul_rows<MR>(rows, c, ldc, a, b, ldb, K, begin);
+    float edge[MR * NR] = {};
+    for (int i = 0; i < rows; i++)
+        memcpy(edge + i * NR, begin ? begin : c + i * ldc, sizeof(float) * width);
+    matmul_rows<MR>(rows, edge, NR, a, b, ldb, K, nullptr);
+    for (int i = 0; i < rows; i++) memcpy(c + i * ldc, edge + i * NR, sizeof(float) * width);
+}
 
-// One thread's product: c[M][N] (rows ldc apart) += a[M][K] b[K][N]. c overlaps neither a nor b.
-//
-// b is copied into panels of NR columns, KC rows at a time: then the innermost loop reads it in
-// order, from a block (KC x NC floats) that fits the second-level cache and is used for all M rows.
-// a is read where it lies: its elements are broadcast one by one, in whatever order it has them.
-inline void gemm(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int K) {
-    static thread_local std::vector<float> buffer;   // KC * NC floats for each thread, kept
-    buffer.resize(KC * NC);
-    float* packed = buffer.data();
-    for (int n0 = 0; n0 < N; n0 += NC) {
-        int columns = std::min(NC, N - n0);
-        for (int k0 = 0; k0 < K; k0 += KC) {
-            int depth = std::min(KC, K - k0);
-            for (int n = 0; n < columns; n += NR) {
-                float* panel = packed + n * depth;
-                int width = std::min(NR, columns - n);
-                const float* from = b.p + k0 * b.row + (n0 + n) * b.col;
-                if (width < NR) memset(panel, 0, sizeof(float) * NR * depth);
-                if (b.col == 1) {
-                    for (int k = 0; k < depth; k++)
-                        memcpy(panel + k * NR, from + k * b.row, sizeof(float) * width);
-                } else {
-                    for (int k = 0; k < depth; k++)
-                        for (int j = 0; j < width; j++)
-                            panel[k * NR + j] = from[k * b.row + j * b.col];
-                }
-            }
-            for (int m = 0; m < M; m += MR) {
-                int rows = std::min(MR, M - m);
-                Matrix am = {a.p + m * a.row + k0 * a.col, a.row, a.col};
-                for (int n = 0; n < columns; n += NR) {
-                    float* cm = c + m * ldc + n0 + n;
-                    int width = std::min(NR, columns - n);
-                    if (width == NR) {
-                        matmul_rows<MR>(rows, cm, ldc, am, packed + n * depth, depth);
-                        continue;
-                    }
-                    // The tile would write past the row's end: compute it aside, copy what belongs.
-                    float edge[MR * NR] = {};
-                    for (int i = 0; i < rows; i++)
-                        memcpy(edge + i * NR, cm + i * ldc, sizeof(float) * width);
-                    matmul_rows<MR>(rows, edge, NR, am, packed + n * depth, depth);
-                    for (int i = 0; i < rows; i++)
-                        memcpy(cm + i * ldc, edge + i * NR, sizeof(float) * width);
-                }
-            }
+// ---- packing ------------------------------------------------------------------------------------
+
+typedef float Eight __attribute__((vector_size(32)));
+
+// to[i][j] = from[j][i], 8 x 8, rows to_row and from_row apart. A perfect shuffle of the rows, as
+// of two halves of a deck of cards, moves each element's place by one bit; after three, the bits of
+// row and column have changed sides.
+inline void transpose8(float* to, int64_t to_row, const float* from, int64_t from_row) {
+    Eight x[8], y[8];
+    for (int i = 0; i < 8; i++) memcpy(&x[i], from + i * from_row, sizeof(Eight));
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 4; i++) {
+            y[2 * i] = __builtin_shufflevector(x[i], x[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
+            y[2 * i + 1] = __builtin_shufflevector(x[i], x[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
+        }
+        memcpy(x, y, sizeof x);
+    }
+    for (int i = 0; i < 8; i++) memcpy(to + i * to_row, &x[i], sizeof(Eight));
+}
+
+// W consecutive columns of x (depth, width) as a panel: W floats for step 0, then for step 1, ...
+// Columns beyond width become 0. For a's panels, x is a transposed.
+template <int W>
+inline void pack_panel(float* panel, Matrix x, int depth, int width) {
+    int j = 0;
+    if (width < W) {
+        memset(panel, 0, sizeof(float) * W * depth);
+    } else if (x.col == 1) {
+        for (int k = 0; k < depth; k++) memcpy(panel + k * W, x.p + k * x.row, sizeof(float) * W);
+        return;
+    } else if (x.row == 1 && depth % 8 == 0) {
+        for (; j + 8 <= W; j += 8)   // eight columns to their end: each line of memory is read once
+            for (int k = 0; k < depth; k += 8)
+                transpose8(panel + k * W + j, W, x.p + j * x.col + k, x.col);
+    }
+    for (; j < width; j++)
+        for (int k = 0; k < depth; k++) panel[k * W + j] = x.p[k * x.row + j * x.col];
+}
+
+// A buffer that grows when it must and is kept: none is made in a step of training but the first.
+struct Scratch {
+    float* p = nullptr;
+    size_t size = 0;
+    float* at_least(size_t n) {
+        if (n > size) {
+            free(p);
+            size = n;
+            p = (float*)aligned_alloc(64, (n * sizeof(float) + 63) / 64 * 64);
+            if (!p) fail("out of memory: %zu floats for a product", n);
+        }
+        return p;
+    }
+    ~Scratch() { free(p); }
+};
+
+// ---- the product --------------------------------------------------------------------------------
+
+inline void finish_tile(float* c, int64_t ldc, int rows, int width, const Finish& f, int64_t at) {
+    for (int i = 0; i < rows; i++) {
+        float* row = c + i * ldc;
+        if (f.gelu)
+            for (int j = 0; j < width; j++) f.gelu[at + i * ldc + j] = gelu(row[j]);
+        if (f.pre_gelu)
+            for (int j = 0; j < width; j++) row[j] *= gelu_derivative(f.pre_gelu[at + i * ldc + j]);
+    }
+}
+
+// A block of c: rows m0 .. m1-1 and columns n0 .. n1-1, steps k0 .. k0+depth-1 of all K. pa and pb
+// are the panels from row m0 and column n0 on. Down the rows of a first: the panel of b stays in L1.
+inline void matmul_block(float* c, int64_t ldc, const float* pa, const float* pb, int m0, int m1,
+                         int n0, int n1, int k0, int depth, int K, const Finish& f) {
+    for (int n = n0; n < n1; n += NR) {
+        const float* b = pb + (int64_t)(n - n0) * depth;
+        int width = std::min(NR, n1 - n);
+        float begin[NR] = {};
+        if (f.bias) memcpy(begin, f.bias + n, sizeof(float) * width);
+        bool again = k0 > 0 || f.add;
+        for (int m = m0; m < m1; m += MR) {
+            int64_t at = m * ldc + n;
+            int rows = std::min(MR, m1 - m);
+            Matrix a = {pa + (int64_t)(m - m0) * depth, 1, MR};
+            // The next tile's results, which memory would be asked for too late.
+            for (int i = 0; i < MR && m + MR + i < m1; i++)
+                for (int j = 0; j < NR; j += 16)
+                    __builtin_prefetch(c + at + (MR + i) * ldc + j, 1);
+            matmul_edge(rows, width, c + at, ldc, a, b, NR, depth, again ? nullptr : begin);
+            if (k0 + depth == K && (f.gelu || f.pre_gelu))
+                finish_tile(c + at, ldc, rows, width, f, at);
         }
     }
 }
 
-// The same product by all threads: c is cut into blocks, and each block is one thread's.
-inline void matmul(float* c, Matrix a, Matrix b, int M, int N, int K) {
-    const int BLOCK_N = 256;
-    int column_blocks = (N + BLOCK_N - 1) / BLOCK_N;
-    // About 32 blocks or more.
-    int block_m = column_blocks >= 32 ? M : std::max(64, (M + 31) / 32);
-    int row_blocks = (M + block_m - 1) / block_m;
-#pragma omp parallel for schedule(dynamic)
-    for (int block = 0; block < column_blocks * row_blocks; block++) {
-        int n = block / row_blocks * BLOCK_N, m = block % row_blocks * block_m;
-        gemm(c + (int64_t)m * N + n, N, {a.p + m * a.row, a.row, a.col},
-             {b.p + n * b.col, b.row, b.col}, std::min(block_m, M - m), std::min(BLOCK_N, N - n),
-             K);
+inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// c (M, N), rows ldc apart, = or += a (M, K) b (K, N), by all threads. c overlaps neither a nor b.
+inline void matmul(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int K, Finish f = {}) {
+    static Scratch shared;
+    const bool share_a = M <= N;
+    const int small = share_a ? M : N, large = share_a ? N : M;
+    const int small_width = share_a ? MR : NR, large_width = share_a ? NR : MR;
+    const int panels = (small + small_width - 1) / small_width;
+    const Matrix at = {a.p, a.col, a.row};   // transposed: its panels are of columns then
+    // Steps at a time: a multiple of KC.
+    const int chunk = std::min<int64_t>(
+        round_up(K, KC), std::max<int64_t>(1, SHARED / ((int64_t)panels * small_width * KC)) * KC);
+    float* packed = shared.at_least((size_t)panels * small_width * std::min(chunk, K));
+    // Blocks of the larger dimension: three or more for each thread, so that none waits long for the
+    // last. Where that dimension does not have as many, the other is cut too.
+    const int threads = max_threads();
+    const int block = std::max(large_width, std::min(BLOCK, large / (3 * threads) / large_width * large_width));
+    const int blocks = (large + block - 1) / block;
+    const int cuts = std::max(1, std::min(panels, 3 * threads / blocks));
+    const int piece = (panels + cuts - 1) / cuts * small_width;
+#pragma omp parallel
+    {
+        static thread_local Scratch mine;
+        float* own = mine.at_least((size_t)(block + large_width) * KC);
+        for (int first = 0; first < K; first += chunk) {
+            const int steps = std::min(chunk, K - first);
+            // shared: for each KC steps, all panels of the smaller operand.
+#pragma omp for schedule(static)
+            for (int i = 0; i < panels * ((steps + KC - 1) / KC); i++) {
+                int k = i / panels * KC, p = i % panels * small_width, depth = std::min(KC, steps - k);
+                float* to = packed + (int64_t)k * panels * small_width + (int64_t)p * depth;
+                int width = std::min(small_width, small - p);
+                if (share_a) pack_panel<MR>(to, part(at, first + k, p), depth, width);
+                else pack_panel<NR>(to, part(b, first + k, p), depth, width);
+            }
+#pragma omp for collapse(2) schedule(dynamic)
+            for (int s = 0; s < small; s += piece)
+                for (int l = 0; l < large; l += block) {
+                    const int s1 = std::min(small, s + piece), l1 = std::min(large, l + block);
+                    for (int k = 0; k < steps; k += KC) {
+                        const int depth = std::min(KC, steps - k), k0 = first + k;
+                        const float* panel =
+                            packed + (int64_t)k * panels * small_width + (int64_t)s * depth;
+                        for (int p = l; p < l1; p += large_width) {
+                            int width = std::min(large_width, l1 - p);
+                            float* to = own + (int64_t)(p - l) * depth;
+                            if (share_a) pack_panel<NR>(to, part(b, k0, p), depth, width);
+                            else pack_panel<MR>(to, part(at, k0, p), depth, width);
+                        }
+                        if (share_a) matmul_block(c, ldc, panel, own, s, s1, l, l1, k0, depth, K, f);
+                        else matmul_block(c, ldc, own, panel, l, l1, s, s1, k0, depth, K, f);
+                    }
+                }
+        }
     }
 }
 
-// out (N, OC) = inp (N, C) weight (OC, C)^T + bias (OC, or null for none). 2*N*C*OC FLOPs.
-inline void matmul_nt(float* out, const float* inp, const float* weight, const float* bias,
-                      int N, int C, int OC) {
-#pragma omp parallel for
-    for (int n = 0; n < N; n++) {
-        float* row = out + (int64_t)n * OC;
-        if (bias) memcpy(row, bias, sizeof(float) * OC);
-        else memset(row, 0, sizeof(float) * OC);
+// A small product by one thread, for attention: c (M, N), rows ldc apart, = or += a b, where nothing
+// is packed but panels of b that are narrow, or whose columns are not consecutive. a is read where it
+// lies: its elements are broadcast one by one, in whatever order it has them.
+inline void gemm(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int K, bool add) {
+    static thread_local Scratch scratch;
+    const float zero[NR] = {};
+    for (int n = 0; n < N; n += NR) {
+        const int width = std::min(NR, N - n);
+        const bool pack = width < NR || b.col != 1;
+        const float* panel = b.p + n;
+        if (pack) {
+            float* to = scratch.at_least((size_t)NR * K);
+            pack_panel<NR>(to, part(b, 0, n), K, width);
+            panel = to;
+        }
+        for (int m = 0; m < M; m += MR)
+            matmul_edge(std::min(MR, M - m), width, c + m * ldc + n, ldc, part(a, m, 0), panel,
+                        pack ? NR : b.row, K, add ? nullptr : zero);
     }
-    matmul(out, {inp, C, 1}, {weight, 1, C}, N, OC, C);
 }

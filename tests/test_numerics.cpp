@@ -195,7 +195,9 @@ static void test_matmul_sizes(int M, int N, int K) {
         Matrix am = form & 1 ? Matrix{a.data(), 1, M} : Matrix{a.data(), K, 1};
         Matrix bm = form & 2 ? Matrix{b.data(), 1, K} : Matrix{b.data(), N, 1};
         Floats c = start;
-        matmul(c.data(), am, bm, M, N, K);
+        Finish add;
+        add.add = true;
+        matmul(c.data(), N, am, bm, M, N, K, add);
         check_same(text("matmul %d x %d x %d, form %d", M, N, K, form), c,
                    plain_matmul(start, am, bm, M, N, K));
     }
