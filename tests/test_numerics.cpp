@@ -190,34 +190,60 @@ static Floats plain_matmul(Floats c, Matrix a, Matrix b, int M, int N, int K) {
 static void test_matmul_sizes(int M, int N, int K) {
     // Vectors of exactly the size needed: a read outside them is what the address sanitizer finds.
     Floats a = random_floats(4, M * K, 1), b = random_floats(5, K * N, 1),
-           start = random_floats(6, M * N, 1);
+           start = random_floats(6, M * N, 1), bias = random_floats(7, N, 1), with_bias;
+    for (int m = 0; m < M; m++) with_bias.insert(with_bias.end(), bias.begin(), bias.end());
     for (int form = 0; form < 4; form++) {   // a and b as they are, or transposed
         Matrix am = form & 1 ? Matrix{a.data(), 1, M} : Matrix{a.data(), K, 1};
         Matrix bm = form & 2 ? Matrix{b.data(), 1, K} : Matrix{b.data(), N, 1};
-        Floats c = start;
-        Finish add;
+        std::string name = text("%d x %d x %d, form %d", M, N, K, form);
+        Floats sum = plain_matmul(start, am, bm, M, N, K), plain = plain_matmul(
+            Floats(M * N), am, bm, M, N, K);
+        Finish add, none;
         add.add = true;
-        matmul(c.data(), N, am, bm, M, N, K, add);
-        check_same(text("matmul %d x %d x %d, form %d", M, N, K, form), c,
-                   plain_matmul(start, am, bm, M, N, K));
+        for (bool small : {false, true})   // by all threads, or by one without packing
+            for (bool adds : {false, true}) {
+                Floats c = adds ? start : Floats(M * N, NAN);
+                if (small) gemm(c.data(), N, am, bm, M, N, K, adds);
+                else matmul(c.data(), N, am, bm, M, N, K, adds ? add : none);
+                check_same((small ? "gemm " : "matmul ") + name, c, adds ? sum : plain);
+            }
+        Floats c(M * N, NAN), after(M * N, NAN), expected = plain_matmul(with_bias, am, bm, M, N, K);
+        Finish finish;
+        finish.bias = bias.data();
+        finish.gelu = after.data();
+        matmul(c.data(), N, am, bm, M, N, K, finish);
+        check_same("with a bias, " + name, c, expected);
+        for (float& x : expected) x = gelu(x);
+        check_same("GELU, " + name, after, expected);
+        finish = {};
+        finish.pre_gelu = start.data();
+        for (int i = 0; i < M * N; i++) expected[i] = plain[i] * gelu_derivative(start[i]);
+        matmul(c.data(), N, am, bm, M, N, K, finish);
+        check_same("times GELU's derivative, " + name, c, expected);
     }
-    Floats out(M * N, NAN), bias = random_floats(7, N, 1), with_bias;
-    for (int m = 0; m < M; m++) with_bias.insert(with_bias.end(), bias.begin(), bias.end());
-    matmul_nt(out.data(), a.data(), b.data(), bias.data(), M, K, N);
-    check_same(text("matmul_nt %d x %d x %d", M, N, K), out,
-               plain_matmul(with_bias, {a.data(), K, 1}, {b.data(), 1, K}, M, N, K));
-    matmul_nt(out.data(), a.data(), b.data(), nullptr, M, K, N);
-    check_same(text("matmul_nt %d x %d x %d, no bias", M, N, K), out,
-               plain_matmul(Floats(M * N), {a.data(), K, 1}, {b.data(), 1, K}, M, N, K));
+    // Rows that are further apart than they are long: what lies between stays as it was.
+    const int ldc = N + 3;
+    Floats wide = random_floats(8, M * ldc, 1), expected = wide;
+    Matrix am = {a.data(), K, 1}, bm = {b.data(), N, 1};
+    Floats plain = plain_matmul(Floats(M * N), am, bm, M, N, K);
+    for (int i = 0; i < M * N; i++) expected[i / N * ldc + i % N] = plain[i];
+    Floats c = wide;
+    matmul(c.data(), ldc, am, bm, M, N, K);
+    check_same(text("matmul %d x %d x %d, rows apart", M, N, K), c, expected);
+    c = wide;
+    gemm(c.data(), ldc, am, bm, M, N, K, false);
+    check_same(text("gemm %d x %d x %d, rows apart", M, N, K), c, expected);
 }
 
 static void test_matmul() {
-    for (int M : {1, 2, 5, 8, 17})
-        for (int N : {1, 3, 16, 31, 33, 70})
+    for (int M : {1, 2, 5, 8, 12, 25})
+        for (int N : {1, 3, 16, 31, 32, 33, 70})
             for (int K : {1, 2, 7, 64}) test_matmul_sizes(M, N, K);
-    // Past the blocks of 256 columns and of 256 steps, and past the rows that one thread takes.
+    // Past blocks of columns and of steps, past the pieces that threads take, and past what the
+    // shared buffer holds of a long product.
     for (auto s : std::vector<std::vector<int>>{
-             {3, 257, 300}, {65, 40, 513}, {130, 260, 31}, {67, 1, 257}, {1, 600, 70}})
+             {3, 257, 300}, {65, 40, 513}, {260, 130, 31}, {67, 1, 257}, {1, 600, 70},
+             {300, 301, 200}, {30, 33, 40000}})
         test_matmul_sizes(s[0], s[1], s[2]);
     report("matmul.h");
 }
