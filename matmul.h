@@ -189,6 +189,49 @@ struct Scratch {
     ~Scratch() { free(p); }
 };
 
+// ---- kinds of products --------------------------------------------------------------------------
+
+// What a product is made with. A panel holds words of 32 bits: a float, or two bfloat16 that follow
+// each other in k, of which a bfloat16 instruction takes 16 pairs at a time.
+struct Kernel {
+    const char* name;
+    int mr, per_word;   // rows of a tile; elements of a word
+    // Panels of mr or NR columns of x, from `depth` elements of k.
+    void (*pack_a)(float* panel, Matrix x, int depth, int width);
+    void (*pack_b)(float* panel, Matrix x, int depth, int width);
+    // A tile of `rows` and `width`, of K words: matmul_edge.
+    void (*tile)(int rows, int width, float* c, int64_t ldc, const float* a, const float* b, int K,
+                 const float* begin);
+    // FLOPs of so many steps on 12 chains, with no memory in between: what a thread can do at most.
+    double (*flops)(int steps);
+};
+
+inline void float32_tile(int rows, int width, float* c, int64_t ldc, const float* a, const float* b,
+                         int K, const float* begin) {
+    matmul_edge(rows, width, c, ldc, {a, 1, MR}, b, NR, K, begin);
+}
+
+// Chains of their own, or one would do for all; 12 are enough to keep two units of latency 4 busy,
+// and few enough for AVX2's 16 registers.
+inline double float32_flops(int steps) {
+    Vec chain[12];
+    for (int j = 0; j < 12; j++) chain[j] = vec_all((float)j);
+    const Vec factor = vec_all(0.999f);
+    for (int i = 0; i < steps; i++)
+        for (Vec& x : chain) x = vec_fma(x, factor, factor);
+    float lanes[VEC], unused = 0;
+    for (Vec& x : chain) {
+        vec_store(lanes, x);
+        unused += 0.0f * lanes[0];   // 0, but only we know it: the loop has to be run
+    }
+    return 2.0 * VEC * 12 * steps + unused;
+}
+
+const Kernel FLOAT32 = {"float32", MR, 1, pack_panel<MR>, pack_panel<NR>, float32_tile,
+                        float32_flops};
+
+#include "matmul_bf16.h"
+
 // ---- the product --------------------------------------------------------------------------------
 
 inline void finish_tile(float* c, int64_t ldc, int rows, int width, const Finish& f, int64_t at) {
@@ -201,25 +244,26 @@ inline void finish_tile(float* c, int64_t ldc, int rows, int width, const Finish
     }
 }
 
-// A block of c: rows m0 .. m1-1 and columns n0 .. n1-1, steps k0 .. k0+depth-1 of all K. pa and pb
-// are the panels from row m0 and column n0 on. Down the rows of a first: the panel of b stays in L1.
-inline void matmul_block(float* c, int64_t ldc, const float* pa, const float* pb, int m0, int m1,
-                         int n0, int n1, int k0, int depth, int K, const Finish& f) {
+// A block of c: rows m0 .. m1-1 and columns n0 .. n1-1, steps k0 .. k0+depth-1 of K, all in words.
+// pa and pb are the panels from row m0 and column n0 on. Down the rows of a first: the panel of b
+// stays in L1.
+inline void matmul_block(const Kernel& kernel, float* c, int64_t ldc, const float* pa,
+                         const float* pb, int m0, int m1, int n0, int n1, int k0, int depth, int K,
+                         const Finish& f) {
     for (int n = n0; n < n1; n += NR) {
         const float* b = pb + (int64_t)(n - n0) * depth;
-        int width = std::min(NR, n1 - n);
+        const int width = std::min(NR, n1 - n);
         float begin[NR] = {};
         if (f.bias) memcpy(begin, f.bias + n, sizeof(float) * width);
-        bool again = k0 > 0 || f.add;
-        for (int m = m0; m < m1; m += MR) {
-            int64_t at = m * ldc + n;
-            int rows = std::min(MR, m1 - m);
-            Matrix a = {pa + (int64_t)(m - m0) * depth, 1, MR};
+        const bool goes_on = k0 > 0 || f.add;
+        for (int m = m0; m < m1; m += kernel.mr) {
+            const int64_t at = m * ldc + n;
+            const int rows = std::min(kernel.mr, m1 - m);
             // The next tile's results, which memory would be asked for too late.
-            for (int i = 0; i < MR && m + MR + i < m1; i++)
-                for (int j = 0; j < NR; j += 16)
-                    __builtin_prefetch(c + at + (MR + i) * ldc + j, 1);
-            matmul_edge(rows, width, c + at, ldc, a, b, NR, depth, again ? nullptr : begin);
+            for (int i = m + kernel.mr; i < std::min(m + 2 * kernel.mr, m1); i++)
+                for (int j = 0; j < NR; j += 16) __builtin_prefetch(c + i * ldc + n + j, 1);
+            kernel.tile(rows, width, c + at, ldc, pa + (int64_t)(m - m0) * depth, b, depth,
+                        goes_on ? nullptr : begin);
             if (k0 + depth == K && (f.gelu || f.pre_gelu))
                 finish_tile(c + at, ldc, rows, width, f, at);
         }
@@ -228,56 +272,73 @@ inline void matmul_block(float* c, int64_t ldc, const float* pa, const float* pb
 
 inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
+// One of a product's operands, as panels: of a's rows or of b's columns.
+struct Side {
+    Matrix x;       // (K, size)
+    int size, width;   // width of a panel
+    void (*pack)(float* panel, Matrix x, int depth, int width);
+
+    // Columns first .. last-1, for `words` words of k from word k0 on; the last may be half empty.
+    void pack_panels(float* to, int first, int last, int k0, int words, int K, int per_word) const {
+        const int depth = std::min(words * per_word, K - k0 * per_word);
+        for (int p = first; p < last; p += width, to += (int64_t)width * words)
+            pack(to, part(x, (int64_t)k0 * per_word, p), depth, std::min(width, last - p));
+    }
+};
+
 // c (M, N), rows ldc apart, = or += a (M, K) b (K, N), by all threads. c overlaps neither a nor b.
-inline void matmul(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int K, Finish f = {}) {
-    static Scratch shared;
-    const bool share_a = M <= N;
-    const int small = share_a ? M : N, large = share_a ? N : M;
-    const int small_width = share_a ? MR : NR, large_width = share_a ? NR : MR;
-    const int panels = (small + small_width - 1) / small_width;
-    const Matrix at = {a.p, a.col, a.row};   // transposed: its panels are of columns then
-    // Steps at a time: a multiple of KC.
-    const int chunk = std::min<int64_t>(
-        round_up(K, KC), std::max<int64_t>(1, SHARED / ((int64_t)panels * small_width * KC)) * KC);
-    float* packed = shared.at_least((size_t)panels * small_width * std::min(chunk, K));
+inline void matmul(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int K, Finish f = {},
+                   const Kernel& kernel = FLOAT32) {
+    static Scratch shared_buffer;
+    const Side rows = {{a.p, a.col, a.row}, M, kernel.mr, kernel.pack_a};
+    const Side columns = {b, N, NR, kernel.pack_b};
+    const bool rows_are_less = M <= N;
+    const Side &small = rows_are_less ? rows : columns, &large = rows_are_less ? columns : rows;
+    const int words = (K + kernel.per_word - 1) / kernel.per_word;
+    // The smaller operand is packed as much at a time as fits, and at least KC words.
+    const int panels = (small.size + small.width - 1) / small.width, padded = panels * small.width;
+    const int chunk = KC * (int)std::max<int64_t>(1, SHARED / ((int64_t)padded * KC));
+    float* shared = shared_buffer.at_least((size_t)padded * std::min(chunk, round_up(words, KC)));
     // Blocks of the larger dimension: three or more for each thread, so that none waits long for the
     // last. Where that dimension does not have as many, the other is cut too.
-    const int threads = max_threads();
-    const int block = std::max(large_width, std::min(BLOCK, large / (3 * threads) / large_width * large_width));
-    const int blocks = (large + block - 1) / block;
-    const int cuts = std::max(1, std::min(panels, 3 * threads / blocks));
-    const int piece = (panels + cuts - 1) / cuts * small_width;
+    const int tasks = 3 * max_threads();
+    const int block = std::max(large.width, std::min(BLOCK, large.size / tasks) /
+                                                large.width * large.width);
+    const int blocks = (large.size + block - 1) / block;
+    const int cuts = std::max(1, std::min(panels, tasks / blocks));
+    const int piece = (panels + cuts - 1) / cuts * small.width;
 #pragma omp parallel
     {
-        static thread_local Scratch mine;
-        float* own = mine.at_least((size_t)(block + large_width) * KC);
-        for (int first = 0; first < K; first += chunk) {
-            const int steps = std::min(chunk, K - first);
-            // shared: for each KC steps, all panels of the smaller operand.
+        static thread_local Scratch own_buffer;
+        float* own = own_buffer.at_least((size_t)(block + large.width) * KC);
+        for (int first = 0; first < words; first += chunk) {
+            const int last = std::min(words, first + chunk);
+            const int parts = (last - first + KC - 1) / KC;
+            // shared: for each KC words of k all panels of the smaller operand.
 #pragma omp for schedule(static)
-            for (int i = 0; i < panels * ((steps + KC - 1) / KC); i++) {
-                int k = i / panels * KC, p = i % panels * small_width, depth = std::min(KC, steps - k);
-                float* to = packed + (int64_t)k * panels * small_width + (int64_t)p * depth;
-                int width = std::min(small_width, small - p);
-                if (share_a) pack_panel<MR>(to, part(at, first + k, p), depth, width);
-                else pack_panel<NR>(to, part(b, first + k, p), depth, width);
+            for (int i = 0; i < parts * panels; i++) {
+                const int k0 = first + i / panels * KC, depth = std::min(KC, last - k0);
+                const int p = i % panels * small.width;
+                small.pack_panels(shared + (int64_t)(k0 - first) * padded + (int64_t)p * depth, p,
+                                  std::min(small.size, p + small.width), k0, depth, K,
+                                  kernel.per_word);
             }
 #pragma omp for collapse(2) schedule(dynamic)
-            for (int s = 0; s < small; s += piece)
-                for (int l = 0; l < large; l += block) {
-                    const int s1 = std::min(small, s + piece), l1 = std::min(large, l + block);
-                    for (int k = 0; k < steps; k += KC) {
-                        const int depth = std::min(KC, steps - k), k0 = first + k;
-                        const float* panel =
-                            packed + (int64_t)k * panels * small_width + (int64_t)s * depth;
-                        for (int p = l; p < l1; p += large_width) {
-                            int width = std::min(large_width, l1 - p);
-                            float* to = own + (int64_t)(p - l) * depth;
-                            if (share_a) pack_panel<NR>(to, part(b, k0, p), depth, width);
-                            else pack_panel<MR>(to, part(at, k0, p), depth, width);
-                        }
-                        if (share_a) matmul_block(c, ldc, panel, own, s, s1, l, l1, k0, depth, K, f);
-                        else matmul_block(c, ldc, own, panel, l, l1, s, s1, k0, depth, K, f);
+            for (int s = 0; s < small.size; s += piece)
+                for (int l = 0; l < large.size; l += block) {
+                    const int s1 = std::min(small.size, s + piece);
+                    const int l1 = std::min(large.size, l + block);
+                    for (int k0 = first; k0 < last; k0 += KC) {
+                        const int depth = std::min(KC, last - k0);
+                        const float* theirs =
+                            shared + (int64_t)(k0 - first) * padded + (int64_t)s * depth;
+                        large.pack_panels(own, l, l1, k0, depth, K, kernel.per_word);
+                        if (rows_are_less)
+                            matmul_block(kernel, c, ldc, theirs, own, s, s1, l, l1, k0, depth,
+                                         words, f);
+                        else
+                            matmul_block(kernel, c, ldc, own, theirs, l, l1, s, s1, k0, depth,
+                                         words, f);
                     }
                 }
         }

@@ -14,11 +14,13 @@
 #include "layers.h"
 #include "matmul.h"
 #include "numerics.h"
+#include "profile.h"
 #include "threads.h"
 
 // ---- the device ---------------------------------------------------------------------------------
 
 static int cpu_threads = 1;
+static const Kernel* products = &FLOAT32;   // what --dtype chose
 
 void device_init(int threads) {
     cpu_threads = threads > 0 ? threads : processors();
@@ -28,46 +30,75 @@ void device_init(int threads) {
 const char* device_name() {
     static std::string name;
     const char* s = cpu_threads == 1 ? "" : "s";
-    name = text("CPU, %d thread%s, %d floats a vector", cpu_threads, s, VEC);
+    name = text("CPU, %d thread%s, %d floats a vector, products in %s", cpu_threads, s, VEC,
+                products->name);
     return name.c_str();
 }
 
-// The best of 10 runs of about 3 ms in which every thread does nothing but multiply-adds,
-// on 12 independent chains: enough to keep two units of latency 4 busy, and few enough for
-// AVX2's 16 registers.
+void device_dtype(const char* dtype) {
+    products = strcmp(dtype, "bf16") == 0 ? bfloat16_kernel() : &FLOAT32;
+    if (!products)
+        fail("--dtype bf16: this processor has no bfloat16 instructions (AVX512-BF16)");
+}
+
+// The best of 10 runs of about 3 ms in which every thread does nothing but multiply-adds.
 double device_peak_flops() {
-    const int CHAINS = 12, STEPS = 500000;
     double best = 0;
     for (int run = 0; run < 10; run++) {
-        double flops = 0;
-        auto start = std::chrono::steady_clock::now();
+        double flops = 0, start = seconds_now();
 #pragma omp parallel reduction(+ : flops)
-        {
-            Vec chain[CHAINS];
-            // Each of its own, or one would do for all.
-            for (int j = 0; j < CHAINS; j++) chain[j] = vec_all((float)j);
-            const Vec factor = vec_all(0.999f);
-            for (int i = 0; i < STEPS; i++)
-                for (Vec& x : chain) x = vec_fma(x, factor, factor);
-            float lanes[VEC];
-            flops += 2.0 * VEC * CHAINS * STEPS;
-            for (Vec& x : chain) {
-                vec_store(lanes, x);
-                flops += 0.0 * lanes[0];   // 0, but only we know it: the loop has to be run
-            }
-        }
-        std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-        best = std::max(best, flops / seconds.count());
+        flops += products->flops(500000);
+        best = std::max(best, flops / (seconds_now() - start));
     }
     return best;
 }
 
+// Bytes a second, the best of 10 runs over 4 buffers of 64 MB, more than caches hold: all four read,
+// and with `updates` three of them written too, as AdamW does.
+static double memory_bandwidth(bool updates) {
+    const int64_t N = 1 << 24;
+    std::vector<float> a(N), b(N), c(N), d(N);
+    double best = 0;
+    for (int run = 0; run < 10; run++) {
+        double start = seconds_now(), total = 0;
+        if (updates) {
+#pragma omp parallel for simd
+            for (int64_t i = 0; i < N; i++) {
+                float x = a[i];
+                b[i] += x, c[i] += x, d[i] += x;
+            }
+        } else {
+#pragma omp parallel for reduction(+ : total)
+            for (int64_t i = 0; i < N; i += LANES) {
+                float lanes[LANES];
+                for (int j = 0; j < LANES; j++)
+                    lanes[j] = a[i + j] + b[i + j] + c[i + j] + d[i + j];
+                total += lanes[0];
+            }
+        }
+        if (total != 0) fail("memory_bandwidth: zeros have a sum of %g", total);
+        best = std::max(best, (updates ? 7.0 : 4.0) * sizeof(float) * N / (seconds_now() - start));
+    }
+    return best;
+}
+
+bool device_profile() {
+    profile.on = true;
+    profile.flops = device_peak_flops();
+    profile.bandwidth[READS] = memory_bandwidth(false);
+    profile.bandwidth[UPDATES] = memory_bandwidth(true);
+    return true;
+}
+
 void* device_alloc(size_t bytes) {
-    size_t rounded = (bytes + 63) / 64 * 64;
-    void* p = aligned_alloc(64, rounded);
+    const size_t PAGE = bytes < (4 << 20) ? 64 : 2 << 20, rounded = (bytes + PAGE - 1) / PAGE * PAGE;
+    void* p = aligned_alloc(PAGE, rounded);
     if (!p)
         fail("out of memory: %.1f MB are not to be had (lower --batch, raise --recompute, or lower "
              "--seq)", bytes / 1e6);
+#ifdef MADV_HUGEPAGE   // a large buffer in pages of 2 MB: fewer of them to look up
+    if (PAGE > 64) madvise(p, rounded, MADV_HUGEPAGE);
+#endif
     memset(p, 0, rounded);
     return p;
 }
@@ -101,6 +132,7 @@ size_t device_reserve(int, int T, int) {
 
 void encoder_forward(float* out, const int* tokens, const float* wte, const float* wpe,
                      int B, int T, int C) {
+    const Timed timed("encoder forward", 0, 0, (double)B * T * C, 12.0 * B * T * C);
 #pragma omp parallel for
     for (int n = 0; n < B * T; n++) {
         float* row = out + (int64_t)n * C;
@@ -112,6 +144,7 @@ void encoder_forward(float* out, const int* tokens, const float* wte, const floa
 
 void encoder_backward(float* dwte, float* dwpe, const float* dout, const int* tokens,
                       const int* sorted, int B, int T, int C) {
+    const Timed timed("encoder backward", 0, 0, 2.0 * B * T * C, 24.0 * B * T * C);
     const int N = B * T;
     // The thread that meets the first row of a token adds all of that token's rows.
 #pragma omp parallel for schedule(dynamic, 64)
@@ -161,6 +194,7 @@ static float sum_squared_deviations(const float* x, float mean, int n) {
 
 void layernorm_forward(float* out, float* mean, float* rstd, const float* inp, const float* weight,
                        const float* bias, int B, int T, int C) {
+    const Timed timed("layernorm forward", 0, 0, 8.0 * B * T * C, 8.0 * B * T * C);
 #pragma omp parallel for
     for (int n = 0; n < B * T; n++) {
         const float* x = inp + (int64_t)n * C;
@@ -199,6 +233,7 @@ static void add_layernorm_backward(float* dinp, float* dweight, float* dbias,
                                    const float* dresidual, const float* dout, const float* inp,
                                    const float* weight, const float* mean, const float* rstd,
                                    int N, int C) {
+    const Timed timed("layernorm backward", 0, 0, 14.0 * N * C, (dresidual ? 16.0 : 12.0) * N * C);
     // The parameters first, since dinp may be dout.
     add_columns(dbias, dout, N, C);
 #pragma omp parallel for
@@ -251,6 +286,7 @@ void layernorm_backward(float* dinp, float* dweight, float* dbias, const float* 
 void residual_layernorm_forward(float* residual, float* out, float* mean, float* rstd,
                                 const float* inp1, const float* inp2, const float* weight,
                                 const float* bias, int B, int T, int C) {
+    const Timed timed("residual_layernorm forward", 0, 0, 9.0 * B * T * C, 16.0 * B * T * C);
     int64_t elements = (int64_t)B * T * C;
 #pragma omp parallel for
     for (int64_t i = 0; i < elements; i++) residual[i] = inp1[i] + inp2[i];
@@ -268,13 +304,17 @@ void residual_layernorm_backward(float* dinp, float* dweight, float* dbias, cons
 
 void matmul_forward(float* out, float* pre_gelu, const float* inp, const float* weight,
                     const float* bias, int B, int T, int C, int OC) {
+    const Timed timed("matmul forward", C, OC, 2.0 * B * T * C * OC,
+                      4.0 * ((double)B * T * (C + (pre_gelu ? 2 : 1) * OC) + (double)C * OC));
     Finish finish;
     finish.bias = bias;
     if (pre_gelu) finish.gelu = out;
-    matmul(pre_gelu ? pre_gelu : out, OC, {inp, C, 1}, {weight, 1, C}, B * T, OC, C, finish);
+    matmul(pre_gelu ? pre_gelu : out, OC, {inp, C, 1}, {weight, 1, C}, B * T, OC, C, finish,
+           *products);
 }
 
 void gelu_forward(float* out, const float* inp, int B, int T, int C) {
+    const Timed timed("gelu forward", 0, 0, 16.0 * B * T * C, 8.0 * B * T * C);
     int64_t elements = (int64_t)B * T * C;
 #pragma omp parallel for simd
     for (int64_t i = 0; i < elements; i++) out[i] = gelu(inp[i]);
@@ -286,11 +326,19 @@ void matmul_backward(float* dinp, float* dweight, float* dbias, const float* dou
     Finish finish, add;
     finish.pre_gelu = pre_gelu;
     add.add = true;
-    // dinp (N, C) = dout (N, OC) weight (OC, C), times gelu'(pre_gelu)
-    if (dinp) matmul(dinp, C, {dout, OC, 1}, {weight, C, 1}, N, C, OC, finish);
-    // dweight (OC, C) += dout^T (OC, N) inp (N, C)
-    matmul(dweight, C, {dout, 1, OC}, {inp, C, 1}, OC, C, N, add);
-    if (dbias) add_columns(dbias, dout, N, OC);
+    const double flops = 2.0 * N * C * OC, bytes = 4.0 * ((double)N * (C + OC) + (double)C * OC);
+    if (dinp) {   // dinp (N, C) = dout (N, OC) weight (OC, C), times gelu'(pre_gelu)
+        const Timed timed("matmul dinp", C, OC, flops, bytes);
+        matmul(dinp, C, {dout, OC, 1}, {weight, C, 1}, N, C, OC, finish, *products);
+    }
+    {   // dweight (OC, C) += dout^T (OC, N) inp (N, C)
+        const Timed timed("matmul dweight", C, OC, flops, bytes + 4.0 * C * OC);
+        matmul(dweight, C, {dout, 1, OC}, {inp, C, 1}, OC, C, N, add, *products);
+    }
+    if (dbias) {
+        const Timed timed("matmul dbias", OC, 0, (double)N * OC, 4.0 * N * OC);
+        add_columns(dbias, dout, N, OC);
+    }
 }
 
 // ---- attention ----------------------------------------------------------------------------------
@@ -329,6 +377,7 @@ static void attention_scores(float* scores, float* columns, const float* qkv, He
 }
 
 void attention_forward(float* out, float* lse, const float* qkv, int B, int T, int C, int NH) {
+    const Timed timed("attention forward", 0, 0, 2.0 * B * T * T * C, 16.0 * B * T * C);
     const int hs = C / NH;
 #pragma omp parallel
     {
@@ -372,6 +421,7 @@ void attention_forward(float* out, float* lse, const float* qkv, int B, int T, i
 
 void attention_backward(float* dqkv, float* D, const float* dout, const float* qkv,
                         const float* out, const float* lse, int B, int T, int C, int NH) {
+    const Timed timed("attention backward", 0, 0, 5.0 * B * T * T * C, 32.0 * B * T * C);
     const int hs = C / NH;
     const float scale = 1.0f / sqrtf((float)hs);
     // A head of a sequence belongs to one thread: all blocks of queries add to the same dk and dv.
@@ -441,6 +491,8 @@ static float largest(const float* x, int n) {
 
 void classifier(float* losses, float* dlogits, const float* logits, const int* targets,
                 float dloss, int B, int T, int V, int Vp) {
+    const Timed timed(dlogits ? "classifier" : "classifier, loss only", V, 0, 12.0 * B * T * V,
+                      (dlogits ? 8.0 : 4.0) * B * T * V);
 #pragma omp parallel
     {
         static thread_local Scratch scratch;
@@ -465,6 +517,7 @@ void classifier(float* losses, float* dlogits, const float* logits, const int* t
 // ---- the optimizer ------------------------------------------------------------------------------
 
 float grad_norm(const float* grads, size_t n) {
+    const Timed timed("grad_norm", 0, 0, 2.0 * n, 4.0 * n);
     // Blocks of a fixed size, each summed by one thread, then added in order: in double, since
     // a model has a hundred million squares to add.
     const size_t BLOCK_SIZE = 1 << 16;
@@ -487,17 +540,18 @@ float grad_norm(const float* grads, size_t n) {
 
 void adamw_update(float* params, float* master, const float* grads, float* m, float* v, size_t n,
                   AdamW a) {
+    const Timed timed("adamw", 0, 0, 14.0 * n, 28.0 * n, UPDATES);
     const float beta1 = (float)a.beta1, rest1 = (float)(1 - a.beta1);
     const float beta2 = (float)a.beta2, rest2 = (float)(1 - a.beta2);
-    const float correction1 = (float)(1 - power(a.beta1, a.step));
-    const float correction2 = (float)(1 - power(a.beta2, a.step));
+    const float correction1 = (float)(1 / (1 - power(a.beta1, a.step)));
+    const float correction2 = (float)(1 / (1 - power(a.beta2, a.step)));
     const float lr = (float)a.lr, eps = (float)a.eps, weight_decay = (float)a.weight_decay;
-#pragma omp parallel for simd
+#pragma omp parallel for simd if (n > 1 << 14)
     for (size_t i = 0; i < n; i++) {
         float g = a.grad_scale * grads[i];
         m[i] = beta1 * m[i] + rest1 * g;
         v[i] = beta2 * v[i] + rest2 * g * g;
-        float mhat = m[i] / correction1, vhat = v[i] / correction2;
+        float mhat = m[i] * correction1, vhat = v[i] * correction2;
         master[i] -= lr * (mhat / (sqrtf(vhat) + eps) + weight_decay * master[i]);
         params[i] = master[i];
     }
