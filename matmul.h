@@ -11,18 +11,18 @@
 //
 // Why it is fast (Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication"):
 //
-//     registers  A tile of MR x NR results stays in registers for KC steps of k. A step reads NR + MR
-//                numbers for MR * NR multiply-adds, 8 x 32 of them with AVX-512: 10 loads for 16
-//                fma instructions, where a core does 2 of each in a cycle. Its 16 chains are twice
-//                what is needed to fill two units of latency 4.
-//     L1         What a tile reads are two panels: MR rows of a and NR columns of b, each copied so
-//                that step k+1 lies behind step k. With KC = 256 the panel of b has 32 KB (AVX-512)
-//                or 16 KB (AVX2), and stays in L1 while tiles go down the rows of a.
-//     L2         The panels of a that pass by are 8 KB each; a block of b has BLOCK = 128 columns,
-//                128 KB. Each panel that is read from L2 serves 2,048 cycles of multiply-adds.
-//     memory     The smaller operand is packed once, by all threads, KC steps at a time or as many
-//                as fit SHARED; the larger one block by block, by the thread that uses the block,
-//                so that one thread reads memory while another multiplies.
+//     registers  A tile of MR x NR results stays in registers for KC steps of k. A step reads MR + NR
+//                numbers for MR * NR multiply-adds. With AVX-512 these are 12 x 32: 14 loads for 24
+//                fma instructions, where a core does two of each in a cycle; and 24 chains, of
+//                which two units of latency 4 need 8.
+//     L1         What a tile reads are two panels: MR rows of a and NR columns of b, packed so that
+//                step k + 1 lies behind step k. KC = 192 makes the panel of b 24 KB (AVX-512), half
+//                of L1, where it stays while tiles go down the rows of a.
+//     L2         The panels of a that pass by have 9 KB each, for 2,304 cycles of multiply-adds. A
+//                block of b has 128 columns, 96 KB.
+//     memory     The smaller operand is packed once, by all threads, as many steps at a time as 4 MB
+//                hold; the larger one block by block, by the thread that uses the block, so that
+//                one thread may wait for memory while another multiplies.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -61,7 +61,8 @@ inline Vec vec_all(float x) { return vdupq_n_f32(x); }
 #error "matmul.h needs fused multiply-add (AVX2 with FMA, AVX-512, 64-bit Arm): use -march=native"
 #endif
 const int NR = 2 * VEC;
-const int KC = 192, BLOCK = 128;
+const int KC = 192;               // steps of k that a panel holds
+const int BLOCK = 128;            // of the larger operand, that a thread packs at a time
 const int64_t SHARED = 1 << 20;   // floats: 4 MB
 
 // A matrix seen through two strides: element (i, j) is p[i * row + j * col].
@@ -230,8 +231,6 @@ inline double float32_flops(int steps) {
 const Kernel FLOAT32 = {"float32", MR, 1, pack_panel<MR>, pack_panel<NR>, float32_tile,
                         float32_flops};
 
-#include "matmul_bf16.h"
-
 // ---- the product --------------------------------------------------------------------------------
 
 inline void finish_tile(float* c, int64_t ldc, int rows, int width, const Finish& f, int64_t at) {
@@ -299,8 +298,8 @@ inline void matmul(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int 
     const int panels = (small.size + small.width - 1) / small.width, padded = panels * small.width;
     const int chunk = KC * (int)std::max<int64_t>(1, SHARED / ((int64_t)padded * KC));
     float* shared = shared_buffer.at_least((size_t)padded * std::min(chunk, round_up(words, KC)));
-    // Blocks of the larger dimension: three or more for each thread, so that none waits long for the
-    // last. Where that dimension does not have as many, the other is cut too.
+    // Blocks of the larger dimension: three or more for each thread, so that none waits long for
+    // the last. Where that dimension does not have as many, the other is cut too.
     const int tasks = 3 * max_threads();
     const int block = std::max(large.width, std::min(BLOCK, large.size / tasks) /
                                                 large.width * large.width);
@@ -345,9 +344,9 @@ inline void matmul(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int 
     }
 }
 
-// A small product by one thread, for attention: c (M, N), rows ldc apart, = or += a b, where nothing
-// is packed but panels of b that are narrow, or whose columns are not consecutive. a is read where it
-// lies: its elements are broadcast one by one, in whatever order it has them.
+// A small product by one thread, for attention: c (M, N), rows ldc apart, = or += a b, where
+// nothing is packed but panels of b that are narrow, or whose columns are not consecutive. a is read
+// where it lies: its elements are broadcast one by one, in whatever order it has them.
 inline void gemm(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int K, bool add) {
     static thread_local Scratch scratch;
     const float zero[NR] = {};
@@ -365,3 +364,5 @@ inline void gemm(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int K,
                         pack ? NR : b.row, K, add ? nullptr : zero);
     }
 }
+
+#include "matmul_bf16.h"

@@ -1,5 +1,5 @@
-// matmul_bf16.h - the same product with inputs rounded to bfloat16, and sums in float32. Included by
-// matmul.h, whose loops run it.
+// matmul_bf16.h - matmul.h's product with inputs rounded to bfloat16, and sums in float32: another
+// Kernel for its loops.
 //
 // A bfloat16 is a float's upper half: 8 bits of exponent, 7 of fraction. Twice as many fit into a
 // register, and one instruction multiplies 16 pairs and adds both products of a pair to each sum.

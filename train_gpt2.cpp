@@ -53,8 +53,8 @@ double device_peak_flops() {
     return best;
 }
 
-// Bytes a second, the best of 10 runs over 4 buffers of 64 MB, more than caches hold: all four read,
-// and with `updates` three of them written too, as AdamW does.
+// Bytes a second, the best of 10 runs over 4 buffers of 64 MB, more than caches hold: all four
+// read, and with `updates` three of them written too, as AdamW does.
 static double memory_bandwidth(bool updates) {
     const int64_t N = 1 << 24;
     std::vector<float> a(N), b(N), c(N), d(N);
@@ -91,7 +91,8 @@ bool device_profile() {
 }
 
 void* device_alloc(size_t bytes) {
-    const size_t PAGE = bytes < (4 << 20) ? 64 : 2 << 20, rounded = (bytes + PAGE - 1) / PAGE * PAGE;
+    const size_t PAGE = bytes < (4 << 20) ? 64 : 2 << 20;
+    const size_t rounded = (bytes + PAGE - 1) / PAGE * PAGE;
     void* p = aligned_alloc(PAGE, rounded);
     if (!p)
         fail("out of memory: %.1f MB are not to be had (lower --batch, raise --recompute, or lower "
@@ -343,11 +344,11 @@ void matmul_backward(float* dinp, float* dweight, float* dbias, const float* dou
 
 // ---- attention ----------------------------------------------------------------------------------
 //
-// One head's queries t0 .. t0+31 at a time, each a lane of the vectors: scores lie transposed,
-// row s holding key s against the 32 queries, so that softmax goes down the rows with no sum across
-// a vector. No more than 32 x T scores exist at once in a thread. Keys beyond the last query are not
-// looked at; in the last 32 rows those after each lane's own position are masked. Where the sequence
-// ends inside the 32, the lanes that are left over hold zeros, and nothing reads them.
+// One head's queries t0 .. t0+31 at a time, each a lane of the vectors: scores lie transposed, row
+// s holding key s against the 32 queries, so that softmax goes down the rows with no sum across a
+// vector. No more than 32 x T scores exist at once in a thread. Keys beyond the last query are not
+// looked at; in the last 32 rows those after each lane's own position are masked. Where the
+// sequence ends inside the 32, the lanes that are left over hold zeros, and nothing reads them.
 
 struct HeadBlock {   // 32 queries of one head of one sequence
     int t0, lanes, keys;   // the first query, how many there are, and the keys they may look at
@@ -358,7 +359,7 @@ static HeadBlock head_block(int t0, int T) {
     return {t0, lanes, t0 + lanes};
 }
 
-// to[i][lane] = scale * rows[lane][i]: queries (or dout) as the columns of a matrix. rows are ld apart.
+// to[i][lane] = scale * rows[lane][i]: queries (or dout) as a matrix's columns. rows are ld apart.
 static void transpose_lanes(float* to, const float* rows, int64_t ld, int lanes, int hs,
                             float scale) {
     for (int i = 0; i < hs; i++)
@@ -466,9 +467,10 @@ void attention_backward(float* dqkv, float* D, const float* dout, const float* q
                     const int64_t below = (int64_t)t0 * 3 * C;
                     gemm(dk, 3 * C, {dp, QUERIES, 1}, dpq, t0, hs, h.lanes, true);
                     gemm(dv, 3 * C, {p, QUERIES, 1}, pdo, t0, hs, h.lanes, true);
-                    const float *dp_new = dp + (size_t)t0 * QUERIES, *p_new = p + (size_t)t0 * QUERIES;
-                    gemm(dk + below, 3 * C, {dp_new, QUERIES, 1}, dpq, h.lanes, hs, h.lanes, false);
-                    gemm(dv + below, 3 * C, {p_new, QUERIES, 1}, pdo, h.lanes, hs, h.lanes, false);
+                    const Matrix dp_new = {dp + (size_t)t0 * QUERIES, QUERIES, 1};
+                    const Matrix p_new = {p + (size_t)t0 * QUERIES, QUERIES, 1};
+                    gemm(dk + below, 3 * C, dp_new, dpq, h.lanes, hs, h.lanes, false);
+                    gemm(dv + below, 3 * C, p_new, pdo, h.lanes, hs, h.lanes, false);
                 }
             }
     }

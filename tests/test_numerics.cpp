@@ -196,8 +196,8 @@ static void test_matmul_sizes(int M, int N, int K) {
         Matrix am = form & 1 ? Matrix{a.data(), 1, M} : Matrix{a.data(), K, 1};
         Matrix bm = form & 2 ? Matrix{b.data(), 1, K} : Matrix{b.data(), N, 1};
         std::string name = text("%d x %d x %d, form %d", M, N, K, form);
-        Floats sum = plain_matmul(start, am, bm, M, N, K), plain = plain_matmul(
-            Floats(M * N), am, bm, M, N, K);
+        Floats sum = plain_matmul(start, am, bm, M, N, K);
+        Floats plain = plain_matmul(Floats(M * N), am, bm, M, N, K);
         Finish add, none;
         add.add = true;
         for (bool small : {false, true})   // by all threads, or by one without packing
@@ -207,7 +207,8 @@ static void test_matmul_sizes(int M, int N, int K) {
                 else matmul(c.data(), N, am, bm, M, N, K, adds ? add : none);
                 check_same((small ? "gemm " : "matmul ") + name, c, adds ? sum : plain);
             }
-        Floats c(M * N, NAN), after(M * N, NAN), expected = plain_matmul(with_bias, am, bm, M, N, K);
+        Floats expected = plain_matmul(with_bias, am, bm, M, N, K);
+        Floats c(M * N, NAN), after(M * N, NAN);
         Finish finish;
         finish.bias = bias.data();
         finish.gelu = after.data();
