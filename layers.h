@@ -42,8 +42,8 @@ void device_dtype(const char* dtype);
 // floatX's precision: measured, or for a known GPU the maker's figure. What MFU is a fraction of.
 double device_peak_flops();
 
-// From now on every layer adds its times to the table of profile.h. False where layers do not time
-// themselves: a GPU's maker has better tools for that (nsys, ncu).
+// Measures the ceilings of profile.h's table, to which layers add their times while profile.on is
+// set. False where they do not time themselves: a GPU's maker has better tools (nsys, ncu).
 bool device_profile();
 
 // bytes of zeroed memory, aligned to 64 bytes or more.

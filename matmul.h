@@ -11,18 +11,18 @@
 //
 // Why it is fast (Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication"):
 //
-//     registers  A tile of MR x NR results stays in registers for KC steps of k. A step reads MR + NR
-//                numbers for MR * NR multiply-adds. With AVX-512 these are 12 x 32: 14 loads for 24
-//                fma instructions, where a core does two of each in a cycle; and 24 chains, of
-//                which two units of latency 4 need 8.
+//     registers  A tile of MR x NR results stays in registers for KC steps of k. A step reads
+//                MR + NR numbers for MR * NR multiply-adds. With AVX-512 these are 12 x 32: 14
+//                loads for 24 fma instructions, where a core does two of each in a cycle; and 24
+//                chains, of which two units of latency 4 need 8.
 //     L1         What a tile reads are two panels: MR rows of a and NR columns of b, packed so that
 //                step k + 1 lies behind step k. KC = 192 makes the panel of b 24 KB (AVX-512), half
 //                of L1, where it stays while tiles go down the rows of a.
 //     L2         The panels of a that pass by have 9 KB each, for 2,304 cycles of multiply-adds. A
 //                block of b has 128 columns, 96 KB.
-//     memory     The smaller operand is packed once, by all threads, as many steps at a time as 4 MB
-//                hold; the larger one block by block, by the thread that uses the block, so that
-//                one thread may wait for memory while another multiplies.
+//     memory     The smaller operand is packed once, by all threads, as many steps at a time as
+//                4 MB hold; the larger one block by block, by the thread that uses the block, so
+//                that one thread may wait for memory while another multiplies.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -345,8 +345,8 @@ inline void matmul(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int 
 }
 
 // A small product by one thread, for attention: c (M, N), rows ldc apart, = or += a b, where
-// nothing is packed but panels of b that are narrow, or whose columns are not consecutive. a is read
-// where it lies: its elements are broadcast one by one, in whatever order it has them.
+// nothing is packed but panels of b that are narrow, or whose columns are not consecutive. a is
+// read where it lies: its elements are broadcast one by one, in whatever order it has them.
 inline void gemm(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int K, bool add) {
     static thread_local Scratch scratch;
     const float zero[NR] = {};

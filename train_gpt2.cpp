@@ -83,7 +83,6 @@ static double memory_bandwidth(bool updates) {
 }
 
 bool device_profile() {
-    profile.on = true;
     profile.flops = device_peak_flops();
     profile.bandwidth[READS] = memory_bandwidth(false);
     profile.bandwidth[UPDATES] = memory_bandwidth(true);

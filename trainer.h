@@ -680,6 +680,7 @@ inline volatile sig_atomic_t interrupted = 0;
 inline bool train_step(Run& run, Record& r) {
     std::vector<int> inputs(run.B * run.T), targets(inputs.size());
     double start = seconds_now(), total = 0;
+    profile.on = run.o.profile;   // not in validations and samples
     auto check = [&](const char* what, double x, int micro) {
         check_finite(run, run.step + 1, what, x,
                      text("micro-batch %d of %d (windows from %lld on of epoch %lld)", micro + 1,
@@ -709,6 +710,7 @@ inline bool train_step(Run& run, Record& r) {
     run.step++;
     run.tokens += (int64_t)run.micro_batches * run.B * run.T;
     r.ms = (seconds_now() - start) * 1000;
+    profile.on = false;
     run.steps_timed++;
     run.step_ms += (r.ms - run.step_ms) / (double)run.steps_timed;
     return true;
