@@ -114,11 +114,7 @@ struct Gguf {
 
 inline float bfloat16_to_float(uint16_t b) { return bits_to_float((uint32_t)b << 16); }
 
-inline uint16_t float_to_bfloat16(float f) {
-    uint32_t bits = float_to_bits(f);
-    if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);   // NaN, made quiet
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
+inline uint16_t float_to_bfloat16(float f) { return (uint16_t)bfloat16_bits(f); }
 
 // Shifted into a float's place, a half's exponent is too small by 127 - 15 = 112. A multiplication
 // by 2^112 mends that, and is exact for subnormals too.

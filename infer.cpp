@@ -197,7 +197,9 @@ static void layernorm(float* out, const float* inp, Norm norm, float eps, int n,
 // reading the weights that takes time: each is read once, in order, and used for all rows.
 static void linear(float* out, const float* inp, const Linear& w, int n) {
     if (n >= 8) {
-        matmul_nt(out, inp, w.weight, w.bias, n, w.in, w.out);
+        Finish finish;
+        finish.bias = w.bias;
+        matmul(out, w.out, {inp, w.in, 1}, {w.weight, 1, w.in}, n, w.out, w.in, finish);
         return;
     }
 #pragma omp parallel for if ((int64_t)w.in * w.out > WORTH_THREADS)

@@ -11,7 +11,6 @@
 // Nothing in DIR is removed or replaced but what a run made there: names alone are no proof.
 #pragma once
 #include <algorithm>
-#include <chrono>
 #include <cinttypes>
 #include <cmath>
 #include <csignal>
@@ -26,6 +25,7 @@
 #include "gpt2.h"
 #include "layers.h"
 #include "numerics.h"
+#include "profile.h"
 #include "threads.h"
 #include "tokenizer.h"
 
@@ -33,7 +33,7 @@
 
 struct Options {
     std::string train, val, tokenizer, model, init, out = "runs/out";
-    std::string order = "shuffled", schedule = "cosine";
+    std::string order = "shuffled", schedule = "cosine", dtype;
     int64_t layers = 4, heads = 4, channels = 128, context = 256;
     int64_t batch = 8, seq = 0, total_batch = 0, recompute = 0;
     int64_t steps = 0, epochs = 0, warmup = 0, seed = 1, threads = 0;
@@ -41,7 +41,7 @@ struct Options {
     double save_minutes = 5;
     double lr = 6e-4, min_lr = 0, weight_decay = 0.1;
     double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, grad_clip = 1;
-    bool untied = false, resume = false, help = false;
+    bool untied = false, profile = false, resume = false, help = false;
 };
 
 enum FlagKind { FLAG_INT, FLAG_FLOAT, FLAG_TEXT, FLAG_CHOICE, FLAG_SWITCH };
@@ -119,6 +119,8 @@ inline std::vector<Flag> flag_table(Options& o) {
          "of initial weights, order and samples"},
         {"order", FLAG_CHOICE, &o.order, 0, 0, "shuffled|sequential", RUN,
          "of the training windows"},
+        {"dtype", FLAG_CHOICE, &o.dtype, 0, 0, "fp32|bf16", RUN_MAY_CHANGE,
+         "of what matrix products multiply (CPU: fp32 by default)"},
         {"threads", FLAG_INT, &o.threads, 0, 4096, "N", RUN_MAY_CHANGE,
          "CPU threads (0: all); does not change a bit"},
         {"eval-every", FLAG_INT, &o.eval_every, 0, 1e9, "N", RUN_MAY_CHANGE,
@@ -133,6 +135,8 @@ inline std::vector<Flag> flag_table(Options& o) {
          "minutes between checkpoints by time (0: only the last)"},
         {"keep", FLAG_INT, &o.keep, 0, 1e9, "N", RUN_MAY_CHANGE,
          "newest checkpoints to keep (0: all); one followed by a finite loss always stays"},
+        {"profile", FLAG_SWITCH, &o.profile, 0, 0, "", START,
+         "print at the end where the time went, layer by layer"},
         {"out", FLAG_TEXT, &o.out, 0, 0, "DIR", START,
          "the run's folder"},
         {"resume", FLAG_SWITCH, &o.resume, 0, 0, "", START,
@@ -278,11 +282,6 @@ inline double learning_rate(const Options& o, int64_t step) {
         left = std::min(1.0, (double)(o.steps - step) / std::max(1.0, decay));
     }
     return o.min_lr + left * (o.lr - o.min_lr);
-}
-
-inline double seconds_now() {
-    auto now = std::chrono::steady_clock::now().time_since_epoch();
-    return std::chrono::duration<double>(now).count();
 }
 
 // ---- the log ------------------------------------------------------------------------------------
@@ -681,6 +680,7 @@ inline volatile sig_atomic_t interrupted = 0;
 inline bool train_step(Run& run, Record& r) {
     std::vector<int> inputs(run.B * run.T), targets(inputs.size());
     double start = seconds_now(), total = 0;
+    profile.on = run.o.profile;   // not in validations and samples
     auto check = [&](const char* what, double x, int micro) {
         check_finite(run, run.step + 1, what, x,
                      text("micro-batch %d of %d (windows from %lld on of epoch %lld)", micro + 1,
@@ -710,6 +710,7 @@ inline bool train_step(Run& run, Record& r) {
     run.step++;
     run.tokens += (int64_t)run.micro_batches * run.B * run.T;
     r.ms = (seconds_now() - start) * 1000;
+    profile.on = false;
     run.steps_timed++;
     run.step_ms += (r.ms - run.step_ms) / (double)run.steps_timed;
     return true;
@@ -1021,7 +1022,10 @@ inline void open_run(Run& run, int argc, char** argv) {
     if (o.steps == 0 && o.epochs == 0 && !resumed && !flag_given(run.flags, "steps"))
         fail("--steps is missing: how many updates (or --epochs)");
     device_init((int)o.threads);
+    device_dtype(o.dtype.c_str());
     run.peak = device_peak_flops();
+    if (o.profile && !device_profile())
+        fail("--profile: %s does not time its layers (nsys and ncu do)", device_name());
     std::string tokenizer_path = resumed || o.tokenizer.empty() ? weights.file.path : o.tokenizer;
     std::string tokenizer = open_tokenizer(run, tokenizer_path);
     run.model.config = choose_config(run, has_weights ? &weights : nullptr);
@@ -1073,6 +1077,7 @@ __attribute__((weak)) int main(int argc, char** argv) {
             sigaction(number, &before, nullptr);
     }
     bool complete = train(run);
+    if (run.o.profile) print_profile(run.steps_timed, run.step_ms * (double)run.steps_timed / 1000);
     fclose(run.log);
     gpt2_free(run.model);
     if (complete) {

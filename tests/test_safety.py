@@ -414,8 +414,9 @@ def main():
         make_data()
         for test in (test_saved_by_time, test_signals_in_a_step, test_begun_again, test_lock,
                      test_not_ours, test_log_that_is_none, test_fingerprints,
-                     test_half_moved_data, test_tokenizer_in_use, test_optimizer_fields, test_hostile_models,
-                     test_no_regular_files, test_shard_cut_short, test_command_line):
+                     test_half_moved_data, test_tokenizer_in_use, test_optimizer_fields,
+                     test_hostile_models, test_no_regular_files, test_shard_cut_short,
+                     test_command_line):
             begin, failed = time.monotonic(), t.counts[False]
             test()
             failed = t.counts[False] - failed

@@ -33,6 +33,7 @@ MERGES = 3                             # the tokenizer's: V = 256 + MERGES + end
 B, T, LAYERS, C = 4, 32, 2, 16         # of the runs below, unless they say otherwise
 TRAIN_TOKENS, VAL_TOKENS = (1000, 129, 700), (600,)
 BATCHES = sum((n - 1) // (B * T) for n in TRAIN_TOKENS)   # of B x T windows in an epoch
+START = {"out", "profile", "resume", "help"}               # flags of one start, not of the run
 WHAT_DIFFERS = ("ms", "tok_per_s", "mfu")                 # from run to run: measured times
 counts = {True: 0, False: 0}
 work = ""                              # the temporary folder
@@ -291,7 +292,7 @@ def help_flags():
 def test_optimizer_file():
     file = gguf.read(path("files", newest("files"), "optimizer.gguf"))
     model = gguf.read(path("files", "model.gguf"))
-    names = set(help_flags()) - {"out", "resume", "help"}
+    names = set(help_flags()) - START
     names |= {"step", "tokens", "epoch", "position", "rng", "sha256"}
     expected = {"legible." + name for name in names} | {"general.architecture"}
     check(set(file.keys) == expected, f"optimizer.gguf: keys {sorted(set(file.keys) ^ expected)}")
@@ -568,6 +569,53 @@ def test_optimizer_flags():
               f"--{flag} changes nothing")
 
 
+def test_profile():
+    """Rows for what a step consists of; they add up to the step. Weights do not change."""
+    words = command({**base("profiled"), "steps": 30, "profile": True})
+    if "emu" in os.path.basename(TRAIN):   # a GPU's trainer has nsys and ncu
+        refused(["--profile"], words)
+        return
+    _, err = execute(words)
+    train("not_profiled", steps=30)
+    same_file(("profiled", "model.gguf"), ("not_profiled", "model.gguf"), "--profile")
+    rows = {m[0]: list(map(float, re.findall(r"[\d.]+", m[1]))) for m in
+            re.findall(r"^([^\d\n]+(?:\d+(?: x \d+)?)?)  +(\d+ +[\d.]+ .*%)$", err, re.M)}
+    rows = {name.strip(): row for name, row in rows.items()}
+    V, N = 256 + MERGES + 1, B * T
+    flops = {f"matmul forward {C} x {3 * C}": 2 * N * C * 3 * C * LAYERS,
+             f"matmul dweight {4 * C} x {C}": 2 * N * C * 4 * C * LAYERS, "adamw": None,
+             "attention backward": None, "layernorm backward": None, f"classifier {V}": None,
+             "grad_norm": None, "encoder forward": None}
+    check(set(flops) <= set(rows), f"--profile: no row for {set(flops) - set(rows)}")
+    for name, count in flops.items():
+        calls, ms, gflops = rows.get(name, (0, 1, 0))[:3]
+        if count:
+            check(calls == 30 * LAYERS, f"--profile: {name}: {calls} calls")
+            check(abs(gflops * ms * 1e6 - count) < 0.1 * count + 1e5,
+                  f"--profile: {name}: {gflops} GFLOP/s in {ms} ms, expected {count} FLOPs")
+    total = sum(row[1] for name, row in rows.items() if name != "all layers")
+    check(abs(total - rows["all layers"][1]) < 0.02 * total, "--profile: the rows' sum")
+
+
+def test_dtype():
+    """bfloat16 products: another run, by a little; its checkpoint is like any other."""
+    words = command({**base("bf16"), "steps": 20, "dtype": "bf16", "save_every": 10})
+    p = subprocess.run(words, capture_output=True, cwd=ROOT)
+    if p.returncode:   # a processor, or a CUDA trainer, without them
+        refused(["--dtype bf16"], words)
+        return
+    check(b"bfloat16" in p.stderr, "--dtype bf16: the plan does not say what computes")
+    train("bf32", steps=20)
+    a, b = column("bf16", "loss"), column("bf32", "loss")
+    check(a != b and all(close(x, y, 1e-2) for x, y in zip(a, b)), f"--dtype bf16: {a} beside {b}")
+    shapes = [[(t.name, t.type, t.dims) for t in gguf.read(path(out, "model.gguf")).tensors]
+              for out in ("bf16", "bf32")]
+    check(shapes[0] == shapes[1], "--dtype bf16: another file")
+    resume("bf16", dtype="fp32", steps=25)
+    train("bf16_threads", steps=20, dtype="bf16", threads=3)
+    check(column("bf16_threads", "loss") == a, "--dtype bf16: threads change the bits")
+
+
 def test_order():
     """Without learning, the losses tell which batch was read."""
     shared = dict(steps=2 * BATCHES, lr=0, warmup=0)
@@ -727,12 +775,12 @@ def test_cannot_differ():
         "beta1": ("0.8", 0.9), "beta2": ("0.9", 0.95), "eps": ("1e-06", "1e-08"),
         "seed": ("8", 7), "order": ("sequential", "shuffled")}
     may = {"steps": 2, "threads": 2, "eval_every": 1, "eval_batches": 1, "sample_every": 1,
-           "save_every": 5, "save_minutes": 1, "keep": 9}
+           "save_every": 5, "save_minutes": 1, "keep": 9, "dtype": "fp32"}
     for name, (now, then) in changed.items():
         value = "1" if now is True else now
         refused([f"--{name.replace('_', '-')} {value}: ", f"begun with {then},"],
                 command({"resume": True, "out": path("fixed"), name: now}))
-    named = {n.replace("-", "_") for n in help_flags()} - {"out", "resume", "help"}
+    named = {n.replace("-", "_") for n in help_flags()} - START
     check(named == set(changed) | set(may),
           f"flags that neither differ nor not: {named ^ (set(changed) | set(may))}")
     before = data("fixed", "model.gguf")
@@ -1018,8 +1066,8 @@ def main():
         make_data()
         for test in (test_files, test_bits, test_losses, test_recompute, test_accumulation,
                      test_init, test_untied, test_epochs, test_schedules, test_optimizer_flags,
-                     test_order, test_keep, test_samples, test_resume, test_longer, test_signals,
-                     test_cannot_differ, test_kill, test_not_finite, test_flag_errors,
+                     test_profile, test_dtype, test_order, test_keep, test_samples, test_resume,
+                     test_longer, test_signals, test_cannot_differ, test_kill, test_not_finite, test_flag_errors,
                      test_file_errors, test_resume_errors):
             begin, failed = time.monotonic(), counts[False]
             test()
