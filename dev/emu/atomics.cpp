@@ -46,6 +46,8 @@ static uint64_t swap_until_done(AtomicOp op, T* p, uint64_t v, uint64_t expected
 }
 
 uint64_t atomic(AtomicOp op, void* p, int bytes, uint64_t v, uint64_t expected) {
+    if (checking && worker.thread && worker.thread->lock == lock_number(p))
+        grid_release(*worker.block);
     if (checking) check_access(p, bytes, ATOMIC, EMU_CALLER);
     uint64_t old = bytes == 2 ? swap_until_done(op, (uint16_t*)p, v, expected)
                    : bytes == 4 ? swap_until_done(op, (uint32_t*)p, v, expected)
@@ -53,7 +55,7 @@ uint64_t atomic(AtomicOp op, void* p, int bytes, uint64_t v, uint64_t expected) 
     // atomicCAS(lock, 0, x) or atomicExch(lock, x) takes a lock that was 0; what comes next on the
     // same word releases it.
     if (worker.thread) {
-        uint32_t lock = (uintptr_t)p / 4 % 127 + 1, &held = worker.thread->lock;
+        uint32_t lock = lock_number(p), &held = worker.thread->lock;
         bool takes = op == EXCHANGE || (op == COMPARE_AND_SWAP && expected == 0);
         if (takes && old == 0 && v != 0) held = lock;
         else if (held == lock) held = 0;

@@ -182,7 +182,7 @@ static void check_progress() {
     Text idle("%d blocks have not begun: to wait for other blocks takes a cooperative launch",
               l.blocks - l.next);
     fault(EMU_CALLER, "deadlock: for %d seconds all threads that run have waited in loops\n%s",
-          PATIENCE, l.next < l.blocks ? idle.s : "");
+          PATIENCE, l.next < l.blocks && !l.config.cooperative ? idle.s : "");
 }
 
 // Loops that wait for another thread's store must let it run. When threads do nothing but wait like
@@ -193,7 +193,15 @@ void yield() {
     if (worker.launch->abandoned) abandon((cudaError_t)worker.launch->abandoned.load());
     if (++block.spins > 2 * block.threads) {
         block.spins = 0;
-        if (!release_activemask(block)) check_progress();
+        if (release_activemask(block)) return;
+        check_progress();
+        if (worker.launch->config.cooperative) {      // another block may have what they wait for
+            Thread* thread = worker.thread;
+            if (checking) race_flush();
+            make_ready(block, thread->number);
+            switch_from(thread->fiber, nullptr);
+            return;
+        }
     }
     if (block.ready_count == 0) return;
     make_ready(block, worker.thread->number);
@@ -413,6 +421,7 @@ static void begin_block(Block& block, int number) {
     block.barrier_trues = block.ended = 0;
     block.barrier_all = true;
     block.passed = false;
+    block.number = number;
     for (int w = 0; w * WARP < block.threads; w++) {
         int lanes = block.threads - w * WARP;
         block.alive_lanes[w] = lanes >= WARP ? 0xffffffff : (1u << lanes) - 1;
@@ -428,7 +437,7 @@ static void begin_block(Block& block, int number) {
     block.ready_count = block.threads;
     block.barriers = block.first_epoch = ++worker.epoch;
     worker.launch->progress++;
-    if (checking) race_block_begins(block);
+    if (checking) race_block_begins(block), grid_block_begins(block);
 }
 
 // Runs a block until its threads have exited or all wait for the grid.
@@ -439,7 +448,7 @@ static void continue_block(Block& block) {
     Thread* next = next_thread(block);
     if (next) switch_from(&worker.main, next);
     worker.thread = nullptr;
-    if (checking && !worker.launch->abandoned) check_unwritten();
+    if (checking && !worker.launch->abandoned && !block.ready_count) check_unwritten();
     if (block.passed && !block.alive && !worker.launch->config.cooperative) check_passed(block);
     flush_stats(block);
 }
@@ -460,6 +469,7 @@ static void enter(Launch& launch) {
     for (int i = 0; i < worker.free_count; i++)
         worker.free_fibers[worker.free_count - 1 - i] = &worker.fibers[i];
     worker.launch = &launch;
+    if (worker.races) worker.races->stores = 0;
     worker.random = seed * 0x9e3779b97f4a7c15 + launch.id;
     worker.variables = 0;
     worker.arena_used = 0;
@@ -495,16 +505,20 @@ static void run_cooperative(Launch& launch) {
     Paused* all = (Paused*)calloc(launch.blocks, sizeof(Paused));
     for (int i = 0; i < launch.blocks; i++) begin_block(all[i].block, i);
     for (int alive = 1; alive && !launch.abandoned;) {
+        bool met = true;      // at grid.sync(): nobody has anything else to do
+        for (int i = 0; i < launch.blocks; i++) met = met && !all[i].block.ready_count;
+        if (met) grid_begins(false);
         alive = 0;
         for (int i = 0; i < launch.blocks && !launch.abandoned; i++) {
-            Block& block = all[i].block;
-            if (!block.alive) continue;
-            memcpy(arena, all[i].arena, ARENA_BYTES);
-            for (int t = 0; t < launch.threads; t++)
+            Paused& paused = all[launch.order ? launch.order[i] : i];
+            Block& block = paused.block;
+            for (int t = 0; met && t < launch.threads; t++)
                 if (block.thread[t].state == AT_GRID_SYNC) make_ready(block, t);
-            continue_block(block);
-            memcpy(all[i].arena, arena, ARENA_BYTES);
             alive += block.alive;
+            if (!block.ready_count) continue;
+            memcpy(arena, paused.arena, ARENA_BYTES);
+            continue_block(block);
+            memcpy(paused.arena, arena, ARENA_BYTES);
         }
     }
     free(all);
@@ -512,11 +526,15 @@ static void run_cooperative(Launch& launch) {
 }
 
 void run_launch(Launch& launch) {
-    if (launch.config.cooperative) return run_cooperative(launch);
+    grid_begins(true);
     int workers = std::min(omp_get_max_threads(), launch.blocks);
-    if (workers == 1 || omp_in_parallel()) return run_blocks(launch);
+    if (launch.config.cooperative) run_cooperative(launch);
+    else if (workers == 1 || omp_in_parallel()) run_blocks(launch);
+    else {
 #pragma omp parallel num_threads(workers)
-    run_blocks(launch);
+        run_blocks(launch);
+    }
+    settle_doubts(launch);
 }
 
 // ---- shared memory ------------------------------------------------------------------------------

@@ -316,17 +316,18 @@ void catch_signals() {
 using namespace emu;
 static __thread struct { void* dst; size_t bytes; Pc pc; } last_write;  // half of a copy, perhaps
 
-#define EMU_HOOK(name, bytes, access) \
-    void __tsan_##name##bytes(void* p) { hook((uintptr_t)p, bytes, access, EMU_CALLER); }
-#define EMU_HOOKS(bytes) \
-    EMU_HOOK(read, bytes, READ) EMU_HOOK(unaligned_read, bytes, READ) \
-    EMU_HOOK(write, bytes, WRITE) EMU_HOOK(unaligned_write, bytes, WRITE) \
-    EMU_HOOK(volatile_write, bytes, WRITE) EMU_HOOK(unaligned_volatile_write, bytes, WRITE) \
-    EMU_HOOK(unaligned_volatile_read, bytes, READ) \
-    void __tsan_volatile_read##bytes(void* p) { \
-        hook((uintptr_t)p, bytes, READ, EMU_CALLER); \
-        emu::yield(); \
+#define EMU_HOOK(name, vol, bytes, access) \
+    void __tsan_##name##bytes(void* p) { hook((uintptr_t)p, bytes, access, EMU_CALLER); } \
+    void __tsan_##vol##bytes(void* p) { \
+        is_volatile = true; \
+        hook((uintptr_t)p, bytes, access, EMU_CALLER); \
+        is_volatile = false; \
+        if (access == READ) emu::yield(); \
     }
+#define EMU_HOOKS(bytes) \
+    EMU_HOOK(read, volatile_read, bytes, READ) EMU_HOOK(write, volatile_write, bytes, WRITE) \
+    EMU_HOOK(unaligned_read, unaligned_volatile_read, bytes, READ) \
+    EMU_HOOK(unaligned_write, unaligned_volatile_write, bytes, WRITE)
 
 // std::atomic, and the compiler's __atomic functions: order and strength do not matter here.
 #define EMU_ATOMIC_HOOK(bits, T, name) \

@@ -71,6 +71,10 @@ struct Block {
     bool passed;                         // perhaps one went around a barrier: see Place
     uint32_t barriers;  // how many so far in this worker: the epoch of the race detector
     uint32_t first_epoch;                // its value when the block began
+    // Of the races between blocks (grid.cpp):
+    uint32_t number, interval;           // the block's in the grid, and where in its life it is
+    uint32_t looked;                     // when it looked at another block's flag last
+    bool looking;                        // it does so now
 };
 
 extern std::atomic<uint64_t> equal_stores;       // by several threads to one word, and so no race
@@ -185,6 +189,7 @@ struct Text {
 Text where(Pc pc);                             // "file.cu:12 in function"
 bool same_line(Pc a, Pc b);
 Text thread_name(int number);                  // "thread (5,0,0)"
+Text block_name(uint32_t number);
 Text describe_address(const void* p);          // "byte 40 of d_x of 400 bytes (...)"
 
 // ---- streams (streams.cpp) ----------------------------------------------------------------------
@@ -223,10 +228,12 @@ void check_call(const Work& work, const void* p, size_t bytes, Access access);
 struct Note {                    // one access to a word
     uint32_t epoch, clock;       // of the block and of the lane; older than the block's first: none
     uint32_t pc;                 // as an offset
-    uint32_t who;  // in one, which is faster: thread, bytes of the word << 16, atomic << 24,
-                   // and the lock held << 25
+    uint32_t who;  // in one, which is faster: thread, bytes of the word << 16, tested << 22 (a
+                   // thread that writes has read it), volatile << 23, atomic << 24, lock held << 25
     unsigned thread() const { return who & 0xffff; }
     unsigned bytes() const { return who >> 16 & 0xf; }
+    bool tested() const { return who >> 22 & 1; }
+    bool strong() const { return who >> 23 & 3; }      // volatile or atomic
     bool atomic() const { return who >> 24 & 1; }
     unsigned lock() const { return who >> 25; }
 };
@@ -234,23 +241,49 @@ struct alignas(64) Cell {        // what is kept of a word
     Note write, read, read_other;    // read_other: of another warp than read
     uintptr_t word;              // global memory: whose notes these are
 };
-const size_t GLOBAL_CELLS = 1 << 15;
+struct Store {                   // one word of a write whose value is not there yet: see race_flush
+    uintptr_t p;
+    uint32_t bytes, old;
+    Cell* cell;
+    Note now, before, reader;    // before: the write before; reader: another thread's read, if any
+    bool two, global;            // two: it is another thread's, and not ordered
+};
+const int GLOBAL_CELLS = 1 << 15, MOST_STORES = 16;
 struct Races {
     Cell shared[ARENA_BYTES / 4];
     Cell global[GLOBAL_CELLS];  // by hash; a collision forgets, which may miss a race but invents
                                 // none
     uint32_t clock[MAX_THREADS][WARP];  // of each thread: a vector clock over the lanes of its warp
-    bool pending;                // two stores to one word, perhaps of one value: see race_flush
-    bool guessing;               // a plain read of what others change by atomics: see race_access
-    uintptr_t p;
-    uint32_t old_value;
-    uint8_t bytes;
-    Note first, second;
+    struct { uint32_t clock, epoch, looked; } fence[MAX_THREADS];      // see race_fence
+    Store store[MOST_STORES];
+    int stores;
 };
+// The second access is by the thread that runs, the first by another thread, or by another block.
+struct Conflict {
+    uintptr_t p;
+    bool between_blocks;
+    uint32_t first, pc[2];
+    const char* verb[2];
+    uint3 block, thread;
+};
+void race(const Conflict& c);
+void doubt(uint64_t key, const Conflict& c, uint32_t value = 0, uint32_t writer = 0);
+void doubt_store(uint32_t pc, uint32_t bytes, bool tested, uint32_t writer, const Conflict& c);
+void excuse(uint64_t key);
+void settle_doubts(Launch& launch);
 void race_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared);
-void race_flush();  // compare a doubtful store's value, before others run
+void race_flush();               // compare the stores' values, before others run
 void race_block_begins(Block& block);
 void race_syncwarp(int warp, unsigned mask);
+extern __thread bool is_volatile;    // the access under way
+inline uint32_t lock_number(const void* p) { return (uintptr_t)p / 4 % 127 + 1; }
+
+// ---- races between blocks (grid.cpp) ------------------------------------------------------------
+void grid_begins(bool launch);   // or has met in grid.sync()
+void grid_block_begins(Block& block);
+void grid_access(uintptr_t p, uint32_t bytes, Access access, uint32_t pc);
+void grid_store(const Store& s, uint32_t value, bool changes);      // it has been done
+void grid_release(Block& block); // what it did so far is done, for those who look for it
 
 // ---- counters (stats.cpp) -----------------------------------------------------------------------
 void stats_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared);

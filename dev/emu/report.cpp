@@ -24,6 +24,11 @@ Text thread_name(int number) {
     return {"thread %s", triple({n % b.x, n / b.x % b.y, n / b.x / b.y}).s};
 }
 
+Text block_name(uint32_t number) {
+    dim3 g = gridDim;
+    return {"block %s", triple({number % g.x, number / g.x % g.y, number / g.x / g.y}).s};
+}
+
 // What the C++ library or libc does was called for by some line of the program.
 static Text line_in_program(Pc pc) {
     void* frames[64];

@@ -11,10 +11,12 @@ int __syncthreads_count(int predicate);
 int __syncthreads_and(int predicate);
 int __syncthreads_or(int predicate);
 // Fences order one thread's own accesses. Threads of a block run in turns here and blocks share the
-// host's memory, so the host's fence is enough. A fence is not a barrier: it waits for nobody.
-__forceinline__ void __threadfence_block() { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
-__forceinline__ void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-__forceinline__ void __threadfence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+// host's memory, so the host's fence is enough. A fence is not a barrier: it waits for nobody. The
+// race detectors take note of it.
+namespace emu { void fence(bool grid); }
+inline void __threadfence_block() { emu::fence(false); }
+inline void __threadfence() { emu::fence(true); }
+inline void __threadfence_system() { emu::fence(true); }
 
 // ---- warps --------------------------------------------------------------------------------------
 namespace emu {
