@@ -527,6 +527,7 @@ static void run_cooperative(Launch& launch) {
 
 void run_launch(Launch& launch) {
     grid_begins(true);
+    kernel_runs = true;
     int workers = std::min(omp_get_max_threads(), launch.blocks);
     if (launch.config.cooperative) run_cooperative(launch);
     else if (workers == 1 || omp_in_parallel()) run_blocks(launch);
@@ -534,6 +535,7 @@ void run_launch(Launch& launch) {
 #pragma omp parallel num_threads(workers)
         run_blocks(launch);
     }
+    kernel_runs = false;
     settle_doubts(launch);
 }
 

@@ -294,6 +294,35 @@ static void on_signal(int number, siginfo_t* info, void*) {
           describe_address((void*)p).s);
 }
 
+// EMU_TIMEOUT=seconds. The timer of each host thread comes again and again, until it finds one that
+// runs a kernel, or that no kernel runs.
+static void on_timeout(int, siginfo_t*, void*) {
+    if (!worker.thread && (worker.launch || kernel_runs)) return;
+    void* frames[3] = {};
+    backtrace(frames, 3);
+    fault((char*)frames[2] + 1, "EMU_TIMEOUT: %s seconds are over, and %s", getenv("EMU_TIMEOUT"),
+          worker.thread ? "this kernel runs" : "the host runs, no kernel");
+}
+
+static void start_timer() {
+    const char* seconds = getenv("EMU_TIMEOUT");
+    if (!seconds || atof(seconds) <= 0) return;
+    static const clock_t begun = clock64() / 1000000;
+    long left = (long)(atof(seconds) * 1000) - (clock64() / 1000000 - begun);
+    if (left < 1) left = 1;
+    sigevent event = {};
+    event.sigev_notify = SIGEV_THREAD_ID;
+    event.sigev_signo = SIGRTMIN;
+    event._sigev_un._tid = gettid();
+    struct sigaction action = {};
+    action.sa_sigaction = on_timeout;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+    sigaction(SIGRTMIN, &action, nullptr);
+    timer_t timer;
+    itimerspec when = {{0, 50000000}, {left / 1000, left % 1000 * 1000000}};
+    if (!timer_create(CLOCK_MONOTONIC, &event, &timer)) timer_settime(timer, 0, &when, nullptr);
+}
+
 // Each host thread that runs kernels needs a stack for the handler, since the fiber's own may be
 // what is full.
 void catch_signals() {
@@ -308,6 +337,7 @@ void catch_signals() {
     action.sa_sigaction = on_signal;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     for (int s : {SIGSEGV, SIGBUS, SIGFPE}) sigaction(s, &action, nullptr);
+    start_timer();
 }
 
 }  // namespace emu
@@ -407,8 +437,8 @@ void __ubsan_handle_out_of_bounds(UbsanBounds* where, uintptr_t index) {
     bool is_signed = where->index->info & 1;
     int bits = 1 << (where->index->info >> 1);
     long long value = is_signed && bits <= 32 ? (int)index : (long long)index;
-    fault(nullptr, "out-of-bounds subscript: [%lld] of an array of type %s\nat %s:%u", value,
-          where->array->name, where->at.file, where->at.line);
+    fault(EMU_CALLER, "out-of-bounds subscript: [%lld] of an array of type %s", value,
+          where->array->name);
 }
 
 // -fsanitize=alignment: a GPU refuses an address that is no multiple of its type's alignment.

@@ -175,7 +175,9 @@ inline bool is_unused(uintptr_t p) { return p >= (uintptr_t)heap_top[p >= (uintp
 inline cudaError_t ok() { return set_error(cudaSuccess); }
 void set_sticky(cudaError_t error);
 extern bool checking, counting;                // EMU_CHECK (and built with checks), EMU_STATS
+extern bool was_reset;                         // by cudaDeviceReset(), which frees all memory
 extern uint64_t seed;                          // EMU_SEED, 0 for none
+extern std::atomic<bool> kernel_runs;
 
 // A piece of a message. Not std::string: a checked program may have an instrumented copy of its
 // functions, and the linker keeps only one.
@@ -186,6 +188,11 @@ struct Text {
 // Prints what is wrong (the format's first line), in which kernel, block and thread, at which line
 // of the program if pc is not null, and the format's other lines; and exits.
 [[noreturn]] void fault(Pc pc, const char* format, ...) __attribute__((format(printf, 2, 3)));
+void note(Pc pc, const char* format, ...) __attribute__((format(printf, 2, 3)));      // and goes on
+const int FAULT_EXIT_CODE = 66;                // no program's own, and ThreadSanitizer's too
+void begin_report();
+void note_launch_error();
+void note_leaks();
 Text where(Pc pc);                             // "file.cu:12 in function"
 bool same_line(Pc a, Pc b);
 Text thread_name(int number);                  // "thread (5,0,0)"
@@ -290,6 +297,7 @@ void stats_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_share
 void stats_flush(int warp);  // a warp's requests since the last barrier are complete
 void stats_barrier();
 void stats_begin(Launch& launch);
+void stats_report(FILE* f);
 
 #define EMU_CALLER __builtin_return_address(0)
 #define EMU_FRAME __builtin_dwarf_cfa()      // where the caller's stack ends

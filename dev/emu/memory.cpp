@@ -27,7 +27,7 @@ struct Memory {
 };
 const size_t FRONT_GAP = 1 << 20;     // before the first allocation: for negative subscripts
 static Memory& memory() {
-    static Memory m;
+    static Memory& m = *new Memory();      // never destroyed: it is looked at when all else is
     return m;
 }
 
@@ -186,6 +186,19 @@ cudaError_t release(void* p, bool pinned, bool wait) {
     char* last = (char*)((uintptr_t)(r.start + r.bytes) / 4096 * 4096);
     if (last > first) madvise(first, last - first, MADV_DONTNEED);
     return ok();
+}
+
+void note_leaks() {
+    const Range* first = nullptr;
+    size_t count = 0, bytes = 0;
+    for (auto& [p, r] : memory().ranges) {
+        if (r.freed || !r.pc || was_reset) continue;
+        if (!first) first = &r;
+        count++, bytes += r.bytes;
+    }
+    if (first)
+        note(nullptr, "%zu allocations of %zu bytes were never freed\nthe first: %zu bytes, "
+             "allocated at %s", count, bytes, first->bytes, where(first->pc).s);
 }
 
 cudaError_t pinned_address(void** device, void* host) {

@@ -40,26 +40,136 @@ static Text line_in_program(Pc pc) {
     return where(pc);
 }
 
-void fault(Pc pc, const char* format, ...) {
-    static std::recursive_mutex first;      // the first fault prints and exits; others wait
-    first.lock();
-    fflush(stdout);
-    char message[4000];
-    va_list list;
-    va_start(list, format);
-    vsnprintf(message, sizeof message, format, list);
-    va_end(list);
-    fprintf(stderr, "emu: %s\n", strtok(message, "\n"));
+// ---- the report for programs: EMU_REPORT=file.json ----------------------------------------------
+static const char* report_path;
+static char* messages;               // as JSON, from a stream that grows
+static FILE* message_stream;
+
+static Text quoted(const char* s) {
+    Text text("\"");
+    size_t n = 1;
+    for (; *s && n < sizeof text.s - 4; s++) {
+        if (*s == '"' || *s == '\\') text.s[n++] = '\\';
+        text.s[n++] = (unsigned char)*s < ' ' ? ' ' : *s;
+    }
+    strcpy(text.s + n, "\"");
+    return text;
+}
+
+// What a message says is known by these words, the first that it holds.
+static const char* const KINDS[][2] = {
+    {"race", "race"}, {"divergent barrier", "divergent-barrier"}, {"deadlock", "deadlock"},
+    {"EMU_TIMEOUT", "timeout"}, {"never written", "never-written"}, {"bounds", "out-of-bounds"},
+    {"use after", "use-after-free"}, {"freed twice", "double-free"}, {"misaligned", "misaligned"},
+    {"null pointer", "null-pointer"}, {"local variables", "local-memory"},
+    {"touches host", "host-memory"}, {"not mapped", "bad-address"}, {"before it has", "unordered"},
+    {"asynchronous copy", "unordered"}, {"two streams", "unordered"}, {"lane", "inactive-lane"},
+    {"touches device", "device-memory"}, {"wrong copy direction", "copy-direction"},
+    {"not supported", "not-supported"}, {"launch error", "launch-error"},
+    {"never freed", "never-freed"}, {"division by zero", "division-by-zero"}, {"", "other"}};
+
+// A message's other lines are "... file.cu:12 in function": each such place goes into a list.
+static void add_places(FILE* f, char* text) {
+    const char* comma = "";
+    strtok(text, "\n");      // the message itself may say where memory was allocated
+    while (char* line = strtok(nullptr, "\n")) {
+        char* in = strstr(line, " in ");
+        while (in && (in == line || !isdigit(in[-1]))) in = strstr(in + 1, " in ");
+        if (!in) continue;
+        *in = 0;
+        char* colon = strrchr(line, ':');
+        char* file = colon ? (char*)memrchr(line, ' ', colon - line) : nullptr;
+        if (!file) continue;
+        *colon = 0;
+        fprintf(f, "%s{\"file\": %s, \"line\": %s, \"function\": %s}", comma, quoted(file + 1).s,
+                colon + 1, quoted(in + 4).s);
+        comma = ", ";
+    }
+}
+
+static void add_message(const char* level, char* text) {
+    const char* const* kind = KINDS[0];
+    size_t first = strcspn(text, "\n");
+    while (!memmem(text, first, kind[0], strlen(kind[0]))) kind += 2;
+    if (!message_stream) {
+        static size_t bytes;
+        message_stream = open_memstream(&messages, &bytes);
+    } else fprintf(message_stream, ",\n");
+    FILE* f = message_stream;
+    fprintf(f, "  {\"level\": \"%s\", \"kind\": \"%s\", \"message\": %s", level, kind[1],
+            quoted(Text("%.*s", (int)first, text).s).s);
     if (worker.launch) {
         const Kernel& k = worker.launch->kernel;
-        fprintf(stderr, "     kernel %s%s%s%s%s   (launched at %s:%d)\n", k.name,
+        fprintf(f, ", \"kernel\": %s, \"launched\": {\"file\": %s, \"line\": %d}", quoted(k.name).s,
+                quoted(k.file).s, k.line);
+        uint3 t = threadIdx, b = blockIdx;
+        if (worker.block) fprintf(f, ", \"block\": [%u, %u, %u]", b.x, b.y, b.z);
+        if (worker.thread) fprintf(f, ", \"thread\": [%u, %u, %u]", t.x, t.y, t.z);
+    }
+    fprintf(f, ", \"lines\": [");
+    add_places(f, text);
+    fprintf(f, "]}");
+    fflush(f);
+}
+
+void write_report(const char* result) {
+    FILE* f = report_path ? fopen(report_path, "w") : nullptr;
+    if (!f) return;
+    fprintf(f, "{\"result\": \"%s\",\n \"messages\": [\n%s],\n \"launches\": [", result,
+            messages ? messages : "");
+    stats_report(f);
+    fprintf(f, "]}\n");
+    fclose(f);
+}
+
+static void at_exit() {
+    note_launch_error();
+    note_leaks();
+    write_report("clean");
+}
+
+void begin_report() {
+    report_path = getenv("EMU_REPORT");
+    if (report_path) counting = true, unlink(report_path);
+    atexit(at_exit);
+}
+
+// ---- messages -----------------------------------------------------------------------------------
+static void tell(bool fatal, Pc pc, const char* format, va_list list) {
+    static std::recursive_mutex one;      // the first fault prints and exits; others wait
+    one.lock();
+    fflush(stdout);
+    char message[4000], text[6000], *rest;
+    vsnprintf(message, sizeof message, format, list);
+    FILE* f = fmemopen(text, sizeof text, "w");
+    fprintf(f, "%s\n", strtok_r(message, "\n", &rest));
+    if (worker.launch) {
+        const Kernel& k = worker.launch->kernel;
+        fprintf(f, "     kernel %s%s%s%s%s   (launched at %s:%d)\n", k.name,
                 worker.block ? ", block " : "", worker.block ? triple(blockIdx).s : "",
                 worker.thread ? ", thread " : "", worker.thread ? triple(threadIdx).s : "",
                 k.file, k.line);
     }
-    if (pc) fprintf(stderr, "     at %s\n", line_in_program(pc).s);
-    while (const char* line = strtok(nullptr, "\n")) fprintf(stderr, "     %s\n", line);
-    _exit(1);
+    if (pc) fprintf(f, "     at %s\n", line_in_program(pc).s);
+    while (const char* line = strtok_r(nullptr, "\n", &rest)) fprintf(f, "     %s\n", line);
+    fclose(f);
+    fprintf(stderr, "emu: %s%s", fatal ? "" : "note: ", text);
+    if (report_path) add_message(fatal ? "fault" : "note", text);
+    if (fatal) write_report("fault"), _exit(FAULT_EXIT_CODE);
+    one.unlock();
+}
+
+void fault(Pc pc, const char* format, ...) {
+    va_list list;
+    va_start(list, format);
+    tell(true, pc, format, list);
+    abort();
+}
+void note(Pc pc, const char* format, ...) {
+    va_list list;
+    va_start(list, format);
+    tell(false, pc, format, list);
+    va_end(list);
 }
 
 // ---- lines --------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ extern "C" __attribute__((weak)) int emu_built_with_checks;
 
 namespace emu {
 
-bool checking, counting;
+bool checking, counting, was_reset;
 uint64_t seed;
+std::atomic<bool> kernel_runs;
 static cudaError_t last_error, sticky_error;
 // By a kernel's address: what cudaFuncSetAttribute allows it, and what its variables took.
 // (Within functions, as constructors of the program's own variables may come first.)
@@ -26,6 +27,8 @@ static void start() {
     const char* order = getenv("EMU_SEED");
     checking = &emu_built_with_checks && !(check && !strcmp(check, "0"));
     counting = checking && stats && strcmp(stats, "0");
+    if (checking) begin_report();
+    catch_signals();
     seed = order ? strtoull(order, nullptr, 10) : 0;
     if (stats && strcmp(stats, "0") && !checking)
         fprintf(stderr, "emu: EMU_STATS needs a program that was built and runs with checks\n");
@@ -71,13 +74,30 @@ static cudaError_t check_launch(const Kernel& kernel, const Config& c) {
     return valid_stream(c.stream);
 }
 
+// A launch that failed, and nobody has asked for errors since.
+static cudaError_t unasked;
+static Launch failed;
+
+void note_launch_error() {
+    if (!unasked) return;
+    dim3 g = failed.config.grid, b = failed.config.block;
+    worker.launch = &failed;
+    note(nullptr, "launch error: %s, and nobody asked for it\nit never ran: grid (%u,%u,%u), block "
+         "(%u,%u,%u), %zu bytes of dynamic shared memory\ncall cudaGetLastError() after a launch",
+         cudaGetErrorString(unasked), g.x, g.y, g.z, b.x, b.y, b.z, failed.config.shared);
+    worker.launch = nullptr;
+}
+
 void launch_kernel(const Kernel& kernel, const Config& config) {
     static uint32_t launches;
     if (sticky_error) return;
     if (worker.thread)
         fault(nullptr, "a kernel launches a kernel: dynamic parallelism is not supported\n"
               "the inner launch: %s, %s:%d", kernel.name, kernel.file, kernel.line);
-    if (set_error(check_launch(kernel, config))) return;
+    if (cudaError_t error = set_error(check_launch(kernel, config))) {
+        unasked = error, failed.kernel = kernel, failed.config = config;
+        return;
+    }
     uint64_t blocks = (uint64_t)config.grid.x * config.grid.y * config.grid.z;
     if (blocks > 0x7fffffff)
         fault(nullptr, "%s: a grid of %llu blocks is more than the emulator runs", kernel.name,
@@ -162,9 +182,12 @@ const char* cudaGetErrorString(cudaError_t error) {
     switch (error) { EMU_CUDA_ERRORS(EMU_TEXT) }
     return "unrecognized error code";
 }
-cudaError_t cudaPeekAtLastError() { return last_error; }
+cudaError_t cudaPeekAtLastError() {
+    unasked = cudaSuccess;
+    return last_error;
+}
 cudaError_t cudaGetLastError() {
-    cudaError_t error = last_error;
+    cudaError_t error = cudaPeekAtLastError();
     last_error = sticky_error;
     return error;
 }
@@ -204,6 +227,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
 cudaError_t cudaDeviceReset() {
     cudaError_t error = cudaDeviceSynchronize();
     fflush(stdout);
+    was_reset = true;
     return error;
 }
 cudaError_t cudaDeviceGetLimit(size_t* value, cudaLimit limit) {

@@ -27,17 +27,23 @@ struct Stats {
     unsigned long long launches, blocks, threads;
     unsigned long long bytes[3], sectors[3];               // global memory: READ, WRITE, ATOMIC
     unsigned long long requests[3], conflicts, barriers;   // shared memory; conflicts: extra turns
+    Config config;                                         // of the last launch
+    const char* file;
+    int line;
 };
 static std::mutex mutex;
-static std::map<std::string, Stats>& all() {
-    static auto* m = new std::map<std::string, Stats>;     // never destroyed: it is printed at exit
+// By kernel; for a report by launch.
+static auto& all() {
+    static auto* m = new std::map<std::pair<uint32_t, std::string>, Stats>;      // used at exit, too
     return *m;
 }
+static bool reporting() { return getenv("EMU_REPORT"); }
 
 static void print_all() {
+    if (!getenv("EMU_STATS")) return;
     for (auto& [name, s] : all()) {
         fprintf(stderr, "emu: stats of %s: %llu launches, %llu blocks, %llu threads\n",
-                name.c_str(), s.launches, s.blocks, s.threads);
+                name.second.c_str(), s.launches, s.blocks, s.threads);
         const char* names[] = {"loads", "stores", "atomics"};
         for (int a = 0; a < 3; a++)
             if (s.bytes[a])
@@ -55,9 +61,29 @@ static void print_all() {
                 "too\n", (unsigned long long)equal_stores.load());
 }
 
+void stats_report(FILE* f) {
+    const char* comma = "";
+    for (auto& [name, s] : all()) {
+        dim3 g = s.config.grid, b = s.config.block;
+        fprintf(f, "%s\n  {\"number\": %u, \"kernel\": \"%s\", \"file\": \"%s\", \"line\": %d, "
+                "\"grid\": [%u, %u, %u], \"block\": [%u, %u, %u], \"dynamic_shared\": %zu", comma,
+                name.first, name.second.c_str(), s.file, s.line, g.x, g.y, g.z, b.x, b.y, b.z,
+                s.config.shared);
+        const char* names[] = {"loads", "stores", "atomics"};
+        for (int a = 0; a < 3; a++)
+            fprintf(f, ", \"%s\": {\"global_bytes\": %llu, \"global_sectors\": %llu, "
+                    "\"shared_requests\": %llu}", names[a], s.bytes[a], s.sectors[a],
+                    s.requests[a]);
+        fprintf(f, ", \"bank_conflicts\": %llu, \"barriers\": %llu}", s.conflicts, s.barriers);
+        comma = ",";
+    }
+}
+
 void stats_begin(Launch& launch) {
     if (all().empty()) atexit(print_all);
-    Stats& s = all()[launch.kernel.name];
+    Stats& s = all()[{reporting() ? launch.id : 0, launch.kernel.name}];
+    s.config = launch.config;
+    s.file = launch.kernel.file, s.line = launch.kernel.line;
     s.launches++;
     s.blocks += launch.blocks;
     s.threads += (uint64_t)launch.blocks * launch.threads;
