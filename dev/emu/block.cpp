@@ -387,14 +387,12 @@ static int barrier(int predicate, Pc pc, const void* frame) {
         Thread& other = block.thread[base + l];
         if ((thread->mask >> l & 1) && !meets(other, *thread)) missing = &other;
     }
-    Text elsewhere("the others have exited");
+    Text elsewhere("the others have ended");
     if (missing)
         elsewhere = {"lane %d, %s, waits elsewhere: %s", missing->number % WARP,
                      thread_name(missing->number).s, where(missing->pc).s};
     fault(thread->pc, "a %s waits for lanes that are inactive: its mask is %08x\n%s",
-          is_shuffle(thread->op)   ? "shuffle"
-          : thread->op == SYNCWARP ? "__syncwarp()" : "warp operation",
-          thread->mask, elsewhere.s);
+          name_of(thread->op), thread->mask, elsewhere.s);
 }
 
 void grid_sync() {

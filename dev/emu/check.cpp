@@ -87,9 +87,22 @@ void check_call(const Work& work, const void* p, size_t bytes, Access access) {
     else if (!find_range(p)) bad_address((uintptr_t)p, bytes, access, work.pc, work.call);
 }
 
+static void note_unwritten(const Work& work, uintptr_t p, size_t bytes) {
+    static Pc last;
+    uintptr_t first = 0;
+    size_t count = 0;
+    for (uintptr_t q = p; q < p + bytes && work.pc != last; q = (q | 3) + 1)
+        if (!(*word_state(heap_writer, q) & ~TAIL) && !count++) first = q;
+    if (!count) return;
+    last = work.pc;
+    note(work.pc, "%s to the host: %zu of its %zu words were never written\nthe first: %s",
+         work.call, count, (bytes + 3) / 4, describe_address((void*)first).s);
+}
+
 // After a copy the words of dst are written if those of src were.
 void copy_state(const Work& work, void* dst, const void* src, size_t bytes) {
     if (tracked(src)) touch_words((uintptr_t)src, bytes, READ, work, false);
+    if (tracked(src) && !tracked(dst)) note_unwritten(work, (uintptr_t)src, bytes);
     if (!tracked(dst)) return;
     touch_words((uintptr_t)dst, bytes, WRITE, work, false);
     if (!tracked(src) || (((uintptr_t)dst ^ (uintptr_t)src) & 3)) return;
@@ -108,6 +121,11 @@ static uint32_t stamp() {      // what marks a word that this block has written
 // of a barrier. So it is reported at the next barrier: until then the writer may come, and the race
 // detector names both.
 static __thread struct { char* p; Pc pc; Thread* thread; } unwritten;
+
+Text unwritten_before() {
+    return {"%s%s", unwritten.pc ? "before, it read shared memory that was never written, at " : "",
+            unwritten.pc ? where(unwritten.pc).s : ""};
+}
 
 void check_unwritten() {
     if (!unwritten.pc) return;
@@ -297,7 +315,8 @@ static void on_signal(int number, siginfo_t* info, void*) {
 // EMU_TIMEOUT=seconds. The timer of each host thread comes again and again, until it finds one that
 // runs a kernel, or that no kernel runs.
 static void on_timeout(int, siginfo_t*, void*) {
-    if (!worker.thread && (worker.launch || kernel_runs)) return;
+    bool main = gettid() == getpid();
+    if (!worker.thread && (worker.launch || kernel_runs || !main)) return;
     void* frames[3] = {};
     backtrace(frames, 3);
     fault((char*)frames[2] + 1, "EMU_TIMEOUT: %s seconds are over, and %s", getenv("EMU_TIMEOUT"),

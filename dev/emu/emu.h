@@ -46,6 +46,7 @@ struct Thread {
     uint64_t value = 0, result = 0;
     uint32_t lock = 0;       // the one it holds, by a number from 1 to 127 (atomics.cpp), or 0
 };
+const char* name_of(WarpOp op);
 inline bool is_shuffle(WarpOp op) { return op >= SHFL_IDX && op <= SHFL_XOR; }
 inline bool meets(const Thread& a, const Thread& b) {      // at one operation of their warp
     return a.state == AT_WARP_OP && a.op == b.op && a.mask == b.mask;
@@ -146,6 +147,7 @@ struct Range {
     SymbolKind symbol = DEVICE;
     const char* name = nullptr;
     bool freed = false, address_taken = false;
+    Pc freed_at = nullptr;
     mutable uint32_t user = 0, writer = 0;      // the last kernels, of a __managed__ variable
 };
 // State of a 4-byte word of device or managed memory: 0 never written, INVALID outside every
@@ -228,6 +230,7 @@ cudaError_t valid_stream(cudaStream_t stream);
 void check_access(const void* p, size_t bytes, Access access, Pc pc);
 void catch_signals();
 void check_unwritten();                        // at a barrier and at a block's end
+Text unwritten_before();                       // a hint for other faults, or empty
 void copy_state(const Work& work, void* dst, const void* src, size_t bytes);
 void check_call(const Work& work, const void* p, size_t bytes, Access access);
 

@@ -111,6 +111,12 @@ static void set_state(char* p, size_t bytes, uint32_t state) {
     if (several_streams) std::fill_n(word_state(heap_reader, (uintptr_t)p), (bytes + 3) / 4, 0);
 }
 
+// An allocation and the gap behind it, as large again, but for the smallest and the largest.
+static size_t room_for(size_t bytes) {
+    size_t gap = std::min(std::max<size_t>(bytes, 256), (size_t)1 << 20);
+    return (bytes + gap + 255) / 256 * 256;
+}
+
 // A place for bytes: behind the last one, or, when the range is used up, in the first gap that
 // freed allocations have left.
 static char* find_place(int which, size_t bytes) {
@@ -119,7 +125,7 @@ static char* find_place(int which, size_t bytes) {
     if ((size_t)(base + HEAP_BYTES - m.cursor[which]) < bytes) m.cursor[which] = base + FRONT_GAP;
     char* p = m.cursor[which];
     for (auto i = m.ranges.lower_bound(p); i != m.ranges.end() && i->first < p + bytes;) {
-        if (!i->second.freed) p = i->first + (i->second.bytes + 511) / 256 * 256;
+        if (!i->second.freed) p = i->first + room_for(i->second.bytes);
         i = i->second.freed ? m.ranges.erase(i) : std::next(i);
     }
     if ((size_t)(base + HEAP_BYTES - p) < bytes) return nullptr;
@@ -142,7 +148,7 @@ cudaError_t allocate(void** out, size_t bytes, Space space) {
     }
     if (bytes > m.total - m.used) return set_error(cudaErrorMemoryAllocation);
     int which = space == MANAGED_MEMORY;
-    size_t room = (bytes + 511) / 256 * 256;     // a gap of 256 bytes or more behind each
+    size_t room = room_for(bytes);
     char* p = find_place(which, room);
     if (!p) return set_error(cudaErrorMemoryAllocation);
     if (checking && p + room > heap_top[which]) {
@@ -180,7 +186,7 @@ cudaError_t release(void* p, bool pinned, bool wait) {
         return ok();
     }
     m.used -= r.bytes;
-    r.freed = true;
+    r.freed = true, r.freed_at = EMU_CALLER;
     if (checking) set_state(r.start, r.bytes, INVALID);
     char* first = (char*)(((uintptr_t)p + 4095) / 4096 * 4096);
     char* last = (char*)((uintptr_t)(r.start + r.bytes) / 4096 * 4096);

@@ -33,11 +33,18 @@ Text block_name(uint32_t number) {
 static Text line_in_program(Pc pc) {
     void* frames[64];
     int n = backtrace(frames, 64);
-    for (int i = -1; i < n; i++) {
+    Text found("%s", "");
+    int at = 0;
+    for (int i = 0; i < n; i++)
+        if (frames[i] == pc) at = i;
+    for (int i = at ? at : -1; i < n; i++) {
         Text line = where(i < 0 ? pc : frames[i]);
-        if (!strstr(line.s, "dev/emu/") && strncmp(line.s, "address", 7)) return line;
+        bool ours = strstr(line.s, "dev/emu/") || !strncmp(line.s, "address", 7);
+        bool launch = strstr(line.s, "lambda") || strstr(line.s, " in operator");
+        if (*found.s && (ours || launch)) return found;
+        if (!ours) found = *found.s ? Text("%s, called at %s", found.s, line.s) : line;
     }
-    return where(pc);
+    return *found.s ? found : where(pc);
 }
 
 // ---- the report for programs: EMU_REPORT=file.json ----------------------------------------------
@@ -72,7 +79,10 @@ static const char* const KINDS[][2] = {
 static void add_places(FILE* f, char* text) {
     const char* comma = "";
     strtok(text, "\n");      // the message itself may say where memory was allocated
-    while (char* line = strtok(nullptr, "\n")) {
+    char* more = nullptr;
+    while (char* line = more ? more : strtok(nullptr, "\n")) {
+        more = strstr(line, ", called at");
+        if (more) *more++ = 0;
         char* in = strstr(line, " in ");
         while (in && (in == line || !isdigit(in[-1]))) in = strstr(in + 1, " in ");
         if (!in) continue;
@@ -152,6 +162,8 @@ static void tell(bool fatal, Pc pc, const char* format, va_list list) {
     }
     if (pc) fprintf(f, "     at %s\n", line_in_program(pc).s);
     while (const char* line = strtok_r(nullptr, "\n", &rest)) fprintf(f, "     %s\n", line);
+    Text before = unwritten_before();
+    if (fatal && *before.s && !strstr(text, "never written")) fprintf(f, "     %s\n", before.s);
     fclose(f);
     fprintf(stderr, "emu: %s%s", fatal ? "" : "note: ", text);
     if (report_path) add_message(fatal ? "fault" : "note", text);
@@ -179,8 +191,7 @@ static int find_base(dl_phdr_info* info, size_t, void* base) {
 }
 
 // Asks addr2line. Functions that were compiled into their caller give several lines, the innermost
-// first: the first outside of the emulator's own headers is the one that the program's author
-// wrote.
+// first: those outside of the emulator's own headers the program's author wrote.
 static bool lookup(Pc pc, Text& text) {
     uintptr_t base = 0;
     dl_iterate_phdr(find_base, &base);
@@ -194,14 +205,17 @@ static bool lookup(Pc pc, Text& text) {
     FILE* f = popen(command.s, "r");
     if (!f) return false;
     bool found = false;
-    while (!found && fgets(function, sizeof function, f) && fgets(line, sizeof line, f)) {
+    while (fgets(function, sizeof function, f) && fgets(line, sizeof line, f)) {
         if (strstr(line, "dev/emu/include/") || strstr(line, "/c++/") || line[0] == '?') continue;
         function[strcspn(function, "\n(")] = 0;      // without its parameters
         line[strcspn(line, " \n")] = 0;
         char here[400] = "";      // names relative to the current folder are easier to read
         if (getcwd(here, sizeof here - 1)) strcat(here, "/");
         size_t prefix = strncmp(line, here, strlen(here)) ? 0 : strlen(here);
-        text = {"%s in %s", line + prefix, function};
+        bool launch = strstr(function, "lambda") || !strcmp(function, "operator");
+        if (found && launch) break;
+        text = found ? Text("%s, called at %s in %s", text.s, line + prefix, function)
+                     : Text("%s in %s", line + prefix, function);
         found = true;
     }
     pclose(f);
@@ -224,6 +238,7 @@ static Line line_of(Pc pc) {
     if (k.pc == pc) return k;
     Text text = where(pc);                           // "file:line in function"
     const char* in = strstr(text.s, " in ");
+    if (char* callers = strstr(text.s, ", called at ")) *callers = 0;
     size_t digits = in ? in - text.s : 0;
     while (digits && text.s[digits - 1] != ':') digits--;
     k = {pc, 0, atoi(text.s + digits)};
@@ -281,7 +296,7 @@ Text describe_address(const void* address) {
                                : Text("byte %zd of", at);
     return {"%s %s of %zu bytes (%s%s%s%s)", place.s, r->name ? r->name : "an allocation",
             r->bytes, space_name(*r), r->pc ? ", allocated at " : "", r->pc ? where(r->pc).s : "",
-            r->freed && at >= 0 && behind < 0 ? ", freed" : ""};
+            r->freed && at >= 0 && behind < 0 ? Text(", freed at %s", where(r->freed_at).s).s : ""};
 }
 
 }  // namespace emu

@@ -21,11 +21,20 @@ static int source_lane(const Thread& t) {
     return from;
 }
 
+const char* name_of(WarpOp op) {
+    return is_shuffle(op)   ? "shuffle"
+           : op == SYNCWARP ? "__syncwarp()"
+           : op == COLLECT  ? "wmma operation or a reduction by a group" : "warp's vote or reduction";
+}
+
 static void inactive_lane(const Thread& t, int from, const char* why) {
     become((Thread*)&t);
-    fault(t.pc, "a shuffle reads lane %d, which is inactive: %s\n"
-          "this thread is lane %d, its mask %08x", from, why, t.number % WARP, t.mask);
+    fault(t.pc, "a %s reads lane %d, which is inactive: %s\n"
+          "this thread is lane %d, its mask %08x", name_of(t.op), from, why, t.number % WARP,
+          t.mask);
 }
+
+static const char* const GONE = "it has ended without coming here";
 
 static uint64_t reduce(WarpOp op, uint64_t a, uint64_t b) {
     int sa = (int)a, sb = (int)b;
@@ -51,7 +60,7 @@ template <class F> static void each(unsigned mask, F f) {
 static void collect(Thread* lanes, unsigned present) {
     const Thread& t = lanes[__builtin_ctz(present)];
     if (present != t.mask && checking)
-        inactive_lane(t, __builtin_ctz(t.mask & ~present), "it has exited");
+        inactive_lane(t, __builtin_ctz(t.mask & ~present), GONE);
     char *all = (char*)t.result, *end = all;
     each(t.mask, [&](int l) {
         if (present >> l & 1) memcpy(end, (const void*)lanes[l].value, t.argument);
@@ -67,7 +76,7 @@ static uint64_t shuffled(const Thread& t, Thread* lanes, unsigned present, const
         inactive_lane(t, from, !(t.mask >> from & 1)                       ? "it is not in the mask"
                                : &lanes[from] >= block.thread + block.threads
                                    ? "the block has no such thread"
-                                   : "it has exited");
+                                   : GONE);
     return 0;
 }
 
