@@ -48,6 +48,7 @@ static uint64_t swap_until_done(AtomicOp op, T* p, uint64_t v, uint64_t expected
 uint64_t atomic(AtomicOp op, void* p, int bytes, uint64_t v, uint64_t expected) {
     if (checking && worker.thread && worker.thread->lock == lock_number(p))
         grid_release(*worker.block);
+    is_relaxing = (op >= MIN_SIGNED && op <= MAX_UNSIGNED) || op == COMPARE_AND_SWAP;
     if (checking) check_access(p, bytes, ATOMIC, EMU_CALLER);
     uint64_t old = bytes == 2 ? swap_until_done(op, (uint16_t*)p, v, expected)
                    : bytes == 4 ? swap_until_done(op, (uint32_t*)p, v, expected)

@@ -238,10 +238,12 @@ void check_call(const Work& work, const void* p, size_t bytes, Access access);
 struct Note {                    // one access to a word
     uint32_t epoch, clock;       // of the block and of the lane; older than the block's first: none
     uint32_t pc;                 // as an offset
-    uint32_t who;  // in one, which is faster: thread, bytes of the word << 16, tested << 22 (a
-                   // thread that writes has read it), volatile << 23, atomic << 24, lock held << 25
+    uint32_t who;  // in one, which is faster: thread, bytes of the word << 16, relaxing << 21,
+                   // tested << 22 (a thread that writes has read it), volatile << 23,
+                   // atomic << 24, and the lock held << 25
     unsigned thread() const { return who & 0xffff; }
     unsigned bytes() const { return who >> 16 & 0xf; }
+    bool relaxing() const { return who >> 21 & 1; }
     bool tested() const { return who >> 22 & 1; }
     bool strong() const { return who >> 23 & 3; }      // volatile or atomic
     bool atomic() const { return who >> 24 & 1; }
@@ -286,6 +288,7 @@ void race_flush();               // compare the stores' values, before others ru
 void race_block_begins(Block& block);
 void race_syncwarp(int warp, unsigned mask);
 extern __thread bool is_volatile;    // the access under way
+extern __thread bool is_relaxing;    // ... is an atomic minimum, maximum or compare-and-swap
 inline uint32_t lock_number(const void* p) { return (uintptr_t)p / 4 % 127 + 1; }
 
 // ---- races between blocks (grid.cpp) ------------------------------------------------------------

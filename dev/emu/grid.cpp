@@ -24,8 +24,8 @@ struct Mark {                // one access, in one word, since several of the ho
     uint64_t value : 12;     // three bits of each byte, to know other values by
     uint64_t atomic : 1, tested : 1;
 };
-// What is kept of a word: its last write, and its last reads by two blocks. Words as far apart as
-// the table is large forget each other.
+// What is kept of a word: its last write, and its last reads by two blocks. Words that share a place
+// in the table forget each other.
 static struct Word {
     std::atomic<uint64_t> key;           // whose marks these are, and in which launch
     Mark write, read, read_other;
@@ -42,15 +42,17 @@ static void store(Mark& m, Mark value) { __atomic_store(&m, &value, __ATOMIC_REL
 // Another host thread may take the place for another word meanwhile: then the mark is withdrawn.
 static void put(Word& w, uint64_t key, Mark& m, Mark value) {
     store(m, value);
-    if (w.key.load(std::memory_order_relaxed) != key) store(m, {});
+    if (w.key != key) store(m, {});
 }
 
+// Who takes a place closes it, clears the marks, and opens it again: nobody sees those of another.
 static Word& find(uintptr_t p, uint64_t* key) {
-    Word& w = words[p / 4 % WORDS];
+    Word& w = words[(p / 4 + (p / 4 / WORDS) * 0x9e37) % WORDS];
     *key = (uint64_t)(p / 4) << 18 | generation;
-    if (w.key.load(std::memory_order_relaxed) == *key) return w;
-    w.key.store(*key, std::memory_order_relaxed);
+    if (w.key == *key) return w;
+    w.key = 0;
     for (Mark* m : {&w.write, &w.read, &w.read_other}) store(*m, {});
+    w.key = *key;
     return w;
 }
 

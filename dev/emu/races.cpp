@@ -11,7 +11,7 @@
 namespace emu {
 
 std::atomic<uint64_t> equal_stores;
-__thread bool is_volatile;
+__thread bool is_volatile, is_relaxing;
 
 void race_block_begins(Block& block) {
     if (!worker.races) {
@@ -94,6 +94,13 @@ static inline bool conflicts(const Note& n, const Note& now) {
 // What a doubt about a plain read is known by (grid.cpp).
 static uint64_t first_look(const Note& n) { return (uint64_t)n.pc | 1ull << 63; }
 
+// A plain read of what another thread changes by atomics. Where shortest paths are relaxed by
+// atomicMin, say, everybody reads so: an old value is as good, only work is done again.
+static void look(const Note& atomic, const Note& read, const Conflict& c) {
+    bool shared = c.p - (uintptr_t)arena < ARENA_BYTES;
+    if (shared || !atomic.relaxing()) doubt(first_look(read), c);
+}
+
 // Stores have been done. If two threads store the same value to one word, the result does not
 // depend on who is last, and real programs do it; so the values are compared only now.
 void race_flush() {
@@ -130,7 +137,7 @@ static void after_write(const Note& write, uintptr_t p, const Note& now, Access 
     const char* does[] = {"reads", "writes", "has an atomic operation"};
     Conflict c = between(p, write, write.atomic() ? "had an atomic operation" : "wrote", now,
                          does[access]);
-    if (access == READ && write.atomic()) doubt(first_look(now), c);
+    if (access == READ && write.atomic()) look(write, now, c);
     else if (access == READ && write.tested())
         doubt_store(write.pc, write.bytes() & now.bytes(), true, 0, c);
     else if (access != WRITE || write.atomic()) race(c);      // two stores: see race_flush
@@ -148,7 +155,7 @@ static inline void word_access(Cell& c, uintptr_t p, const Note& now, Access acc
     for (const Note* n : {&c.read, &c.read_other}) {
         if (!conflicts(*n, now)) continue;
         if (access == ATOMIC)
-            doubt(first_look(*n), between(p, *n, "read", now, "has an atomic operation"));
+            look(now, *n, between(p, *n, "read", now, "has an atomic operation"));
         else if (now.tested()) reader = *n;
         else race(between(p, *n, "read", now, "writes"));
     }
@@ -177,7 +184,8 @@ void race_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared
         uintptr_t word = q / 4, next = (q | 3) + 1;
         uint32_t used = next <= end ? 0xfu << (q & 3) & 0xf : ((1u << (end - q)) - 1) << (q & 3);
         Note now = {epoch, clock, at, number | used << 16 | (uint32_t)strong << 23 |
-                                          (uint32_t)(access == ATOMIC) << 24 | lock << 25};
+                                          (uint32_t)(access == ATOMIC) << 24 | lock << 25 |
+                                          (uint32_t)(access == ATOMIC && is_relaxing) << 21};
         Cell* c = in_shared ? &r->shared[(q - (uintptr_t)arena) / 4]
                             : &r->global[(word ^ word >> 15) % GLOBAL_CELLS];
         if (c->word != word) {
