@@ -10,7 +10,6 @@ namespace emu {
 template <class T> static uint64_t sum(uint64_t a, uint64_t b) {
     return to_word(T(from_word<T>(a) + from_word<T>(b)));
 }
-
 // What *p becomes. Values narrower than 64 bits come zero-extended; bytes says how wide they are.
 static uint64_t apply(AtomicOp op, int bytes, uint64_t old, uint64_t v, uint64_t expected) {
     int64_t s_old = bytes == 4 ? (int32_t)old : (int64_t)old,
@@ -36,7 +35,6 @@ static uint64_t apply(AtomicOp op, int bytes, uint64_t old, uint64_t v, uint64_t
         default: return old == expected ? v : old;
     }
 }
-
 template <class T>
 static uint64_t swap_until_done(AtomicOp op, T* p, uint64_t v, uint64_t expected) {
     T old = __atomic_load_n(p, __ATOMIC_RELAXED);
@@ -44,7 +42,6 @@ static uint64_t swap_until_done(AtomicOp op, T* p, uint64_t v, uint64_t expected
                                         __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
     return old;
 }
-
 uint64_t atomic(AtomicOp op, void* p, int bytes, uint64_t v, uint64_t expected) {
     if (checking && worker.thread && worker.thread->lock == lock_number(p))
         grid_release(*worker.block);

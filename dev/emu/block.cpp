@@ -79,7 +79,6 @@ static void prepare(Fiber* fiber) {
     frame[RETURN_WORD] = (void*)emu_fiber_entry;
     fiber->sp = frame;
 }
-
 // Fibers for up to `count` threads; they stay for later launches. Each stack ends in a page that
 // faults.
 static void need_fibers(int count) {
@@ -108,13 +107,11 @@ uint64_t random_next(uint64_t& state) {        // splitmix64
     z = (z ^ z >> 27) * 0x94d049bb133111eb;
     return z ^ z >> 31;
 }
-
 void make_ready(Block& block, int number) {
     block.thread[number].state = READY;
     int place = block.ready_first + block.ready_count++;
     block.ready[place < block.threads ? place : place - block.threads] = number;
 }
-
 static int take_ready(Block& block) {
     if (seed) {      // any of those that can run, instead of the one that has waited longest
         int pick = block.ready_first + random_next(worker.random) % block.ready_count;
@@ -128,7 +125,6 @@ static int take_ready(Block& block) {
     block.ready_count--;
     return number;
 }
-
 // The next thread to run, or null when every thread has exited or waits for the whole grid.
 static Thread* next_thread(Block& block) {
     while (block.ready_count == 0) {
@@ -140,12 +136,10 @@ static Thread* next_thread(Block& block) {
     }
     return &block.thread[take_ready(block)];
 }
-
 void become(Thread* thread) {
     worker.thread = thread;
     if (thread) threadIdx = thread->index;
 }
-
 static void switch_from(Fiber* fiber, Thread* next) {
     if (!next) {
         become(nullptr);
@@ -159,7 +153,6 @@ static void switch_from(Fiber* fiber, Thread* next) {
     become(next);
     emu_switch(&fiber->sp, next->fiber->sp);
 }
-
 void wait_here(ThreadState state, Pc pc) {
     Block& block = *worker.block;
     Thread* thread = worker.thread;
@@ -169,7 +162,6 @@ void wait_here(ThreadState state, Pc pc) {
     Thread* next = next_thread(block);
     if (next != thread) switch_from(thread->fiber, next);
 }
-
 // Nobody but waiting threads for so many seconds: what they wait for does not come.
 static void check_progress() {
     const int PATIENCE = 5;
@@ -184,7 +176,6 @@ static void check_progress() {
     fault(EMU_CALLER, "deadlock: for %d seconds all threads that run have waited in loops\n%s",
           PATIENCE, l.next < l.blocks && !l.config.cooperative ? idle.s : "");
 }
-
 // Loops that wait for another thread's store must let it run. When threads do nothing but wait like
 // this, those in __activemask cannot hope for more company either.
 void yield() {
@@ -207,7 +198,6 @@ void yield() {
     make_ready(block, worker.thread->number);
     wait_here(READY, nullptr);
 }
-
 static void finish_barrier(Block& block);
 
 // A fiber runs one thread after another: a kernel that never waits needs one stack for all of its
@@ -263,7 +253,6 @@ static __thread Places* places;
 static uint32_t depth(const void* frame) {
     return (uint32_t)(worker.thread->fiber->top - (char*)frame);
 }
-
 static __attribute__((noinline)) void add_place(Places::Known& known, Pc pc, const void* frame) {
     if (places->count == MAX_PLACES) return;
     Place& p = places->place[places->count++];
@@ -271,7 +260,6 @@ static __attribute__((noinline)) void add_place(Places::Known& known, Pc pc, con
     p.depth = depth(frame);
     known = {pc, p.depth < worker.thread->kernel ? nullptr : &p};      // null: what calls kernels
 }
-
 static inline void enter_place(Pc pc, const void* frame) {
     uint32_t i = (uintptr_t)pc * 0x9e3779b97f4a7c15 >> 32;
     Places::Known* known = &places->known[i % (2 * MAX_PLACES)];
@@ -282,13 +270,11 @@ static inline void enter_place(Pc pc, const void* frame) {
     worker.thread->touched = false;
     known->place->when[worker.thread->number] = worker.epoch;
 }
-
 // Where emucc has each kernel begin. Host code that calls a kernel without <<<>>> comes here too.
 bool not_launched() {
     if (worker.thread) worker.thread->kernel = depth(EMU_FRAME);
     return !worker.thread && set_error(cudaErrorMissingConfiguration);
 }
-
 // At a barrier that opens though threads have ended since the last one.
 static void find_passed(Block& block) {
     for (uint32_t n = 0; n < places->count; n++) {
@@ -309,7 +295,6 @@ static void find_passed(Block& block) {
         block.passed = true;
     }
 }
-
 static void check_passed(Block& block) {
     for (uint32_t n = 0; n < places->count; n++) {
         const Place& p = places->place[n];
@@ -327,7 +312,6 @@ static void check_passed(Block& block) {
 static void flush_stats(const Block& block) {
     for (int w = 0; counting && w * WARP < block.threads; w++) stats_flush(w);
 }
-
 // It opens when all threads that have not exited have come. CUDA demands that they come to the same
 // one.
 static void finish_barrier(Block& block) {
@@ -346,7 +330,6 @@ static void finish_barrier(Block& block) {
     for (int i = 0; i < block.threads; i++)
         if (block.thread[i].state == AT_BARRIER) make_ready(block, i);
 }
-
 static int barrier(int predicate, Pc pc, const void* frame) {
     Thread* thread = worker.thread;
     if (!thread) fault(pc, "__syncthreads() was called by host code");
@@ -368,7 +351,6 @@ static int barrier(int predicate, Pc pc, const void* frame) {
     wait_here(thread->state, pc);
     return block.barrier_result;
 }
-
 // Nobody can run, but not everybody is done.
 [[noreturn]] void stalled(Block& block) {
     auto first = [&](ThreadState state) {
@@ -394,14 +376,12 @@ static int barrier(int predicate, Pc pc, const void* frame) {
     fault(thread->pc, "a %s waits for lanes that are inactive: its mask is %08x\n%s",
           name_of(thread->op), thread->mask, elsewhere.s);
 }
-
 void grid_sync() {
     if (!worker.launch->config.cooperative)
         fault(EMU_CALLER,
               "grid.sync() in a kernel that was not launched by cudaLaunchCooperativeKernel");
     wait_here(AT_GRID_SYNC, EMU_CALLER);
 }
-
 void abandon(cudaError_t error) {
     worker.launch->abandoned = error;
     void* nowhere;
@@ -437,7 +417,6 @@ static void begin_block(Block& block, int number) {
     worker.launch->progress++;
     if (checking) race_block_begins(block), grid_block_begins(block);
 }
-
 // Runs a block until its threads have exited or all wait for the grid.
 static void continue_block(Block& block) {
     worker.block = &block;
@@ -450,7 +429,6 @@ static void continue_block(Block& block) {
     if (block.passed && !block.alive && !worker.launch->config.cooperative) check_passed(block);
     flush_stats(block);
 }
-
 // The next bytes of the arena, and a gap.
 static void* new_shared(size_t bytes) {
     size_t start = worker.arena_used;
@@ -459,7 +437,6 @@ static void* new_shared(size_t bytes) {
         worker.shared_valid[start / 4 + w] = worker.launch->id;
     return arena + start;
 }
-
 static void enter(Launch& launch) {
     need_fibers(launch.config.cooperative ? launch.threads * launch.blocks : launch.threads);
     // A launch that was abandoned left threads in the middle: take their stacks back.
@@ -477,12 +454,10 @@ static void enter(Launch& launch) {
     blockDim = launch.config.block;
     gridDim = launch.config.grid;
 }
-
 static void leave() {
     worker.launch = nullptr;
     worker.block = nullptr;
 }
-
 static void run_blocks(Launch& launch) {
     static __thread Block block = {};
     enter(launch);
@@ -494,7 +469,6 @@ static void run_blocks(Launch& launch) {
     }
     leave();
 }
-
 // A cooperative grid may wait for all of its blocks, so all of them must be under way at once. They
 // share one worker; shared memory is copied out of the arena while another block has its turn.
 static void run_cooperative(Launch& launch) {
@@ -522,7 +496,6 @@ static void run_cooperative(Launch& launch) {
     free(all);
     leave();
 }
-
 void run_launch(Launch& launch) {
     grid_begins(true);
     kernel_runs = true;
@@ -542,7 +515,6 @@ void run_launch(Launch& launch) {
 // bytes or more behind each: a subscript that runs off the end lands in the gap, not in the next
 // variable.
 void* dynamic_shared() { return arena; }
-
 void* shared(Slot& slot, size_t bytes) {
     static std::atomic<int> slots{0};
     int id = slot.id.load(std::memory_order_acquire);

@@ -26,7 +26,6 @@ struct Fiber {
     void* sp;                // where its registers lie while it does not run
     char *stack, *top;       // STACK_BYTES, which are used from somewhat below their end
 };
-
 enum ThreadState { READY, AT_BARRIER, AT_WARP_OP, AT_GRID_SYNC, EXITED };
 
 struct Thread {
@@ -51,7 +50,6 @@ inline bool is_shuffle(WarpOp op) { return op >= SHFL_IDX && op <= SHFL_XOR; }
 inline bool meets(const Thread& a, const Thread& b) {      // at one operation of their warp
     return a.state == AT_WARP_OP && a.op == b.op && a.mask == b.mask;
 }
-
 enum BarrierKind { SYNC, COUNT, AND_, OR_ };
 
 struct Block {
@@ -77,7 +75,6 @@ struct Block {
     uint32_t looked;                     // when it looked at another block's flag last
     bool looking;                        // it does so now
 };
-
 extern std::atomic<uint64_t> equal_stores;       // by several threads to one word, and so no race
 
 struct Launch {
@@ -94,13 +91,11 @@ struct Launch {
     std::atomic<size_t> static_shared;   // bytes of its static __shared__ variables, seen so far
     struct Stats* stats;
 };
-
 struct Variable {                        // a static __shared__ one
     uint32_t launch;                     // that it has its place in
     size_t offset, bytes;
     const char* name;
 };
-
 struct WarpTrace;
 struct Worker {
     Launch* launch;

@@ -38,13 +38,11 @@ static Mark load(const Mark& m) {
     return copy;
 }
 static void store(Mark& m, Mark value) { __atomic_store(&m, &value, __ATOMIC_RELAXED); }
-
 // Another host thread may take the place for another word meanwhile: then the mark is withdrawn.
 static void put(Word& w, uint64_t key, Mark& m, Mark value) {
     store(m, value);
     if (w.key != key) store(m, {});
 }
-
 // Who takes a place closes it, clears the marks, and opens it again: nobody sees those of another.
 static Word& find(uintptr_t p, uint64_t* key) {
     Word& w = words[(p / 4 + (p / 4 / WORDS) * 0x9e37) % WORDS];
@@ -55,14 +53,12 @@ static Word& find(uintptr_t p, uint64_t* key) {
     w.key = *key;
     return w;
 }
-
 static uint32_t new_interval(uint32_t block, bool fenced) {
     uint32_t i = ++interval_count;
     if (i >= INTERVALS) return 0;
     intervals[i].block = block, intervals[i].fenced = fenced, intervals[i].ended = 0;
     return i;
 }
-
 void grid_begins(bool launch) {
     if (!checking) return;
     if (++generation >> 18) {
@@ -71,20 +67,17 @@ void grid_begins(bool launch) {
     }
     if (launch) interval_count = 0, now = 1;
 }
-
 void grid_block_begins(Block& block) {
     block.interval = new_interval(block.number, false);
     block.looked = 0;
     block.looking = false;
 }
-
 void grid_release(Block& block) {
     race_flush();
     if (!block.interval) return;
     intervals[block.interval].ended = ++now;
     block.interval = new_interval(block.number, true);
 }
-
 static bool conflicts(Mark m, uint32_t bytes) {
     Block& b = *worker.block;
     if (!(m.bytes & bytes) || m.interval == b.interval) return false;
@@ -94,12 +87,10 @@ static bool conflicts(Mark m, uint32_t bytes) {
     if (b.looking) b.looked = now, b.looking = false;
     return !ended || b.looked < ended;
 }
-
 static Conflict conflict(uintptr_t p, Mark first, const char* did, uint32_t pc, const char* does) {
     return {p, true, intervals[first.interval].block, {(uint32_t)first.pc, pc}, {did, does},
             blockIdx, threadIdx};
 }
-
 
 // A store is done. One that changes nothing is no part of a race.
 void grid_store(const Store& s, uint32_t value, bool changes) {
@@ -129,7 +120,6 @@ void grid_store(const Store& s, uint32_t value, bool changes) {
     if (write.interval == m.interval) m.bytes |= write.bytes;
     put(w, key, w.write, m);
 }
-
 void grid_access(uintptr_t p, uint32_t bytes, Access access, uint32_t pc) {
     const Block& b = *worker.block;
     if (!b.interval) return;
@@ -176,7 +166,6 @@ static Doubt* find_doubt(uint64_t key) {
     }
     return d;
 }
-
 void doubt(uint64_t key, const Conflict& c, uint32_t value, uint32_t writer) {
     std::lock_guard<std::mutex> lock(mutex);
     Doubt* d = find_doubt(key);
@@ -185,12 +174,10 @@ void doubt(uint64_t key, const Conflict& c, uint32_t value, uint32_t writer) {
     else if (d->value != value) race(c);
     else if (c.between_blocks && (d->writer != writer || d->c.p != c.p)) d->excused = true;
 }
-
 void excuse(uint64_t key) {
     std::lock_guard<std::mutex> lock(mutex);
     if (Doubt* d = find_doubt(key)) d->excused = true;
 }
-
 // A plain read and a plain store, in global memory. Search in graphs is full of these, and right:
 // a line stores one value only, and who reads the old one does the work again. Such a line
 // (`level[v] = depth`) stores to many words, or looks at the word before. If it stores other
@@ -202,7 +189,6 @@ void doubt_store(uint32_t pc, uint32_t bytes, bool tested, uint32_t writer, cons
     doubt(key, c, value, writer);
     if (tested) excuse(key);
 }
-
 void settle_doubts(Launch& launch) {
     worker.launch = &launch;
     for (Doubt* d = doubts; d < doubts + doubt_count && !launch.abandoned; d++)

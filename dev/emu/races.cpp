@@ -24,7 +24,6 @@ void race_block_begins(Block& block) {
         worker.races->fence[i] = {};
     }
 }
-
 // What this thread did so far is done, for those who look at its flag.
 void fence(bool grid) {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -36,7 +35,6 @@ void fence(bool grid) {
     worker.block->looking = true;
     if (grid) grid_release(*worker.block);
 }
-
 // All lanes of mask have met: each now knows what every one of them knew.
 void race_syncwarp(int warp, unsigned mask) {
     uint32_t known[WARP] = {}, (*clock)[WARP] = worker.races->clock + warp * WARP;
@@ -50,7 +48,6 @@ void race_syncwarp(int warp, unsigned mask) {
         clock[l][l]++;
     }
 }
-
 static inline bool ordered(const Note& n, const Note& now) {
     if (n.epoch < now.epoch || n.thread() == now.thread()) return true;
     if (n.lock() && n.lock() == now.lock()) return true;
@@ -62,11 +59,9 @@ static inline bool ordered(const Note& n, const Note& now) {
     return n.thread() / WARP == now.thread() / WARP &&
            worker.races->clock[now.thread()][n.thread() % WARP] >= n.clock;
 }
-
 extern "C" const char __executable_start;
 static uint32_t offset(Pc pc) { return (uint32_t)((const char*)pc - &__executable_start); }
 static Pc full(uint32_t pc) { return &__executable_start + pc; }
-
 void race(const Conflict& c) {
     static Block none;
     if (!worker.block) worker.block = &none, worker.thread = none.thread;      // the launch is over
@@ -79,28 +74,23 @@ void race(const Conflict& c) {
           describe_address((void*)c.p).s, c.verb[1], where(full(c.pc[1])).s, first.s, c.verb[0],
           where(full(c.pc[0])).s);
 }
-
 static Conflict between(uintptr_t p, const Note& first, const char* did, const Note& now,
                         const char* does) {
     return {p, false, first.thread(), {first.pc, now.pc}, {did, does}, blockIdx,
             worker.block->thread[now.thread()].index};
 }
-
 static inline bool conflicts(const Note& n, const Note& now) {
     return n.epoch == now.epoch && (n.bytes() & now.bytes()) && !(n.atomic() && now.atomic()) &&
            !ordered(n, now);
 }
-
 // What a doubt about a plain read is known by (grid.cpp).
 static uint64_t first_look(const Note& n) { return (uint64_t)n.pc | 1ull << 63; }
-
 // A plain read of what another thread changes by atomics. Where shortest paths are relaxed by
 // atomicMin, say, everybody reads so: an old value is as good, only work is done again.
 static void look(const Note& atomic, const Note& read, const Conflict& c) {
     bool shared = c.p - (uintptr_t)arena < ARENA_BYTES;
     if (shared || !atomic.relaxing()) doubt(first_look(read), c);
 }
-
 // Stores have been done. If two threads store the same value to one word, the result does not
 // depend on who is last, and real programs do it; so the values are compared only now.
 void race_flush() {
@@ -123,7 +113,6 @@ void race_flush() {
         if (s->global && worker.launch->blocks > 1) grid_store(*s, value, changes);
     }
 }
-
 static inline void remember_read(Cell& c, const Note& now) {
     if (c.read.epoch == now.epoch && c.read.thread() != now.thread()) {
         bool other_warp = c.read.thread() / WARP != now.thread() / WARP;
@@ -131,7 +120,6 @@ static inline void remember_read(Cell& c, const Note& now) {
     }
     c.read = now;
 }
-
 // The last write is by another thread, and it has not been waited for.
 static void after_write(const Note& write, uintptr_t p, const Note& now, Access access) {
     const char* does[] = {"reads", "writes", "has an atomic operation"};
@@ -142,7 +130,6 @@ static void after_write(const Note& write, uintptr_t p, const Note& now, Access 
         doubt_store(write.pc, write.bytes() & now.bytes(), true, 0, c);
     else if (access != WRITE || write.atomic()) race(c);      // two stores: see race_flush
 }
-
 static inline void word_access(Cell& c, uintptr_t p, const Note& now, Access access, bool global) {
     bool two = conflicts(c.write, now);
     if (two) after_write(c.write, p, now, access);
@@ -169,7 +156,6 @@ static inline void word_access(Cell& c, uintptr_t p, const Note& now, Access acc
     c.write = now;
     c.write.who |= bytes;
 }
-
 void race_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared) {
     Races* r = worker.races;
     if (r->stores) race_flush();

@@ -15,20 +15,16 @@ Text::Text(const char* format, ...) {
     vsnprintf(s, sizeof s, format, list);
     va_end(list);
 }
-
 static Text triple(uint3 i) { return {"(%u,%u,%u)", i.x, i.y, i.z}; }
-
 Text thread_name(int number) {
     dim3 b = blockDim;
     unsigned n = number;
     return {"thread %s", triple({n % b.x, n / b.x % b.y, n / b.x / b.y}).s};
 }
-
 Text block_name(uint32_t number) {
     dim3 g = gridDim;
     return {"block %s", triple({number % g.x, number / g.x % g.y, number / g.x / g.y}).s};
 }
-
 // What the C++ library or libc does was called for by some line of the program.
 static Text line_in_program(Pc pc) {
     void* frames[64];
@@ -62,7 +58,6 @@ static Text quoted(const char* s) {
     strcpy(text.s + n, "\"");
     return text;
 }
-
 // What a message says is known by these words, the first that it holds.
 static const char* const KINDS[][2] = {
     {"race", "race"}, {"divergent barrier", "divergent-barrier"}, {"deadlock", "deadlock"},
@@ -96,7 +91,6 @@ static void add_places(FILE* f, char* text) {
         comma = ", ";
     }
 }
-
 static void add_message(const char* level, char* text) {
     const char* const* kind = KINDS[0];
     size_t first = strcspn(text, "\n");
@@ -121,7 +115,6 @@ static void add_message(const char* level, char* text) {
     fprintf(f, "]}");
     fflush(f);
 }
-
 void write_report(const char* result) {
     FILE* f = report_path ? fopen(report_path, "w") : nullptr;
     if (!f) return;
@@ -131,13 +124,11 @@ void write_report(const char* result) {
     fprintf(f, "]}\n");
     fclose(f);
 }
-
 static void at_exit() {
     note_launch_error();
     note_leaks();
     write_report("clean");
 }
-
 void begin_report() {
     report_path = getenv("EMU_REPORT");
     if (report_path) counting = true, unlink(report_path);
@@ -170,7 +161,6 @@ static void tell(bool fatal, Pc pc, const char* format, va_list list) {
     if (fatal) write_report("fault"), _exit(FAULT_EXIT_CODE);
     one.unlock();
 }
-
 void fault(Pc pc, const char* format, ...) {
     va_list list;
     va_start(list, format);
@@ -189,7 +179,6 @@ static int find_base(dl_phdr_info* info, size_t, void* base) {
     *(uintptr_t*)base = info->dlpi_addr;      // the first entry is the program itself
     return 1;
 }
-
 // Asks addr2line. Functions that were compiled into their caller give several lines, the innermost
 // first: those outside of the emulator's own headers the program's author wrote.
 static bool lookup(Pc pc, Text& text) {
@@ -221,14 +210,12 @@ static bool lookup(Pc pc, Text& text) {
     pclose(f);
     return found;
 }
-
 Text where(Pc pc) {
     Text text("(not known)");
     if (pc && !lookup(pc, text))
         text = {"address %p (is addr2line installed, and the program built with -g?)", pc};
     return text;
 }
-
 // A line of the program, and a number for its file and function. addr2line takes long,
 // so it is asked once for each.
 struct Line { Pc pc; uint64_t function; int line; };
@@ -246,7 +233,6 @@ static Line line_of(Pc pc) {
         if (c < text.s + digits || c >= in) k.function = (k.function ^ *c) * 0x100000001b3;
     return k;
 }
-
 bool same_line(Pc a, Pc b) {
     if (a == b) return true;
     Line x = line_of(a), y = line_of(b);
@@ -260,7 +246,6 @@ static const char* space_name(const Range& r) {
            : r.space == PINNED       ? "pinned host memory"
                                      : "device memory";
 }
-
 static Text describe_shared(size_t offset) {
     size_t dynamic = worker.launch->config.shared;
     if (offset < dynamic || worker.variables == 0)
@@ -271,7 +256,6 @@ static Text describe_shared(size_t offset) {
     return {"shared memory, byte %zd of '%s', which has %zu", (ssize_t)(offset - v->offset),
             v->name, v->bytes};
 }
-
 static Text describe_local(const char* p) {
     for (int i = 0; worker.block && i < worker.block->threads; i++) {
         Fiber* f = worker.block->thread[i].fiber;
@@ -281,7 +265,6 @@ static Text describe_local(const char* p) {
     }
     return {"beyond the thread's own local variables"};
 }
-
 Text describe_address(const void* address) {
     const char* p = (const char*)address;
     size_t offset = p - arena;

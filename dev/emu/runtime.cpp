@@ -19,7 +19,6 @@ static cudaError_t last_error, sticky_error;
 // (Within functions, as constructors of the program's own variables may come first.)
 static auto& opt_ins() { static std::map<const void*, int> m; return m; }
 static auto& static_shared() { static std::map<const void*, size_t> m; return m; }
-
 static void start() __attribute__((constructor(101)));
 static void start() {
     const char* check = getenv("EMU_CHECK");
@@ -53,7 +52,6 @@ static int opted_in(const Kernel& kernel) {
         if (!kernel.address || f == kernel.address) most = std::max(most, bytes);
     return most;
 }
-
 static cudaError_t check_launch(const Kernel& kernel, const Config& c) {
     uint64_t threads = (uint64_t)c.block.x * c.block.y * c.block.z;
     uint64_t blocks = (uint64_t)c.grid.x * c.grid.y * c.grid.z;
@@ -73,7 +71,6 @@ static cudaError_t check_launch(const Kernel& kernel, const Config& c) {
     }
     return valid_stream(c.stream);
 }
-
 // A launch that failed, and nobody has asked for errors since.
 static cudaError_t unasked;
 static Launch failed;
@@ -87,7 +84,6 @@ void note_launch_error() {
          cudaGetErrorString(unasked), g.x, g.y, g.z, b.x, b.y, b.z, failed.config.shared);
     worker.launch = nullptr;
 }
-
 void launch_kernel(const Kernel& kernel, const Config& config) {
     static uint32_t launches;
     if (sticky_error) return;
@@ -141,7 +137,6 @@ cudaError_t cudaFuncSetAttribute(KernelAddress f, cudaFuncAttribute attribute, i
     opt_ins()[f.p] = value;
     return ok();
 }
-
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, KernelAddress f) {
     *a = {};
     a->sharedSizeBytes = static_shared().count(f.p) ? static_shared()[f.p] : 0;
@@ -151,7 +146,6 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, KernelAddress f) {
     a->maxDynamicSharedSizeBytes = opt_ins().count(f.p) ? opt_ins()[f.p] : (int)SHARED_DEFAULT;
     return ok();
 }
-
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, KernelAddress,
                                                           int block_size, size_t shared) {
     if (block_size <= 0 || block_size > MAX_THREADS) return set_error(cudaErrorInvalidValue);
@@ -160,7 +154,6 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, KernelAdd
     if (shared) *blocks = std::min(*blocks, (int)(SHARED_OPTIN / shared));
     return ok();
 }
-
 cudaError_t cudaOccupancyMaxPotentialBlockSize(int* min_grid, int* block_size, KernelAddress f,
                                                size_t shared, int limit) {
     *block_size = limit > 0 && limit < MAX_THREADS ? limit : MAX_THREADS;
@@ -196,7 +189,6 @@ cudaError_t cudaGetLastError() {
 cudaError_t cudaSetDevice(int device) {
     return set_error(device ? cudaErrorInvalidDevice : cudaSuccess);
 }
-
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
     if (device) return set_error(cudaErrorInvalidDevice);
     *p = {};
@@ -211,7 +203,6 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
     EMU_DEVICE_PROPERTIES(EMU_SET)
     return ok();
 }
-
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
     cudaDeviceProp p;
     if (cudaError_t error = cudaGetDeviceProperties(&p, device)) return error;
@@ -223,7 +214,6 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
     EMU_DEVICE_PROPERTIES(EMU_GET)
     return ok();
 }
-
 cudaError_t cudaDeviceReset() {
     cudaError_t error = cudaDeviceSynchronize();
     fflush(stdout);
@@ -250,7 +240,6 @@ long long clock64() {
 }
 unsigned long long __globaltimer() { return clock64(); }
 void __nanosleep(unsigned) { emu::yield(); }
-
 // assert() in a kernel stops the launch, and the program learns of it from cudaErrorAssert.
 extern "C" void __assert_fail(const char* expression, const char* file, unsigned line,
                               const char* function) noexcept {

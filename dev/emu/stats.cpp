@@ -38,7 +38,6 @@ static auto& all() {
     return *m;
 }
 static bool reporting() { return getenv("EMU_REPORT"); }
-
 static void print_all() {
     if (!getenv("EMU_STATS")) return;
     for (auto& [name, s] : all()) {
@@ -60,7 +59,6 @@ static void print_all() {
         fprintf(stderr, "emu: %llu stores of a value that another thread of the block stored there "
                 "too\n", (unsigned long long)equal_stores.load());
 }
-
 void stats_report(FILE* f) {
     const char* comma = "";
     for (auto& [name, s] : all()) {
@@ -78,7 +76,6 @@ void stats_report(FILE* f) {
         comma = ",";
     }
 }
-
 void stats_begin(Launch& launch) {
     if (all().empty()) atexit(print_all);
     Stats& s = all()[{reporting() ? launch.id : 0, launch.kernel.name}];
@@ -89,16 +86,13 @@ void stats_begin(Launch& launch) {
     s.threads += (uint64_t)launch.blocks * launch.threads;
     launch.stats = &s;
 }
-
 void stats_barrier() { __atomic_fetch_add(&worker.launch->stats->barriers, 1, __ATOMIC_RELAXED); }
-
 void stats_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared) {
     if (!worker.traces) worker.traces = new WarpTrace[MAX_THREADS / WARP];
     WarpTrace& t = worker.traces[worker.thread->number / WARP];
     t.push_back({pc, p, (uint32_t)t.size(), (uint8_t)(worker.thread->number % WARP),
                  (uint8_t)std::min<size_t>(bytes, 255), (uint8_t)access, in_shared});
 }
-
 // The sectors or words that the lanes of one request touch, each once: how many there are.
 static size_t touched(const Record* r, size_t n, size_t unit, uintptr_t* units) {
     uintptr_t* end = units;
@@ -107,12 +101,10 @@ static size_t touched(const Record* r, size_t n, size_t unit, uintptr_t* units) 
     std::sort(units, end);
     return std::unique(units, end) - units;
 }
-
 static uint64_t count_sectors(const Record* r, size_t n) {
     uintptr_t sectors[64 * 9];
     return touched(r, std::min<size_t>(n, 64), 32, sectors);
 }
-
 // How many extra turns a request takes: 128 bytes go at a time, each bank serves one word in a
 // turn.
 static uint64_t count_conflicts(const Record* r, size_t n) {
@@ -127,7 +119,6 @@ static uint64_t count_conflicts(const Record* r, size_t n) {
     }
     return extra;
 }
-
 void stats_flush(int warp) {
     if (!worker.traces) return;
     WarpTrace& t = worker.traces[warp];

@@ -199,5 +199,6 @@ __forceinline__ void memcpy_async(const Group& g, T* dst, const T* src, size_t b
     for (size_t i = g.thread_rank(); i < bytes / sizeof(T); i += g.size()) dst[i] = src[i];
 }
 template <class Group> __forceinline__ void wait(const Group& g) { g.sync(); }
+template <unsigned N, class Group> __forceinline__ void wait_prior(const Group& g) { g.sync(); }
 
 }  // namespace cooperative_groups

@@ -31,6 +31,7 @@
 #define __launch_bounds__(...)
 #define __forceinline__ inline __attribute__((always_inline))
 #define __inline_hint__
+#define __builtin_assume(condition)
 #define __align__(n) __attribute__((aligned(n)))
 #define __builtin_align__(n) __attribute__((aligned(n)))
 #define CUDART_CB
@@ -370,6 +371,12 @@ template <class T> EMU_API cudaHostGetDevicePointer(T** device, void* host, unsi
 }
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* p);
 cudaError_t cudaMemPrefetchAsync(const void* p, size_t bytes, int device, cudaStream_t stream = 0);
+struct cudaMemLocation { int type, id; };      // CUDA 13's form of a device
+const int cudaMemLocationTypeDevice = 1, cudaMemLocationTypeHost = 2;
+inline cudaError_t cudaMemPrefetchAsync(const void* p, size_t bytes, cudaMemLocation at, unsigned,
+                                        cudaStream_t stream = 0) {
+    return cudaMemPrefetchAsync(p, bytes, at.id, stream);
+}
 inline cudaError_t cudaMemAdvise(const void* p, size_t bytes, cudaMemoryAdvise, int device) {
     return cudaMemPrefetchAsync(p, bytes, device);
 }
