@@ -71,6 +71,10 @@ def test_fault(path, folder):
         if code != expected_code or expected not in text or not (set(main) & set(named)):
             raise AssertionError("seed %s: exit code %d, expected '%s' at line %s:\n%s"
                                  % (seed, code, expected, main, text))
+    if "race" in expected or "same global memory" in expected:
+        code, text = run([program], EMU_ALLOW="races")
+        if "emu: note: race" not in text or code not in (0, 66):
+            raise AssertionError("EMU_ALLOW: exit code %d:\n%s" % (code, text))
     build(path, program, ["-DFIXED"])
     for seed in SEEDS:
         runs_clean(program, EMU_SEED=seed)
@@ -127,8 +131,7 @@ def test_report(path, folder):
 
 
 def test_refused(path, folder):
-    """What the emulator does not have, and what nvcc refuses, is an error that names it, at its line.
-    With -D and each word after #ifdef or #elif defined there is one such line; without, the file
+    """What the emulator does not have, and what nvcc refuses, is an error by line that names it. With -D and each word after #ifdef or #elif defined there is one such line; without, the file
     compiles."""
     with open(path) as f:
         lines = f.read().split("\n")

@@ -4,9 +4,7 @@
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
 #include "emu.h"
-
 namespace emu {
-
 template <class T> static uint64_t sum(uint64_t a, uint64_t b) {
     return to_word(T(from_word<T>(a) + from_word<T>(b)));
 }
@@ -65,5 +63,4 @@ uint64_t atomic(AtomicOp op, void* p, int bytes, uint64_t v, uint64_t expected) 
         yield();
     return old;
 }
-
 }  // namespace emu

@@ -8,11 +8,8 @@
 #include "cublasLt.h"
 #include "emu.h"
 #include "matmul.h"
-
 namespace emu {
-
 const cublasStatus_t OK = CUBLAS_STATUS_SUCCESS;
-
 static bool type_known(int type) {
     return type == CUDA_R_32F || type == CUDA_R_16F || type == CUDA_R_16BF;
 }
@@ -175,9 +172,7 @@ template <class F> static cublasStatus_t transform(const Work& work, int n, cons
     for (int64_t i = 0; i < n; i++) y[i * incy] = f(x[i * incx], y[i * incy]);
     return OK;
 }
-
 }  // namespace emu
-
 using namespace emu;
 
 #define EMU_CASE(name, value) case name: return #name;

@@ -17,7 +17,6 @@ __thread dim3 blockDim;
 __thread dim3 gridDim;
 
 namespace emu {
-
 __thread Worker worker;
 __thread char arena[ARENA_BYTES] __attribute__((aligned(128)));
 
@@ -249,7 +248,6 @@ struct Places {
     struct Known { Pc pc; Place* place; } known[2 * MAX_PLACES];      // by the hash of pc
 };
 static __thread Places* places;
-
 static uint32_t depth(const void* frame) {
     return (uint32_t)(worker.thread->fiber->top - (char*)frame);
 }
@@ -536,7 +534,6 @@ void* shared(Slot& slot, size_t bytes) {
     worker.placed[worker.variables++] = &v;
     return new_shared(bytes);
 }
-
 }  // namespace emu
 
 void __syncthreads() { emu::barrier(0, EMU_CALLER, EMU_FRAME); }

@@ -12,9 +12,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 #include "emu.h"
-
 namespace emu {
-
 static const char* verb(Access a) {
     return a == READ ? "read" : a == WRITE ? "write" : "atomic operation";
 }
@@ -140,7 +138,6 @@ static void shared_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool 
 struct Segment { uintptr_t start, end; };
 static Segment read_only[16];
 static int read_only_count;
-
 static int add_segments(dl_phdr_info* info, size_t, void*) {
     for (int i = 0; i < info->dlpi_phnum && read_only_count < 16; i++) {
         const auto& h = info->dlpi_phdr[i];
@@ -335,7 +332,6 @@ void catch_signals() {
     for (int s : {SIGSEGV, SIGBUS, SIGFPE}) sigaction(s, &action, nullptr);
     start_timer();
 }
-
 }  // namespace emu
 
 // ---- the hooks that the compiler calls ----------------------------------------------------------

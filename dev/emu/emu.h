@@ -9,11 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 #include "cuda_runtime.h"
-
 namespace emu {
-
 typedef const void* Pc;      // an address in the program, from which addr2line finds the .cu line
-
 const int MAX_THREADS = 1024, WARP = 32;
 const size_t STACK_BYTES = 256 << 10;  // of a thread: its registers, local variables and calls
 const size_t SHARED_DEFAULT = 48 << 10;        // shared memory of a block without asking
@@ -27,7 +24,6 @@ struct Fiber {
     char *stack, *top;       // STACK_BYTES, which are used from somewhat below their end
 };
 enum ThreadState { READY, AT_BARRIER, AT_WARP_OP, AT_GRID_SYNC, EXITED };
-
 struct Thread {
     uint3 index;
     int number;              // in the block; its warp is number / 32 and its lane number % 32
@@ -50,8 +46,6 @@ inline bool is_shuffle(WarpOp op) { return op >= SHFL_IDX && op <= SHFL_XOR; }
 inline bool meets(const Thread& a, const Thread& b) {      // at one operation of their warp
     return a.state == AT_WARP_OP && a.op == b.op && a.mask == b.mask;
 }
-enum BarrierKind { SYNC, COUNT, AND_, OR_ };
-
 struct Block {
     uint3 index;
     int threads, alive, waiting;         // waiting: at the barrier
@@ -76,7 +70,6 @@ struct Block {
     bool looking;                        // it does so now
 };
 extern std::atomic<uint64_t> equal_stores;       // by several threads to one word, and so no race
-
 struct Launch {
     Kernel kernel;
     Config config;
@@ -119,7 +112,6 @@ struct Worker {
 };
 extern __thread Worker worker;
 extern __thread char arena[ARENA_BYTES] __attribute__((aligned(128)));
-
 void run_launch(Launch& launch);
 void wait_here(ThreadState state, Pc pc);      // lets others run until this thread is READY
 void become(Thread* thread);                   // also before a message, to speak of that thread
@@ -130,7 +122,6 @@ bool release_activemask(Block& block);
 [[noreturn]] void stalled(Block& block);
 void grid_sync();
 uint64_t random_next(uint64_t& state);
-
 enum Access { READ, WRITE, ATOMIC };
 
 // ---- memory (memory.cpp) ------------------------------------------------------------------------

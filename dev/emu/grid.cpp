@@ -9,29 +9,25 @@
 // less than the model of memory asks for: a race may be missed, but none is invented.
 #include <mutex>
 #include "emu.h"
-
 namespace emu {
-
 const uint32_t INTERVALS = 1 << 20, WORDS = 1 << 20;      // of a launch; more are not followed
 static struct Interval {
     uint32_t block : 31, fenced : 1;     // fenced: not the first one of its block
     std::atomic<uint32_t> ended;         // the time, or 0
 } intervals[INTERVALS];
 static std::atomic<uint32_t> interval_count, now;
-
 struct Mark {                // one access, in one word, since several of the host's threads mark
     uint64_t interval : 20, pc : 26, bytes : 4;
     uint64_t value : 12;     // three bits of each byte, to know other values by
     uint64_t atomic : 1, tested : 1;
 };
-// What is kept of a word: its last write, and its last reads by two blocks. Words that share a place
-// in the table forget each other.
+// What is kept of a word: its last write, and its last reads by two blocks. Words that share a
+// place in the table forget each other.
 static struct Word {
     std::atomic<uint64_t> key;           // whose marks these are, and in which launch
     Mark write, read, read_other;
 } words[WORDS];
 static uint64_t generation;
-
 static Mark load(const Mark& m) {
     Mark copy;
     __atomic_load(&m, &copy, __ATOMIC_RELAXED);
@@ -155,7 +151,6 @@ static struct Doubt {
 } doubts[64];
 static int doubt_count;
 static std::mutex mutex;
-
 static Doubt* find_doubt(uint64_t key) {
     Doubt* d = doubts;
     while (d < doubts + doubt_count && d->key != key) d++;
@@ -194,7 +189,6 @@ void settle_doubts(Launch& launch) {
     for (Doubt* d = doubts; d < doubts + doubt_count && !launch.abandoned; d++)
         if (!d->excused) race(d->c);
     doubt_count = 0;
-    worker.launch = nullptr;
+    worker.launch = nullptr, worker.block = nullptr, worker.thread = nullptr;
 }
-
 }  // namespace emu

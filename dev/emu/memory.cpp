@@ -11,12 +11,9 @@
 #include <mutex>
 #include <vector>
 #include "emu.h"
-
 namespace emu {
-
 char *heap, *managed, *heap_top[2];
 uint32_t *heap_writer, *heap_reader;
-
 struct Memory {
     std::map<char*, Range> ranges;       // by start; live, or freed device and managed memory
     std::map<char*, Range> symbols;
@@ -313,11 +310,8 @@ cudaError_t symbol_address(void** p, size_t* bytes, const void* symbol) {
     if (bytes) *bytes = i->second.bytes;
     return ok();
 }
-
 }  // namespace emu
-
 using namespace emu;
-
 cudaError_t cudaHostRegister(void* p, size_t bytes, unsigned) {
     if (!p || !bytes) return set_error(cudaErrorInvalidValue);
     if (find_range(p)) return set_error(cudaErrorHostMemoryAlreadyRegistered);

@@ -6,9 +6,7 @@
 #include <unistd.h>
 #include <mutex>
 #include "emu.h"
-
 namespace emu {
-
 Text::Text(const char* format, ...) {
     va_list list;
     va_start(list, format);
@@ -47,7 +45,6 @@ static Text line_in_program(Pc pc) {
 static const char* report_path;
 static char* messages;               // as JSON, from a stream that grows
 static FILE* message_stream;
-
 static Text quoted(const char* s) {
     Text text("\"");
     size_t n = 1;
@@ -281,5 +278,4 @@ Text describe_address(const void* address) {
             r->bytes, space_name(*r), r->pc ? ", allocated at " : "", r->pc ? where(r->pc).s : "",
             r->freed && at >= 0 && behind < 0 ? Text(", freed at %s", where(r->freed_at).s).s : ""};
 }
-
 }  // namespace emu

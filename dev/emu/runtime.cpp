@@ -10,7 +10,6 @@ extern "C" int emu_compiled_for;
 extern "C" __attribute__((weak)) int emu_built_with_checks;
 
 namespace emu {
-
 bool checking, counting, was_reset;
 uint64_t seed;
 std::atomic<bool> kernel_runs;
@@ -74,7 +73,6 @@ static cudaError_t check_launch(const Kernel& kernel, const Config& c) {
 // A launch that failed, and nobody has asked for errors since.
 static cudaError_t unasked;
 static Launch failed;
-
 void note_launch_error() {
     if (!unasked) return;
     dim3 g = failed.config.grid, b = failed.config.block;
@@ -125,9 +123,7 @@ void launch_kernel(const Kernel& kernel, const Config& config) {
         static_shared()[kernel.address] = launch.static_shared;
     if (launch.abandoned) set_sticky((cudaError_t)launch.abandoned.load());
 }
-
 }  // namespace emu
-
 using namespace emu;
 
 // ---- kernels as values --------------------------------------------------------------------------

@@ -11,9 +11,7 @@
 #include <string>
 #include <vector>
 #include "emu.h"
-
 namespace emu {
-
 struct Record {
     Pc pc;
     uintptr_t p;
@@ -22,7 +20,6 @@ struct Record {
     bool shared;
 };
 struct WarpTrace : std::vector<Record> {};
-
 struct Stats {
     unsigned long long launches, blocks, threads;
     unsigned long long bytes[3], sectors[3];               // global memory: READ, WRITE, ATOMIC
@@ -34,7 +31,7 @@ struct Stats {
 static std::mutex mutex;
 // By kernel; for a report by launch.
 static auto& all() {
-    static auto* m = new std::map<std::pair<uint32_t, std::string>, Stats>;      // used at exit, too
+    static auto* m = new std::map<std::pair<uint32_t, std::string>, Stats>;  // used at exit, too
     return *m;
 }
 static bool reporting() { return getenv("EMU_REPORT"); }
@@ -152,5 +149,4 @@ void stats_flush(int warp) {
     }
     s.conflicts += sum.conflicts;
 }
-
 }  // namespace emu

@@ -23,9 +23,7 @@ struct emu_event {
 };
 
 namespace emu {
-
 bool several_streams;
-
 struct Op {
     int stream;
     const char* what;
@@ -94,7 +92,6 @@ struct HostCopy {
 };
 static std::vector<HostCopy> host_copies;
 static uintptr_t first_copied = UINTPTR_MAX, last_copied;      // around all of them
-
 void host_copy(const void* host, size_t bytes, bool writes, uint32_t op) {
     uintptr_t p = (uintptr_t)host;
     if (!host_copies.empty() && host_copies.back().end == p && host_copies.back().op == op)
@@ -115,11 +112,8 @@ uint32_t copy_under_way(uintptr_t p, size_t bytes, Access access) {
     if (!kept) first_copied = UINTPTR_MAX, last_copied = 0;
     return 0;
 }
-
 }  // namespace emu
-
 using namespace emu;
-
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
     Streams& s = all();
     int number = (int)s.streams.size();

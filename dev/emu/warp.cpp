@@ -5,9 +5,7 @@
 // come to the same operation with the same mask. Nothing but that mask brings lanes together; there
 // is no lockstep to lean on.
 #include "emu.h"
-
 namespace emu {
-
 unsigned lane() { return worker.thread->number % WARP; }
 unsigned warp_number() { return worker.thread->number / WARP; }
 // Which lane a shuffle reads from; its own where CUDA says that the value stays unchanged.
@@ -22,7 +20,7 @@ static int source_lane(const Thread& t) {
 const char* name_of(WarpOp op) {
     return is_shuffle(op)   ? "shuffle"
            : op == SYNCWARP ? "__syncwarp()"
-           : op == COLLECT  ? "wmma operation or a reduction by a group" : "warp's vote or reduction";
+           : op == COLLECT  ? "wmma operation or a group's reduction" : "warp's vote or reduction";
 }
 static void inactive_lane(const Thread& t, int from, const char* why) {
     become((Thread*)&t);
@@ -31,7 +29,6 @@ static void inactive_lane(const Thread& t, int from, const char* why) {
           t.mask);
 }
 static const char* const GONE = "it has ended without coming here";
-
 static uint64_t reduce(WarpOp op, uint64_t a, uint64_t b) {
     int sa = (int)a, sb = (int)b;
     unsigned ua = (unsigned)a, ub = (unsigned)b;
@@ -170,5 +167,4 @@ void warp_collect(unsigned mask, const void* mine, size_t bytes, void* all) {
     worker.thread->result = (uint64_t)all;
     meet(COLLECT, mask, (uint64_t)mine, (int)bytes, WARP, EMU_CALLER);
 }
-
 }  // namespace emu

@@ -175,7 +175,6 @@ inline int __dp4a(int a, int b, int c) {
     for (int i = 0; i < 4; i++) c += (signed char)(a >> 8 * i) * (signed char)(b >> 8 * i);
     return c;
 }
-
 // A word as four bytes or two halves, each on its own: __vadd4, __vmaxs2, ...
 #define EMU_SIMD(name, T, count, value) \
     inline unsigned name##count(unsigned x, unsigned y) { \
@@ -260,7 +259,6 @@ __forceinline__ float __int2float_rn(int x) { return (float)x; }
 __forceinline__ float __uint2float_rn(unsigned x) { return (float)x; }
 __forceinline__ float __ull2float_rn(unsigned long long x) { return (float)x; }
 __forceinline__ float __double2float_rn(double x) { return (float)x; }
-
 // CUDA has min and max without std::, for mixed types of one kind too.
 #define EMU_MIN_MAX(T) \
     __forceinline__ constexpr T min(T a, T b) { return b < a ? b : a; } \
