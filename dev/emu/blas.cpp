@@ -8,11 +8,8 @@
 #include "cublasLt.h"
 #include "emu.h"
 #include "matmul.h"
-
 namespace emu {
-
 const cublasStatus_t OK = CUBLAS_STATUS_SUCCESS;
-
 static bool type_known(int type) {
     return type == CUDA_R_32F || type == CUDA_R_16F || type == CUDA_R_16BF;
 }
@@ -25,14 +22,12 @@ static void store(const BlasMatrix& m, int64_t i, float x) {
     if (m.type == CUDA_R_32F) ((float*)m.p)[i] = x;
     else ((uint16_t*)m.p)[i] = m.type == CUDA_R_16F ? half_bits(x) : bf16_bits(x);
 }
-
 // What cuBLAS reads and writes is checked as if a kernel did: op(M) of (rows, cols).
 static void touch(const Work& work, BlasMatrix m, int64_t rows, int64_t cols, Access access) {
     if (m.transposed) std::swap(rows, cols);
     for (int64_t j = 0; checking && j < cols; j++)
         check_call(work, m.behind(j * m.ld).p, rows * m.bytes(), access);
 }
-
 struct Epilogue {
     int kind = CUBLASLT_EPILOGUE_DEFAULT;
     BlasMatrix bias = {nullptr, 0}, aux = {nullptr, 0};
@@ -53,7 +48,6 @@ static Matrix widen(std::vector<float>& room, BlasMatrix m, int64_t rows, int64_
     }
     return {p, m.transposed ? 1 : m.ld, m.transposed ? m.ld : 1};
 }
-
 // sums (m, n), by columns without gaps, to D: the epilogue.
 static void finish(const float* sums, float alpha, float beta, BlasMatrix c, BlasMatrix d, int m,
                    int n, const Epilogue& e) {
@@ -71,7 +65,6 @@ static void finish(const float* sums, float alpha, float beta, BlasMatrix c, Bla
         }
     }
 }
-
 static void product_of_doubles(int m, int n, int k, double alpha, BlasMatrix a, BlasMatrix b,
                                double beta, BlasMatrix c) {
     const double *pa = (const double*)a.p, *pb = (const double*)b.p;
@@ -82,7 +75,6 @@ static void product_of_doubles(int m, int n, int k, double alpha, BlasMatrix a, 
             *x = alpha * sum + (beta != 0 ? beta * *x : 0);
         }
 }
-
 // D (m, n) = epilogue(alpha op(A) op(B) + beta C), op(A) (m, k), op(B) (k, n).
 static void product(const Work& work, int m, int n, int k, double alpha, BlasMatrix a,
                     BlasMatrix b, double beta, BlasMatrix c, BlasMatrix d,
@@ -113,13 +105,11 @@ static void product(const Work& work, int m, int n, int k, double alpha, BlasMat
     if (e.kind & BGRADA) add_up(m, k, [&](int i, int l) { return at.p[l * at.row + i * at.col]; });
     if (e.kind & BGRADB) add_up(n, k, [&](int j, int l) { return bt.p[j * bt.row + l * bt.col]; });
 }
-
 static bool shape_is_wrong(cublasHandle_t h, int m, int n, int k, BlasMatrix a, BlasMatrix b,
                            BlasMatrix c, int batches) {
     return !h || m < 0 || n < 0 || k < 0 || batches < 0 || c.ld < m ||
            a.ld < (a.transposed ? k : m) || b.ld < (b.transposed ? n : k);
 }
-
 cublasStatus_t gemm(const char* call, cublasHandle_t h, int m, int n, int k, const void* alpha,
                     BlasMatrix a, BlasMatrix b, const void* beta, BlasMatrix c, int batches,
                     ComputeType compute) {
@@ -138,7 +128,6 @@ cublasStatus_t gemm(const char* call, cublasHandle_t h, int m, int n, int k, con
                 c.batch(i));
     return OK;
 }
-
 cublasStatus_t lt_check(cublasLtMatmulDesc_t desc, EMU_LAYOUTS) {
     int kind = desc->epilogue;
     bool drelu = kind == CUBLASLT_EPILOGUE_DRELU || kind == CUBLASLT_EPILOGUE_DRELU_BGRAD;
@@ -159,7 +148,6 @@ cublasStatus_t lt_check(cublasLtMatmulDesc_t desc, EMU_LAYOUTS) {
         return CUBLAS_STATUS_INVALID_VALUE;
     return OK;
 }
-
 // A result for the host, which then has waited, or for the device.
 template <class T>
 static cublasStatus_t give(cublasHandle_t h, const Work& work, T* place, double value) {
@@ -168,7 +156,6 @@ static cublasStatus_t give(cublasHandle_t h, const Work& work, T* place, double 
     *place = (T)value;
     return OK;
 }
-
 template <class F> static double sum(const Work& work, int n, const float* x, int incx,
                                      const float* y, int incy, F f) {
     touch(work, {x, incx}, 1, n, READ);
@@ -177,7 +164,6 @@ template <class F> static double sum(const Work& work, int n, const float* x, in
     for (int64_t i = 0; i < n; i++) sum += f(x[i * incx], y[i * incy]);
     return sum;
 }
-
 // y = f(x, y)
 template <class F> static cublasStatus_t transform(const Work& work, int n, const float* x,
                                                    int incx, float* y, int incy, F f) {
@@ -186,9 +172,7 @@ template <class F> static cublasStatus_t transform(const Work& work, int n, cons
     for (int64_t i = 0; i < n; i++) y[i * incy] = f(x[i * incx], y[i * incy]);
     return OK;
 }
-
 }  // namespace emu
-
 using namespace emu;
 
 #define EMU_CASE(name, value) case name: return #name;
@@ -249,7 +233,6 @@ cublasStatus_t cublasSgemmBatched(EMU_SHAPE, const float* alpha, const float* co
                 {c[i], ldc});
     return OK;
 }
-
 cublasStatus_t cublasSgeam(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, int m,
                            int n, const float* alpha, const float* a, int lda, const float* beta,
                            const float* b, int ldb, float* c, int ldc) {
@@ -265,7 +248,6 @@ cublasStatus_t cublasSgeam(cublasHandle_t h, cublasOperation_t ta, cublasOperati
         }
     return OK;
 }
-
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void* alpha,
                               const void* a, cublasLtMatrixLayout_t la, const void* b,
                               cublasLtMatrixLayout_t lb, const void* beta, const void* c,
