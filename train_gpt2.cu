@@ -2,17 +2,21 @@
 //
 // Each kernel is an equation of layers.h, shared out over threads. Its twin is in train_gpt2.cpp.
 //
-//     a warp      32 threads that step together and read each other's registers (shuffles)
+//     a warp      32 threads that share an instruction while they take the same path, and read each
+//                 other's registers (shuffles, which since Volta wait for the lanes that they name)
 //     a block     up to 1024 threads on one multiprocessor, with shared memory and a barrier
 //     a grid      as many blocks as there is work; they run in any order, and wait for no other
 //
-// A GPU does dozens of multiply-adds in the time of reading one number from memory: an H200 does
-// 33e12 a second in float32, and reads 1.2e12 floats, 28 to 1; with tensor cores it is 400 to 1. So
-// all layers but matrix products and attention are as fast as they move bytes, and each kernel says
-// how many. The habits that follow from it:
+// A GPU does dozens of multiply-adds in the time of reading one number from memory: by its data
+// sheet an H200 does 33e12 a second in float32 and reads 1.2e12 floats, 28 to 1; with tensor cores
+// it is 495e12 and 2.4e12 bfloat16 numbers, 206 to 1. (In FLOPs for a byte, the field's arithmetic
+// intensity: 14 and 206.) So all layers but matrix products and attention are as fast as they move
+// bytes, and each kernel says how many. The habits that follow from it:
 //   - neighbouring threads read neighbouring bytes, 16 each where they can: 512 in a request
 //   - what is needed twice stays in registers or in shared memory
 //   - numbers are added up in float32, whatever floatX is: in bfloat16's 8 bits, 300 ones make 256
+//   - where a block goes on to the row that is gridDim.x further (a grid-stride loop), what all rows
+//     share, like weights, stays in registers, and the grid need be no larger than what runs at once
 //
 // No sum is made by atomics, whose order is an accident. A sum over rows that many blocks share is
 // made in two steps: every block writes its part to scratch memory, and a second kernel adds the
@@ -586,8 +590,9 @@ static bool product(void* out, const floatX* a, const floatX* b, int m, int n, i
     return advice.possible;
 }
 
-// cuBLASLt's GELU epilogues were slower than kernels of one's own before Hopper; their second
-// output must have rows of a multiple of 16 bytes.
+// From Hopper on, GELU is left to cuBLASLt's epilogues. That they pay there, and not before, is a
+// guess (llm.c's too) until dev/gpu_check.sh has measured it. Their second output must have rows of
+// a multiple of 16 bytes.
 static bool fuses_gelu(int columns) {
     return BF16 && device.capability >= 90 && columns % 8 == 0;
 }
@@ -718,12 +723,14 @@ void matmul_backward(floatX* dinp, float* dweight, float* dbias, const floatX* d
 
 // ---- attention ----------------------------------------------------------------------------------
 //
-// FlashAttention: Dao et al. 2022, arXiv:2205.14135; the split of backward into two kernels and the
-// loops are those of Dao 2023, arXiv:2307.08691. A T x T matrix of scores would be the largest
-// buffer of all; here it exists one tile at a time. A block owns OWN rows (queries, or keys) of one
-// head of one sequence, and goes through the others, OTHER at a time. All that it works on lies in
-// shared memory as float32: each number is converted once and used OWN or OTHER times, and no more
-// than 64 KB are needed, which is what the smallest GPU has.
+// FlashAttention: Dao et al. 2022, arXiv:2205.14135. Forward's loops are those of Dao 2023,
+// arXiv:2307.08691: queries outside, keys inside, and one division at the end. Its backward is one
+// kernel, whose blocks own keys and add to dq by atomics; here backward is two kernels, which both
+// compute scores and dp (7 products for 5), so that no sum's order is an accident. A T x T matrix
+// of scores would be the largest buffer of all; here it exists one tile at a time. A block owns OWN
+// rows (queries, or keys) of one head of one sequence, and goes through the others, OTHER at a
+// time. All that it works on lies in shared memory as float32: each number is converted once and
+// used OWN or OTHER times, and no more than 64 KB are needed, which is what the smallest GPU has.
 //
 // 128 threads make tiles like blocked matrix products do: thread (ty, tx), of 8 x 16, has rows ty,
 // ty+8, ty+16, ... and columns tx, tx+16, ... of a tile of scores, and 4 (or twice 4) neighbouring
@@ -862,9 +869,10 @@ __device__ inline void put_result(float* tile,
 // qkv (B, T, 3C)   out (B, T, C)   lse (B, NH, T).  Block (x, y): head x % NH of sequence x / NH,
 // and the y-th tile of queries from the end: the last ones have the most keys, and what takes
 // longest should start first.
-// The softmax is that of Milakov and Gimelshein 2018 (arXiv:1805.02867), which goes through the
-// keys once: whenever the maximum m of a row grows, what was summed under the old one is scaled by
-// e^(m_old - m_new). 2*B*T*T*C FLOPs, and T/OWN/2 readings of k and v: bound by arithmetic.
+// The softmax is the online softmax of Milakov and Gimelshein 2018 (arXiv:1805.02867), which goes
+// through the keys once: whenever the maximum m of a row grows, what was summed under the old one
+// is scaled by e^(m_old - m_new). 2*B*T*T*C FLOPs, and T/OWN/2 readings of k and v: bound by
+// arithmetic.
 template <int HS>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
 attention_forward_kernel(floatX* out, float* lse, const floatX* qkv, int T, int C, int NH) {
@@ -952,9 +960,7 @@ __global__ void attention_D_kernel(float* D, const floatX* dout, const floatX* o
 // With p[t,s] = e^(scale * q[t] . k[s] - lse[t]), recomputed, and dp[t,s] = dout[t] . v[s]:
 //     dq[t] = sum_{s<=t} scale * p[t,s] * (dp[t,s] - D[t]) * k[s]
 // dqkv, qkv (B, T, 3C)   dout (B, T, C)   lse, D (B, NH, T).  Blocks as in forward: OWN queries,
-// all keys up to them. 3 products, 3*B*T*T*C FLOPs. dq has a kernel of its own, though p is then
-// computed twice: in one kernel, blocks that own keys would all have to add to the same dq, with
-// atomics.
+// all keys up to them. 3 products, 3*B*T*T*C FLOPs.
 template <int HS>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
 attention_backward_q_kernel(floatX* dqkv, const floatX* dout, const floatX* qkv,
@@ -1179,7 +1185,7 @@ void classifier(float* losses, floatX* dlogits, const floatX* logits, const int*
 
 // ---- the optimizer ------------------------------------------------------------------------------
 
-// parts[block] = sum of squares of the elements that this block meets on its way in equal steps.
+// parts[block] = sum of squares of the elements that this block meets in a grid-stride loop.
 // grads (n)   parts (gridDim.x).  In double: squares of 1e20 are infinite
 // in float, and double units, though few, keep up with memory. Moves 4*n bytes, for 2*n FLOPs.
 __global__ void square_sums_kernel(double* parts, const float* grads, size_t n) {
