@@ -15,8 +15,9 @@
 //   - neighbouring threads read neighbouring bytes, 16 each where they can: 512 in a request
 //   - what is needed twice stays in registers or in shared memory
 //   - numbers are added up in float32, whatever floatX is: in bfloat16's 8 bits, 300 ones make 256
-//   - where a block goes on to the row that is gridDim.x further (a grid-stride loop), what all rows
-//     share, like weights, stays in registers, and the grid need be no larger than what runs at once
+//   - where a block goes on to the row that is gridDim.x further (a grid-stride loop), what all
+//     rows share, like weights, stays in registers, and the grid is no larger than what runs at
+//     once
 //
 // No sum is made by atomics, whose order is an accident. A sum over rows that many blocks share is
 // made in two steps: every block writes its part to scratch memory, and a second kernel adds the
