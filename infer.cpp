@@ -198,7 +198,9 @@ static void layernorm(float* out, const float* inp, Norm norm, float eps, int n,
 // reading the weights that takes time: each is read once, in order, and used for all rows.
 static void linear(float* out, const float* inp, const Linear& w, int n) {
     if (n >= 8) {
-        matmul_nt(out, inp, w.weight, w.bias, n, w.in, w.out);
+        Finish finish;
+        finish.bias = w.bias;
+        matmul(out, w.out, {inp, w.in, 1}, {w.weight, 1, w.in}, n, w.out, w.in, finish);
         return;
     }
 #pragma omp parallel for if ((int64_t)w.in * w.out > WORTH_THREADS)
@@ -435,25 +437,6 @@ static std::vector<int> parse_ids(const std::string& s, const char* where, int V
         i = end + 1;
     }
     return ids;
-}
-
-// Prints what is complete in `pending` and keeps the rest: a character may span several tokens.
-// A byte that belongs to no character, which a model is free to produce, is shown as U+FFFD. On a
-// terminal, so is what it would obey: a text could otherwise move the cursor or set the title.
-static void print_utf8(std::string& pending, bool last) {
-    static const bool terminal = isatty(STDOUT_FILENO);
-    std::string out;
-    size_t at = 0;
-    for (size_t length; at < pending.size(); at += length) {
-        int c = utf8_character(pending, at, &length);
-        if (c == UTF8_CUT && !last) break;
-        if (c < 0) out += "\xef\xbf\xbd";
-        else if (!terminal || c == '\n' || c == '\t') out.append(pending, at, length);
-        else out += gguf_printable(pending.substr(at, length), length);
-    }
-    pending.erase(0, at);
-    fwrite(out.data(), 1, out.size(), stdout);
-    fflush(stdout);
 }
 
 static std::string read_all(FILE* stream) {

@@ -34,9 +34,17 @@ typedef float floatX;
 void device_init(int threads);
 const char* device_name();
 
+// What matrix products are made of: "fp32", or "bf16", inputs rounded to bfloat16 and sums in
+// float32. "": what the device was built for. An error says what it lacks.
+void device_dtype(const char* dtype);
+
 // The most multiply-adds that this device can do, in FLOP per second (a multiply-add is 2) and in
 // floatX's precision: measured, or for a known GPU the maker's figure. What MFU is a fraction of.
 double device_peak_flops();
+
+// Measures the ceilings of profile.h's table, to which layers add their times while profile.on is
+// set. False where they do not time themselves: a GPU's maker has better tools (nsys, ncu).
+bool device_profile();
 
 // bytes of zeroed memory, aligned to 64 bytes or more.
 // Out of memory is an error that says how much was asked for.

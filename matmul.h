@@ -1,7 +1,7 @@
 // matmul.h - the CPU's matrix product, for train_gpt2.cpp and infer.cpp. float32 in, float32 out.
 //
 // Every element of a product is one chain of fused multiply-adds in the order of k, starting from
-// what was there before:
+// 0, from a bias, or from what was there before:
 //
 //     for (k = 0; k < K; k++) c = fma(a[m][k], b[k][n], c);
 //
@@ -9,22 +9,34 @@
 // the same bits for any number of threads and any vector width, and a test can ask for equality
 // with the three loops.
 //
-// Why it is fast: a tile of MR x NR results stays in registers for a whole run of k.
-// Each step of k then reads MR + NR numbers and does MR * NR multiply-adds, 8 x 32 of them
-// with AVX-512: reading is no longer what limits it. (Goto and van de Geijn 2008, "Anatomy of
-// high-performance matrix multiplication".)
+// Why it is fast (Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication"):
+//
+//     registers  A tile of MR x NR results stays in registers for KC steps of k. A step reads
+//                MR + NR numbers for MR * NR multiply-adds. With AVX-512 these are 12 x 32: 14
+//                loads for 24 fma instructions, where a core does two of each in a cycle; and 24
+//                chains, of which two units of latency 4 need 8.
+//     L1         What a tile reads are two panels: MR rows of a and NR columns of b, packed so that
+//                step k + 1 lies behind step k. KC = 192 makes the panel of b 24 KB (AVX-512), half
+//                of L1, where it stays while tiles go down the rows of a.
+//     L2         The panels of a that pass by have 9 KB each, for 2,304 cycles of multiply-adds. A
+//                block of b has 128 columns, 96 KB.
+//     memory     The smaller operand is packed once, by all threads, as many steps at a time as
+//                4 MB hold; the larger one block by block, by the thread that uses the block, so
+//                that one thread may wait for memory while another multiplies.
 #pragma once
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
+#include "files.h"
 #include "numerics.h"
+#include "threads.h"
 
 // One vector register of floats, and the one instruction that matters: a * b + c, rounded once.
 #if defined(__AVX512F__)
 #include <immintrin.h>
 typedef __m512 Vec;
-const int VEC = 16, MR = 8;    // 16 accumulators of the 32 registers
+const int VEC = 16, MR = 12;   // 24 accumulators of the 32 registers
 inline Vec vec_fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 inline Vec vec_load(const float* p) { return _mm512_loadu_ps(p); }
 inline void vec_store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
@@ -49,6 +61,9 @@ inline Vec vec_all(float x) { return vdupq_n_f32(x); }
 #error "matmul.h needs fused multiply-add (AVX2 with FMA, AVX-512, 64-bit Arm): use -march=native"
 #endif
 const int NR = 2 * VEC;
+const int KC = 192;               // steps of k that a panel holds
+const int BLOCK = 128;            // of the larger operand, that a thread packs at a time
+const int64_t SHARED = 1 << 20;   // floats: 4 MB
 
 // A matrix seen through two strides: element (i, j) is p[i * row + j * col].
 // A transpose is a swap of them.
@@ -57,18 +72,36 @@ struct Matrix {
     int64_t row, col;
 };
 
-// c[R][NR] (rows ldc apart) += a[R][K] b[K][NR], b packed: NR floats for k = 0, then NR
-// for k = 1, ... R is a template parameter because only loops of a known length keep their
-// accumulators in registers.
+inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+inline Matrix part(Matrix x, int64_t i, int64_t j) {
+    return {x.p + i * x.row + j * x.col, x.row, x.col};
+}
+
+// Where the chains begin, and what is done to a tile while it is in the first-level cache.
+struct Finish {
+    bool add = false;                 // they begin with c: c += a b
+    const float* bias = nullptr;      // (N): or with this; else with 0
+    float* gelu = nullptr;            // (M, N), rows as far apart as c's: gelu(c) goes there
+    const float* pre_gelu = nullptr;  // (M, N), likewise: c is multiplied by gelu'(pre_gelu)
+};
+
+// ---- the tile -----------------------------------------------------------------------------------
+
+// c[R][NR] (rows ldc apart) = a[R][K] b[K][NR] + what the chains begin with: c itself, or `begin`
+// (NR floats) for every row. Rows of b are ldb apart. R is a template parameter because
+// only loops of a known length keep their accumulators in registers.
 template <int R>
-inline void matmul_tile(float* c, int64_t ldc, Matrix a, const float* b, int K) {
+[[gnu::always_inline]] inline void matmul_tile(float* c, int64_t ldc, Matrix a, const float* b,
+                                               int64_t ldb, int K, const float* begin) {
     Vec acc[R][2];
     for (int i = 0; i < R; i++) {
-        acc[i][0] = vec_load(c + i * ldc);
-        acc[i][1] = vec_load(c + i * ldc + VEC);
+        const float* from = begin ? begin : c + i * ldc;
+        acc[i][0] = vec_load(from);
+        acc[i][1] = vec_load(from + VEC);
     }
     for (int k = 0; k < K; k++) {
-        Vec b0 = vec_load(b + k * NR), b1 = vec_load(b + k * NR + VEC);
+        Vec b0 = vec_load(b + k * ldb), b1 = vec_load(b + k * ldb + VEC);
         const float* column = a.p + k * a.col;
         for (int i = 0; i < R; i++) {
             Vec x = vec_all(column[i * a.row]);
@@ -84,89 +117,254 @@ inline void matmul_tile(float* c, int64_t ldc, Matrix a, const float* b, int K) 
 
 // The last rows of a matrix need a tile of fewer than MR rows: find the R that fits.
 template <int R>
-inline void matmul_rows(int rows, float* c, int64_t ldc, Matrix a, const float* b, int K) {
+inline void matmul_rows(int rows, float* c, int64_t ldc, Matrix a, const float* b, int64_t ldb,
+                        int K, const float* begin) {
     if constexpr (R > 1) {
-        if (rows < R) return matmul_rows<R - 1>(rows, c, ldc, a, b, K);
+        if (rows < R) return matmul_rows<R - 1>(rows, c, ldc, a, b, ldb, K, begin);
     }
-    matmul_tile<R>(c, ldc, a, b, K);
+    matmul_tile<R>(c, ldc, a, b, ldb, K, begin);
 }
 
-const int KC = 256, NC = 256;   // of b, what is packed at a time
+// The same for a tile of `width` columns, up to NR. A narrow one would write past the row's end: it
+// is computed aside, and what belongs is copied.
+inline void matmul_edge(int rows, int width, float* c, int64_t ldc, Matrix a, const float* b,
+                        int64_t ldb, int K, const float* begin) {
+    if (width == NR) return matmul_rows<MR>(rows, c, ldc, a, b, ldb, K, begin);
+    float edge[MR * NR] = {};
+    for (int i = 0; i < rows; i++)
+        memcpy(edge + i * NR, begin ? begin : c + i * ldc, sizeof(float) * width);
+    matmul_rows<MR>(rows, edge, NR, a, b, ldb, K, nullptr);
+    for (int i = 0; i < rows; i++) memcpy(c + i * ldc, edge + i * NR, sizeof(float) * width);
+}
 
-// One thread's product: c[M][N] (rows ldc apart) += a[M][K] b[K][N]. c overlaps neither a nor b.
-//
-// b is copied into panels of NR columns, KC rows at a time: then the innermost loop reads it in
-// order, from a block (KC x NC floats) that fits the second-level cache and is used for all M rows.
-// a is read where it lies: its elements are broadcast one by one, in whatever order it has them.
-inline void gemm(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int K) {
-    static thread_local std::vector<float> buffer;   // KC * NC floats for each thread, kept
-    buffer.resize(KC * NC);
-    float* packed = buffer.data();
-    for (int n0 = 0; n0 < N; n0 += NC) {
-        int columns = std::min(NC, N - n0);
-        for (int k0 = 0; k0 < K; k0 += KC) {
-            int depth = std::min(KC, K - k0);
-            for (int n = 0; n < columns; n += NR) {
-                float* panel = packed + n * depth;
-                int width = std::min(NR, columns - n);
-                const float* from = b.p + k0 * b.row + (n0 + n) * b.col;
-                if (width < NR) memset(panel, 0, sizeof(float) * NR * depth);
-                if (b.col == 1) {
-                    for (int k = 0; k < depth; k++)
-                        memcpy(panel + k * NR, from + k * b.row, sizeof(float) * width);
-                } else {
-                    for (int k = 0; k < depth; k++)
-                        for (int j = 0; j < width; j++)
-                            panel[k * NR + j] = from[k * b.row + j * b.col];
-                }
-            }
-            for (int m = 0; m < M; m += MR) {
-                int rows = std::min(MR, M - m);
-                Matrix am = {a.p + m * a.row + k0 * a.col, a.row, a.col};
-                for (int n = 0; n < columns; n += NR) {
-                    float* cm = c + m * ldc + n0 + n;
-                    int width = std::min(NR, columns - n);
-                    if (width == NR) {
-                        matmul_rows<MR>(rows, cm, ldc, am, packed + n * depth, depth);
-                        continue;
-                    }
-                    // The tile would write past the row's end: compute it aside, copy what belongs.
-                    float edge[MR * NR] = {};
-                    for (int i = 0; i < rows; i++)
-                        memcpy(edge + i * NR, cm + i * ldc, sizeof(float) * width);
-                    matmul_rows<MR>(rows, edge, NR, am, packed + n * depth, depth);
-                    for (int i = 0; i < rows; i++)
-                        memcpy(cm + i * ldc, edge + i * NR, sizeof(float) * width);
-                }
-            }
+// ---- packing ------------------------------------------------------------------------------------
+
+typedef float Eight __attribute__((vector_size(32)));
+
+// to[i][j] = from[j][i], 8 x 8, rows to_row and from_row apart. A perfect shuffle of the rows, as
+// of two halves of a deck of cards, moves each element's place by one bit; after three, the bits of
+// row and column have changed sides.
+inline void transpose8(float* to, int64_t to_row, const float* from, int64_t from_row) {
+    Eight x[8], y[8];
+    for (int i = 0; i < 8; i++) memcpy(&x[i], from + i * from_row, sizeof(Eight));
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 4; i++) {
+            y[2 * i] = __builtin_shufflevector(x[i], x[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
+            y[2 * i + 1] = __builtin_shufflevector(x[i], x[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
+        }
+        memcpy(x, y, sizeof x);
+    }
+    for (int i = 0; i < 8; i++) memcpy(to + i * to_row, &x[i], sizeof(Eight));
+}
+
+// W consecutive columns of x (depth, width) as a panel: W floats for step 0, then for step 1, ...
+// Columns beyond width become 0. For a's panels, x is a transposed.
+template <int W>
+inline void pack_panel(float* panel, Matrix x, int depth, int width) {
+    int j = 0;
+    if (width < W) {
+        memset(panel, 0, sizeof(float) * W * depth);
+    } else if (x.col == 1) {
+        for (int k = 0; k < depth; k++) memcpy(panel + k * W, x.p + k * x.row, sizeof(float) * W);
+        return;
+    } else if (x.row == 1 && depth % 8 == 0) {
+        for (; j + 8 <= W; j += 8)   // eight columns to their end: each line of memory is read once
+            for (int k = 0; k < depth; k += 8)
+                transpose8(panel + k * W + j, W, x.p + j * x.col + k, x.col);
+    }
+    for (; j < width; j++)
+        for (int k = 0; k < depth; k++) panel[k * W + j] = x.p[k * x.row + j * x.col];
+}
+
+// A buffer that grows when it must and is kept: none is made in a step of training but the first.
+struct Scratch {
+    float* p = nullptr;
+    size_t size = 0;
+    float* at_least(size_t n) {
+        if (n > size) {
+            free(p);
+            size = n;
+            p = (float*)aligned_alloc(64, (n * sizeof(float) + 63) / 64 * 64);
+            if (!p) fail("out of memory: %zu floats for a product", n);
+        }
+        return p;
+    }
+    ~Scratch() { free(p); }
+};
+
+// ---- kinds of products --------------------------------------------------------------------------
+
+// What a product is made with. A panel holds words of 32 bits: a float, or two bfloat16 that follow
+// each other in k, of which a bfloat16 instruction takes 16 pairs at a time.
+struct Kernel {
+    const char* name;
+    int mr;          // rows of a tile
+    int per_word;    // elements of a word
+    int multiple;    // of which the number of words must be one: what is missing is packed as 0
+    // Panels of mr or NR columns of x, from `depth` elements of k.
+    void (*pack_a)(float* panel, Matrix x, int depth, int width);
+    void (*pack_b)(float* panel, Matrix x, int depth, int width);
+    // A tile of `rows` and `width`, of K words: matmul_edge.
+    void (*tile)(int rows, int width, float* c, int64_t ldc, const float* a, const float* b, int K,
+                 const float* begin);
+    // FLOPs of so many steps on 12 chains, with no memory in between: what a thread can do at most.
+    double (*flops)(int steps);
+};
+
+inline void float32_tile(int rows, int width, float* c, int64_t ldc, const float* a, const float* b,
+                         int K, const float* begin) {
+    matmul_edge(rows, width, c, ldc, {a, 1, MR}, b, NR, K, begin);
+}
+
+// Chains of their own, or one would do for all; 12 are enough to keep two units of latency 4 busy,
+// and few enough for AVX2's 16 registers.
+inline double float32_flops(int steps) {
+    Vec chain[12];
+    for (int j = 0; j < 12; j++) chain[j] = vec_all((float)j);
+    const Vec factor = vec_all(0.999f);
+    for (int i = 0; i < steps; i++)
+        for (Vec& x : chain) x = vec_fma(x, factor, factor);
+    float lanes[VEC], unused = 0;
+    for (Vec& x : chain) {
+        vec_store(lanes, x);
+        unused += 0.0f * lanes[0];   // 0, but only we know it: the loop has to be run
+    }
+    return 2.0 * VEC * 12 * steps + unused;
+}
+
+const Kernel FLOAT32 = {"float32", MR, 1, 1, pack_panel<MR>, pack_panel<NR>, float32_tile,
+                        float32_flops};
+
+// ---- the product --------------------------------------------------------------------------------
+
+inline void finish_tile(float* c, int64_t ldc, int rows, int width, const Finish& f, int64_t at) {
+    for (int i = 0; i < rows; i++) {
+        float* row = c + i * ldc;
+        if (f.gelu)
+            for (int j = 0; j < width; j++) f.gelu[at + i * ldc + j] = gelu(row[j]);
+        if (f.pre_gelu)
+            for (int j = 0; j < width; j++) row[j] *= gelu_derivative(f.pre_gelu[at + i * ldc + j]);
+    }
+}
+
+// A block of c: rows m0 .. m1-1 and columns n0 .. n1-1, steps k0 .. k0+depth-1 of K, all in words.
+// pa and pb are the panels from row m0 and column n0 on. Down the rows of a first: the panel of b
+// stays in L1.
+inline void matmul_block(const Kernel& kernel, float* c, int64_t ldc, const float* pa,
+                         const float* pb, int m0, int m1, int n0, int n1, int k0, int depth, int K,
+                         const Finish& f) {
+    for (int n = n0; n < n1; n += NR) {
+        const float* b = pb + (int64_t)(n - n0) * depth;
+        const int width = std::min(NR, n1 - n);
+        float begin[NR] = {};
+        if (f.bias) memcpy(begin, f.bias + n, sizeof(float) * width);
+        const bool goes_on = k0 > 0 || f.add;
+        for (int m = m0; m < m1; m += kernel.mr) {
+            const int64_t at = m * ldc + n;
+            const int rows = std::min(kernel.mr, m1 - m);
+            // The next tile's results, which memory would be asked for too late.
+            for (int i = m + kernel.mr; i < std::min(m + 2 * kernel.mr, m1); i++)
+                for (int j = 0; j < NR; j += 16) __builtin_prefetch(c + i * ldc + n + j, 1);
+            kernel.tile(rows, width, c + at, ldc, pa + (int64_t)(m - m0) * depth, b, depth,
+                        goes_on ? nullptr : begin);
+            if (k0 + depth == K && (f.gelu || f.pre_gelu))
+                finish_tile(c + at, ldc, rows, width, f, at);
         }
     }
 }
 
-// The same product by all threads: c is cut into blocks, and each block is one thread's.
-inline void matmul(float* c, Matrix a, Matrix b, int M, int N, int K) {
-    const int BLOCK_N = 256;
-    int column_blocks = (N + BLOCK_N - 1) / BLOCK_N;
-    // About 32 blocks or more.
-    int block_m = column_blocks >= 32 ? M : std::max(64, (M + 31) / 32);
-    int row_blocks = (M + block_m - 1) / block_m;
-#pragma omp parallel for schedule(dynamic)
-    for (int block = 0; block < column_blocks * row_blocks; block++) {
-        int n = block / row_blocks * BLOCK_N, m = block % row_blocks * block_m;
-        gemm(c + (int64_t)m * N + n, N, {a.p + m * a.row, a.row, a.col},
-             {b.p + n * b.col, b.row, b.col}, std::min(block_m, M - m), std::min(BLOCK_N, N - n),
-             K);
+// One of a product's operands, as panels: of a's rows or of b's columns.
+struct Side {
+    Matrix x;       // (K, size)
+    int size, width;   // width of a panel
+    void (*pack)(float* panel, Matrix x, int depth, int width);
+
+    // Columns first .. last-1, for `words` words of k from word k0 on; the last may be half empty.
+    void pack_panels(float* to, int first, int last, int k0, int words, int K, int per_word) const {
+        const int depth = std::min(words * per_word, K - k0 * per_word);
+        for (int p = first; p < last; p += width, to += (int64_t)width * words)
+            pack(to, part(x, (int64_t)k0 * per_word, p), depth, std::min(width, last - p));
+    }
+};
+
+// c (M, N), rows ldc apart, = or += a (M, K) b (K, N), by all threads. c overlaps neither a nor b.
+inline void matmul(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int K, Finish f = {},
+                   const Kernel& kernel = FLOAT32) {
+    static Scratch shared_buffer;
+    const Side rows = {{a.p, a.col, a.row}, M, kernel.mr, kernel.pack_a};
+    const Side columns = {b, N, NR, kernel.pack_b};
+    const bool rows_are_less = M <= N;
+    const Side &small = rows_are_less ? rows : columns, &large = rows_are_less ? columns : rows;
+    const int words = round_up((K + kernel.per_word - 1) / kernel.per_word, kernel.multiple);
+    // The smaller operand is packed as much at a time as fits, and at least KC words.
+    const int panels = (small.size + small.width - 1) / small.width, padded = panels * small.width;
+    const int chunk = KC * (int)std::max<int64_t>(1, SHARED / ((int64_t)padded * KC));
+    float* shared = shared_buffer.at_least((size_t)padded * std::min(chunk, round_up(words, KC)));
+    // Blocks of the larger dimension: three or more for each thread, so that none waits long for
+    // the last. Where that dimension does not have as many, the other is cut too.
+    const int tasks = 3 * max_threads();
+    const int block = std::max(large.width, std::min(BLOCK, large.size / tasks) /
+                                                large.width * large.width);
+    const int blocks = (large.size + block - 1) / block;
+    const int cuts = std::max(1, std::min(panels, tasks / blocks));
+    const int piece = (panels + cuts - 1) / cuts * small.width;
+#pragma omp parallel
+    {
+        static thread_local Scratch own_buffer;
+        float* own = own_buffer.at_least((size_t)(block + large.width) * KC);
+        for (int first = 0; first < words; first += chunk) {
+            const int last = std::min(words, first + chunk);
+            const int parts = (last - first + KC - 1) / KC;
+            // shared: for each KC words of k all panels of the smaller operand.
+#pragma omp for schedule(static)
+            for (int i = 0; i < parts * panels; i++) {
+                const int k0 = first + i / panels * KC, depth = std::min(KC, last - k0);
+                const int p = i % panels * small.width;
+                small.pack_panels(shared + (int64_t)(k0 - first) * padded + (int64_t)p * depth, p,
+                                  std::min(small.size, p + small.width), k0, depth, K,
+                                  kernel.per_word);
+            }
+#pragma omp for collapse(2) schedule(dynamic)
+            for (int s = 0; s < small.size; s += piece)
+                for (int l = 0; l < large.size; l += block) {
+                    const int s1 = std::min(small.size, s + piece);
+                    const int l1 = std::min(large.size, l + block);
+                    for (int k0 = first; k0 < last; k0 += KC) {
+                        const int depth = std::min(KC, last - k0);
+                        const float* theirs =
+                            shared + (int64_t)(k0 - first) * padded + (int64_t)s * depth;
+                        large.pack_panels(own, l, l1, k0, depth, K, kernel.per_word);
+                        if (rows_are_less)
+                            matmul_block(kernel, c, ldc, theirs, own, s, s1, l, l1, k0, depth,
+                                         words, f);
+                        else
+                            matmul_block(kernel, c, ldc, own, theirs, l, l1, s, s1, k0, depth,
+                                         words, f);
+                    }
+                }
+        }
     }
 }
 
-// out (N, OC) = inp (N, C) weight (OC, C)^T + bias (OC, or null for none). 2*N*C*OC FLOPs.
-inline void matmul_nt(float* out, const float* inp, const float* weight, const float* bias,
-                      int N, int C, int OC) {
-#pragma omp parallel for
-    for (int n = 0; n < N; n++) {
-        float* row = out + (int64_t)n * OC;
-        if (bias) memcpy(row, bias, sizeof(float) * OC);
-        else memset(row, 0, sizeof(float) * OC);
+// A small product by one thread, for attention: c (M, N), rows ldc apart, = or += a b, where
+// nothing is packed but panels of b that are narrow, or whose columns are not consecutive. a is
+// read where it lies: its elements are broadcast one by one, in whatever order it has them.
+inline void gemm(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int K, bool add) {
+    static thread_local Scratch scratch;
+    const float zero[NR] = {};
+    for (int n = 0; n < N; n += NR) {
+        const int width = std::min(NR, N - n);
+        const bool pack = width < NR || b.col != 1;
+        const float* panel = b.p + n;
+        if (pack) {
+            float* to = scratch.at_least((size_t)NR * K);
+            pack_panel<NR>(to, part(b, 0, n), K, width);
+            panel = to;
+        }
+        for (int m = 0; m < M; m += MR)
+            matmul_edge(std::min(MR, M - m), width, c + m * ldc + n, ldc, part(a, m, 0), panel,
+                        pack ? NR : b.row, K, add ? nullptr : zero);
     }
-    matmul(out, {inp, C, 1}, {weight, 1, C}, N, OC, C);
 }
+
+#include "matmul_bf16.h"

@@ -15,11 +15,13 @@
 #include "layers.h"
 #include "matmul.h"
 #include "numerics.h"
+#include "profile.h"
 #include "threads.h"
 
 // ---- the device ---------------------------------------------------------------------------------
 
 static int cpu_threads = 1;
+static const Kernel* products = &FLOAT32;   // what --dtype chose
 
 void device_init(int threads) {
     cpu_threads = threads > 0 ? threads : processors();
@@ -29,46 +31,75 @@ void device_init(int threads) {
 const char* device_name() {
     static std::string name;
     const char* s = cpu_threads == 1 ? "" : "s";
-    name = text("CPU, %d thread%s, %d floats a vector", cpu_threads, s, VEC);
+    name = text("CPU, %d thread%s, %d floats a vector, products in %s", cpu_threads, s, VEC,
+                products->name);
     return name.c_str();
 }
 
-// The best of 10 runs of about 3 ms in which every thread does nothing but multiply-adds,
-// on 12 independent chains: enough to keep two units of latency 4 busy, and few enough for
-// AVX2's 16 registers.
+void device_dtype(const char* dtype) {
+    products = strcmp(dtype, "bf16") == 0 ? bfloat16_kernel() : &FLOAT32;
+    if (!products)
+        fail("--dtype bf16: this processor has no bfloat16 instructions (AVX512-BF16)");
+}
+
+// The best of 10 runs of about 3 ms in which every thread does nothing but multiply-adds.
 double device_peak_flops() {
-    const int CHAINS = 12, STEPS = 500000;
     double best = 0;
     for (int run = 0; run < 10; run++) {
-        double flops = 0;
-        auto start = std::chrono::steady_clock::now();
+        double flops = 0, start = seconds_now();
 #pragma omp parallel reduction(+ : flops)
-        {
-            Vec chain[CHAINS];
-            // Each of its own, or one would do for all.
-            for (int j = 0; j < CHAINS; j++) chain[j] = vec_all((float)j);
-            const Vec factor = vec_all(0.999f);
-            for (int i = 0; i < STEPS; i++)
-                for (Vec& x : chain) x = vec_fma(x, factor, factor);
-            float lanes[VEC];
-            flops += 2.0 * VEC * CHAINS * STEPS;
-            for (Vec& x : chain) {
-                vec_store(lanes, x);
-                flops += 0.0 * lanes[0];   // 0, but only we know it: the loop has to be run
-            }
-        }
-        std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-        best = std::max(best, flops / seconds.count());
+        flops += products->flops(500000);
+        best = std::max(best, flops / (seconds_now() - start));
     }
     return best;
 }
 
+// Bytes a second, the best of 10 runs over 4 buffers of 64 MB, more than caches hold: all four
+// read, and with `updates` three of them written too, as AdamW does.
+static double memory_bandwidth(bool updates) {
+    const int64_t N = 1 << 24;
+    std::vector<float> a(N), b(N), c(N), d(N);
+    double best = 0;
+    for (int run = 0; run < 10; run++) {
+        double start = seconds_now(), total = 0;
+        if (updates) {
+#pragma omp parallel for simd
+            for (int64_t i = 0; i < N; i++) {
+                float x = a[i];
+                b[i] += x, c[i] += x, d[i] += x;
+            }
+        } else {
+#pragma omp parallel for reduction(+ : total)
+            for (int64_t i = 0; i < N; i += LANES) {
+                float lanes[LANES];
+                for (int j = 0; j < LANES; j++)
+                    lanes[j] = a[i + j] + b[i + j] + c[i + j] + d[i + j];
+                total += lanes[0];
+            }
+        }
+        if (total != 0) fail("memory_bandwidth: zeros have a sum of %g", total);
+        best = std::max(best, (updates ? 7.0 : 4.0) * sizeof(float) * N / (seconds_now() - start));
+    }
+    return best;
+}
+
+bool device_profile() {
+    profile.flops = device_peak_flops();
+    profile.bandwidth[READS] = memory_bandwidth(false);
+    profile.bandwidth[UPDATES] = memory_bandwidth(true);
+    return true;
+}
+
 void* device_alloc(size_t bytes) {
-    size_t rounded = (bytes + 63) / 64 * 64;
-    void* p = aligned_alloc(64, rounded);
+    const size_t PAGE = bytes < (4 << 20) ? 64 : 2 << 20;
+    const size_t rounded = (bytes + PAGE - 1) / PAGE * PAGE;
+    void* p = aligned_alloc(PAGE, rounded);
     if (!p)
         fail("out of memory: %.1f MB are not to be had (lower --batch, raise --recompute, or lower "
              "--seq)", bytes / 1e6);
+#ifdef MADV_HUGEPAGE   // a large buffer in pages of 2 MB: fewer of them to look up
+    if (PAGE > 64) madvise(p, rounded, MADV_HUGEPAGE);
+#endif
     memset(p, 0, rounded);
     return p;
 }
@@ -89,18 +120,20 @@ void device_zero(void* device, size_t bytes) {
     memset(device, 0, bytes);
 }
 
-// Queries that attention takes at a time.
-const int QUERIES = 64;
+// Queries that attention takes at a time: lanes of its vectors.
+const int QUERIES = 32;
 
-// For each thread: gemm's packed block, and attention's two tiles of scores.
+// For each thread: attention's two tiles of scores, and what matmul packs.
 size_t device_reserve(int, int T, int) {
-    return max_threads() * sizeof(float) * (KC * NC + 2 * (size_t)QUERIES * T);
+    size_t attention = 2 * (size_t)QUERIES * T, block = (BLOCK + NR) * KC;
+    return sizeof(float) * (max_threads() * (attention + block) + SHARED);
 }
 
 // ---- encoder ------------------------------------------------------------------------------------
 
 void encoder_forward(float* out, const int* tokens, const float* wte, const float* wpe,
                      int B, int T, int C) {
+    const Timed timed("encoder forward", 0, 0, (double)B * T * C, 12.0 * B * T * C);
 #pragma omp parallel for
     for (int n = 0; n < B * T; n++) {
         float* row = out + (int64_t)n * C;
@@ -112,6 +145,7 @@ void encoder_forward(float* out, const int* tokens, const float* wte, const floa
 
 void encoder_backward(float* dwte, float* dwpe, const float* dout, const int* tokens,
                       const int* sorted, int B, int T, int C) {
+    const Timed timed("encoder backward", 0, 0, 2.0 * B * T * C, 24.0 * B * T * C);
     const int N = B * T;
     // The thread that meets the first row of a token adds all of that token's rows.
 #pragma omp parallel for schedule(dynamic, 64)
@@ -161,6 +195,7 @@ static float sum_squared_deviations(const float* x, float mean, int n) {
 
 void layernorm_forward(float* out, float* mean, float* rstd, const float* inp, const float* weight,
                        const float* bias, int B, int T, int C) {
+    const Timed timed("layernorm forward", 0, 0, 8.0 * B * T * C, 8.0 * B * T * C);
 #pragma omp parallel for
     for (int n = 0; n < B * T; n++) {
         const float* x = inp + (int64_t)n * C;
@@ -174,34 +209,55 @@ void layernorm_forward(float* out, float* mean, float* rstd, const float* inp, c
     }
 }
 
+// to[c] += sum over n of x[n][c]. Each thread has columns of its own and goes through all rows in
+// order; 64 columns are four cache lines, which no two threads share.
+const int COLUMNS = 64;
+
+static void add_columns(float* to, const float* x, int N, int C) {
+#pragma omp parallel for
+    for (int c0 = 0; c0 < C; c0 += COLUMNS) {
+        const int width = std::min(COLUMNS, C - c0);
+        float sums[COLUMNS] = {};
+        for (int n = 0; n < N; n++) {
+            const float* row = x + (int64_t)n * C + c0;
+            if (width == COLUMNS)   // a length that the compiler knows: the sums stay in registers
+                for (int c = 0; c < COLUMNS; c++) sums[c] += row[c];
+            else
+                for (int c = 0; c < width; c++) sums[c] += row[c];
+        }
+        for (int c = 0; c < width; c++) to[c0 + c] += sums[c];
+    }
+}
+
 // layernorm's backward with dresidual (null: none) added to dinp: for both layers of the contract.
 static void add_layernorm_backward(float* dinp, float* dweight, float* dbias,
                                    const float* dresidual, const float* dout, const float* inp,
                                    const float* weight, const float* mean, const float* rstd,
                                    int N, int C) {
-    // The parameters first, since dinp may be dout. Each thread has columns of its own and goes
-    // through all rows in order; 16 columns are one cache line, which no two threads share.
-    const int COLUMNS = 16;
+    const Timed timed("layernorm backward", 0, 0, 14.0 * N * C, (dresidual ? 16.0 : 12.0) * N * C);
+    // The parameters first, since dinp may be dout.
+    add_columns(dbias, dout, N, C);
 #pragma omp parallel for
     for (int c0 = 0; c0 < C; c0 += COLUMNS) {
-        int width = std::min(COLUMNS, C - c0);
-        float dw[COLUMNS] = {}, db[COLUMNS] = {};
+        const int width = std::min(COLUMNS, C - c0);
+        float dw[COLUMNS] = {};
         for (int n = 0; n < N; n++) {
             const float* d = dout + (int64_t)n * C + c0;
             const float* x = inp + (int64_t)n * C + c0;
-            for (int c = 0; c < width; c++) {
+            auto add = [&](int c) {
                 dw[c] = __builtin_fmaf(d[c], (x[c] - mean[n]) * rstd[n], dw[c]);
-                db[c] += d[c];
-            }
+            };
+            if (width == COLUMNS)
+                for (int c = 0; c < COLUMNS; c++) add(c);
+            else
+                for (int c = 0; c < width; c++) add(c);
         }
-        for (int c = 0; c < width; c++) {
-            dweight[c0 + c] += dw[c];
-            dbias[c0 + c] += db[c];
-        }
+        for (int c = 0; c < width; c++) dweight[c0 + c] += dw[c];
     }
 #pragma omp parallel
     {
-        std::vector<float> g(C), xhat(C);
+        static thread_local Scratch scratch;
+        float *g = scratch.at_least(2 * C), *xhat = g + C;
 #pragma omp for
         for (int n = 0; n < N; n++) {
             const float* d = dout + (int64_t)n * C;
@@ -210,8 +266,8 @@ static void add_layernorm_backward(float* dinp, float* dweight, float* dbias,
                 g[c] = d[c] * weight[c];
                 xhat[c] = (x[c] - mean[n]) * rstd[n];
             }
-            float g_mean = sum(g.data(), C) / C;
-            float g_xhat_mean = dot(g.data(), xhat.data(), C) / C;
+            float g_mean = sum(g, C) / C;
+            float g_xhat_mean = dot(g, xhat, C) / C;
             float* dx = dinp + (int64_t)n * C;
             const float* skip = dresidual ? dresidual + (int64_t)n * C : nullptr;
             for (int c = 0; c < C; c++) {
@@ -231,6 +287,7 @@ void layernorm_backward(float* dinp, float* dweight, float* dbias, const float* 
 void residual_layernorm_forward(float* residual, float* out, float* mean, float* rstd,
                                 const float* inp1, const float* inp2, const float* weight,
                                 const float* bias, int B, int T, int C) {
+    const Timed timed("residual_layernorm forward", 0, 0, 9.0 * B * T * C, 16.0 * B * T * C);
     int64_t elements = (int64_t)B * T * C;
 #pragma omp parallel for
     for (int64_t i = 0; i < elements; i++) residual[i] = inp1[i] + inp2[i];
@@ -248,11 +305,17 @@ void residual_layernorm_backward(float* dinp, float* dweight, float* dbias, cons
 
 void matmul_forward(float* out, float* pre_gelu, const float* inp, const float* weight,
                     const float* bias, int B, int T, int C, int OC) {
-    matmul_nt(pre_gelu ? pre_gelu : out, inp, weight, bias, B * T, C, OC);
-    if (pre_gelu) gelu_forward(out, pre_gelu, B, T, OC);
+    const Timed timed("matmul forward", C, OC, 2.0 * B * T * C * OC,
+                      4.0 * ((double)B * T * (C + (pre_gelu ? 2 : 1) * OC) + (double)C * OC));
+    Finish finish;
+    finish.bias = bias;
+    if (pre_gelu) finish.gelu = out;
+    matmul(pre_gelu ? pre_gelu : out, OC, {inp, C, 1}, {weight, 1, C}, B * T, OC, C, finish,
+           *products);
 }
 
 void gelu_forward(float* out, const float* inp, int B, int T, int C) {
+    const Timed timed("gelu forward", 0, 0, 16.0 * B * T * C, 8.0 * B * T * C);
     int64_t elements = (int64_t)B * T * C;
 #pragma omp parallel for simd
     for (int64_t i = 0; i < elements; i++) out[i] = gelu(inp[i]);
@@ -261,127 +324,153 @@ void gelu_forward(float* out, const float* inp, int B, int T, int C) {
 void matmul_backward(float* dinp, float* dweight, float* dbias, const float* dout, const float* inp,
                      const float* weight, const float* pre_gelu, int B, int T, int C, int OC) {
     const int N = B * T;
-    const int64_t elements = (int64_t)N * C;
-    if (dinp) {   // dinp (N, C) = dout (N, OC) weight (OC, C)
-        memset(dinp, 0, sizeof(float) * elements);
-        matmul(dinp, {dout, OC, 1}, {weight, C, 1}, N, C, OC);
+    Finish finish, add;
+    finish.pre_gelu = pre_gelu;
+    add.add = true;
+    const double flops = 2.0 * N * C * OC, bytes = 4.0 * ((double)N * (C + OC) + (double)C * OC);
+    if (dinp) {   // dinp (N, C) = dout (N, OC) weight (OC, C), times gelu'(pre_gelu)
+        const Timed timed("matmul dinp", C, OC, flops, bytes);
+        matmul(dinp, C, {dout, OC, 1}, {weight, C, 1}, N, C, OC, finish, *products);
     }
-    if (dinp && pre_gelu) {
-#pragma omp parallel for simd
-        for (int64_t i = 0; i < elements; i++) dinp[i] *= gelu_derivative(pre_gelu[i]);
+    {   // dweight (OC, C) += dout^T (OC, N) inp (N, C)
+        const Timed timed("matmul dweight", C, OC, flops, bytes + 4.0 * C * OC);
+        matmul(dweight, C, {dout, 1, OC}, {inp, C, 1}, OC, C, N, add, *products);
     }
-    // dweight (OC, C) += dout^T (OC, N) inp (N, C)
-    matmul(dweight, {dout, 1, OC}, {inp, C, 1}, OC, C, N);
-    if (!dbias) return;
-    const int COLUMNS = 16;   // as in layernorm: columns are split over threads, rows go in order
-#pragma omp parallel for
-    for (int o0 = 0; o0 < OC; o0 += COLUMNS) {
-        int width = std::min(COLUMNS, OC - o0);
-        float db[COLUMNS] = {};
-        for (int n = 0; n < N; n++)
-            for (int o = 0; o < width; o++) db[o] += dout[(int64_t)n * OC + o0 + o];
-        for (int o = 0; o < width; o++) dbias[o0 + o] += db[o];
+    if (dbias) {
+        const Timed timed("matmul dbias", OC, 0, (double)N * OC, 4.0 * N * OC);
+        add_columns(dbias, dout, N, OC);
     }
 }
 
 // ---- attention ----------------------------------------------------------------------------------
 //
-// Queries are taken QUERIES at a time, so that scores are matrix products of useful size, and no
-// more than QUERIES x T of them exist at once in a thread. A block of queries t0 .. t1-1 needs
-// the keys 0 .. t1-1; its last columns, where s > t, are masked.
+// One head's queries t0 .. t0+31 at a time, each a lane of the vectors: scores lie transposed, row
+// s holding key s against the 32 queries, so that softmax goes down the rows with no sum across a
+// vector. No more than 32 x T scores exist at once in a thread. Keys beyond the last query are not
+// looked at; in the last 32 rows those after each lane's own position are masked. Where the
+// sequence ends inside the 32, the lanes that are left over hold zeros, and nothing reads them.
 
-// scores[i][s] = scale * q[t0+i] . k[s] for s < t1, rows ld apart.
-// qkv is the first row of a sequence, at this head.
-static void attention_scores(float* scores, int ld, const float* qkv, int t0, int t1, int C,
-                             int hs) {
-    const int rows = t1 - t0;
-    const float scale = 1.0f / sqrtf((float)hs);
-    memset(scores, 0, sizeof(float) * rows * ld);
-    gemm(scores, ld, {qkv + (int64_t)t0 * 3 * C, 3 * C, 1}, {qkv + C, 1, 3 * C}, rows, t1, hs);
-    for (int i = 0; i < rows; i++)
-        for (int s = 0; s <= t0 + i; s++) scores[i * ld + s] *= scale;
+struct HeadBlock {   // 32 queries of one head of one sequence
+    int t0, lanes, keys;   // the first query, how many there are, and the keys they may look at
+};
+
+static HeadBlock head_block(int t0, int T) {
+    int lanes = std::min(QUERIES, T - t0);
+    return {t0, lanes, t0 + lanes};
 }
 
-// Row t of the scores, 0 .. t, becomes probabilities, and 0 beyond t. Returns lse, the log of
-// the sum of exponentials; the largest score is taken out first, or e^score would overflow.
-static float softmax_row(float* row, int t, int t1) {
-    float most = row[0];
-    for (int s = 1; s <= t; s++) most = row[s] > most ? row[s] : most;
-    for (int s = 0; s <= t; s++) row[s] = exp_f(row[s] - most);
-    float total = sum(row, t + 1), inverse = 1.0f / total;
-    for (int s = 0; s <= t; s++) row[s] *= inverse;
-    for (int s = t + 1; s < t1; s++) row[s] = 0;
-    return most + (float)log_d(total);
+// to[i][lane] = scale * rows[lane][i]: queries (or dout) as a matrix's columns. rows are ld apart.
+static void transpose_lanes(float* to, const float* rows, int64_t ld, int lanes, int hs,
+                            float scale) {
+    for (int i = 0; i < hs; i++)
+        for (int lane = 0; lane < QUERIES; lane++)
+            to[i * QUERIES + lane] = lane < lanes ? scale * rows[lane * ld + i] : 0;
+}
+
+// scores[s][lane] = scale * k[s] . q[lane], minus infinity for keys after the query.
+static void attention_scores(float* scores, float* columns, const float* qkv, HeadBlock h, int C,
+                             int hs) {
+    transpose_lanes(columns, qkv + (int64_t)h.t0 * 3 * C, 3 * C, h.lanes, hs,
+                    1.0f / sqrtf((float)hs));
+    gemm(scores, QUERIES, {qkv + C, 3 * C, 1}, {columns, QUERIES, 1}, h.keys, QUERIES, hs, false);
+    for (int s = h.t0 + 1; s < h.keys; s++)
+        for (int lane = 0; lane < s - h.t0; lane++) scores[s * QUERIES + lane] = -INFINITY;
 }
 
 void attention_forward(float* out, float* lse, const float* qkv, int B, int T, int C, int NH) {
+    const Timed timed("attention forward", 0, 0, 2.0 * B * T * T * C, 16.0 * B * T * C);
     const int hs = C / NH;
-    const int blocks = (T + QUERIES - 1) / QUERIES;
 #pragma omp parallel
     {
-        std::vector<float> p((size_t)QUERIES * T);
+        static thread_local Scratch scratch;
+        float* p = scratch.at_least((size_t)QUERIES * (T + hs));
+        float* columns = p + (size_t)QUERIES * T;
 #pragma omp for collapse(3) schedule(dynamic)
         for (int b = 0; b < B; b++)
-            for (int h = 0; h < NH; h++)
-                for (int block = 0; block < blocks; block++) {
-                    int t0 = block * QUERIES, t1 = std::min(T, t0 + QUERIES), rows = t1 - t0;
-                    const float* head = qkv + (int64_t)b * T * 3 * C + h * hs;
-                    float* o = out + ((int64_t)b * T + t0) * C + h * hs;
-                    attention_scores(p.data(), T, head, t0, t1, C, hs);
-                    for (int i = 0; i < rows; i++) {
-                        float* p_row = p.data() + (size_t)i * T;
-                        lse[((int64_t)b * NH + h) * T + t0 + i] = softmax_row(p_row, t0 + i, t1);
-                        memset(o + (int64_t)i * C, 0, sizeof(float) * hs);
+            for (int head = 0; head < NH; head++)
+                for (int t0 = 0; t0 < T; t0 += QUERIES) {
+                    const HeadBlock h = head_block(t0, T);
+                    const float* first = qkv + (int64_t)b * T * 3 * C + head * hs;
+                    attention_scores(p, columns, first, h, C, hs);
+                    // softmax: the largest score is taken out first, or e^score would overflow.
+                    float most[QUERIES], total[QUERIES] = {};
+                    for (int i = 0; i < QUERIES; i++) most[i] = p[i];
+                    for (int s = 1; s < h.keys; s++)
+                        for (int i = 0; i < QUERIES; i++) {
+                            float x = p[s * QUERIES + i];
+                            most[i] = x > most[i] ? x : most[i];
+                        }
+                    for (int s = 0; s < h.keys; s++)
+                        for (int i = 0; i < QUERIES; i++) {
+                            float e = exp_f(p[s * QUERIES + i] - most[i]);
+                            p[s * QUERIES + i] = e;
+                            total[i] += e;
+                        }
+                    // out = p v / total
+                    float* o = out + ((int64_t)b * T + t0) * C + head * hs;
+                    gemm(o, C, {p, 1, QUERIES}, {first + 2 * C, 3 * C, 1}, h.lanes, hs, h.keys,
+                         false);
+                    float* l = lse + ((int64_t)b * NH + head) * T + t0;
+                    for (int i = 0; i < h.lanes; i++) {
+                        float inverse = 1.0f / total[i];
+                        for (int c = 0; c < hs; c++) o[(int64_t)i * C + c] *= inverse;
+                        l[i] = most[i] + (float)log_d(total[i]);
                     }
-                    // out = p v
-                    gemm(o, C, {p.data(), T, 1}, {head + 2 * C, 3 * C, 1}, rows, hs, t1);
                 }
     }
 }
 
 void attention_backward(float* dqkv, float* D, const float* dout, const float* qkv,
                         const float* out, const float* lse, int B, int T, int C, int NH) {
+    const Timed timed("attention backward", 0, 0, 5.0 * B * T * T * C, 32.0 * B * T * C);
     const int hs = C / NH;
     const float scale = 1.0f / sqrtf((float)hs);
     // A head of a sequence belongs to one thread: all blocks of queries add to the same dk and dv.
 #pragma omp parallel
     {
-        std::vector<float> p((size_t)QUERIES * T), dp((size_t)QUERIES * T);
+        static thread_local Scratch scratch;
+        float* p = scratch.at_least((size_t)QUERIES * (2 * T + hs));
+        float *dp = p + (size_t)QUERIES * T, *columns = dp + (size_t)QUERIES * T;
 #pragma omp for collapse(2) schedule(dynamic)
         for (int b = 0; b < B; b++)
-            for (int h = 0; h < NH; h++) {
-                const float* head = qkv + (int64_t)b * T * 3 * C + h * hs;
-                float* dhead = dqkv + (int64_t)b * T * 3 * C + h * hs;
-                const float* l = lse + ((int64_t)b * NH + h) * T;
-                float* d = D + ((int64_t)b * NH + h) * T;
-                for (int t = 0; t < T; t++)
-                    for (int part = 0; part < 3; part++)
-                        memset(dhead + (int64_t)t * 3 * C + part * C, 0, sizeof(float) * hs);
+            for (int head = 0; head < NH; head++) {
+                const float* first = qkv + (int64_t)b * T * 3 * C + head * hs;
+                float* dfirst = dqkv + (int64_t)b * T * 3 * C + head * hs;
+                const int64_t row = ((int64_t)b * NH + head) * T;   // of lse and D
                 for (int t0 = 0; t0 < T; t0 += QUERIES) {
-                    int t1 = std::min(T, t0 + QUERIES), rows = t1 - t0;
-                    int64_t first = ((int64_t)b * T + t0) * C + h * hs;   // of out and dout
-                    attention_scores(p.data(), T, head, t0, t1, C, hs);
-                    memset(dp.data(), 0, sizeof(float) * rows * T);
-                    gemm(dp.data(), T, {dout + first, C, 1}, {head + 2 * C, 1, 3 * C}, rows, t1,
-                         hs);
-                    for (int i = 0; i < rows; i++) {
-                        int t = t0 + i;
-                        float* p_row = p.data() + (size_t)i * T;
-                        float* dp_row = dp.data() + (size_t)i * T;
-                        d[t] = dot(dout + first + (int64_t)i * C, out + first + (int64_t)i * C, hs);
-                        for (int s = 0; s <= t; s++) {
-                            p_row[s] = exp_f(p_row[s] - l[t]);
-                            // From here on scale * dscore.
-                            dp_row[s] = scale * p_row[s] * (dp_row[s] - d[t]);
-                        }
-                        for (int s = t + 1; s < t1; s++) p_row[s] = dp_row[s] = 0;
+                    const HeadBlock h = head_block(t0, T);
+                    const int64_t at = ((int64_t)b * T + t0) * C + head * hs;   // of out and dout
+                    float l[QUERIES] = {}, d[QUERIES] = {};
+                    for (int i = 0; i < h.lanes; i++) {
+                        l[i] = lse[row + t0 + i];
+                        d[i] = dot(dout + at + (int64_t)i * C, out + at + (int64_t)i * C, hs);
+                        D[row + t0 + i] = d[i];
                     }
-                    const Matrix q = {head + (int64_t)t0 * 3 * C, 3 * C, 1};
-                    const Matrix k = {head + C, 3 * C, 1};
-                    float *dq = dhead + (int64_t)t0 * 3 * C, *dk = dhead + C, *dv = dhead + 2 * C;
-                    gemm(dq, 3 * C, {dp.data(), T, 1}, k, rows, hs, t1);
-                    gemm(dk, 3 * C, {dp.data(), 1, T}, q, t1, hs, rows);
-                    gemm(dv, 3 * C, {p.data(), 1, T}, {dout + first, C, 1}, t1, hs, rows);
+                    attention_scores(p, columns, first, h, C, hs);
+                    // dp[s][lane] = v[s] . dout[lane]
+                    transpose_lanes(columns, dout + at, C, h.lanes, hs, 1);
+                    gemm(dp, QUERIES, {first + 2 * C, 3 * C, 1}, {columns, QUERIES, 1}, h.keys,
+                         QUERIES, hs, false);
+                    for (int s = 0; s < h.keys; s++)
+                        for (int i = 0; i < QUERIES; i++) {
+                            float e = exp_f(p[s * QUERIES + i] - l[i]);
+                            p[s * QUERIES + i] = e;
+                            // From here on scale * dscore.
+                            dp[s * QUERIES + i] = scale * e * (dp[s * QUERIES + i] - d[i]);
+                        }
+                    const float *q = first + (int64_t)t0 * 3 * C, *k = first + C;
+                    float* dq = dfirst + (int64_t)t0 * 3 * C;
+                    gemm(dq, 3 * C, {dp, 1, QUERIES}, {k, 3 * C, 1}, h.lanes, hs, h.keys, false);
+                    // dk and dv: what is new in this block begins here, the keys before it go on.
+                    const Matrix dpq = {q, 3 * C, 1}, pdo = {dout + at, C, 1};
+                    float *dk = dfirst + C, *dv = dfirst + 2 * C;
+                    const int64_t below = (int64_t)t0 * 3 * C;
+                    gemm(dk, 3 * C, {dp, QUERIES, 1}, dpq, t0, hs, h.lanes, true);
+                    gemm(dv, 3 * C, {p, QUERIES, 1}, pdo, t0, hs, h.lanes, true);
+                    const Matrix dp_new = {dp + (size_t)t0 * QUERIES, QUERIES, 1};
+                    const Matrix p_new = {p + (size_t)t0 * QUERIES, QUERIES, 1};
+                    gemm(dk + below, 3 * C, dp_new, dpq, h.lanes, hs, h.lanes, false);
+                    gemm(dv + below, 3 * C, p_new, pdo, h.lanes, hs, h.lanes, false);
                 }
             }
     }
@@ -389,18 +478,33 @@ void attention_backward(float* dqkv, float* D, const float* dout, const float* q
 
 // ---- classifier ---------------------------------------------------------------------------------
 
+// The largest of n >= 1 numbers. In lanes, which the compiler makes vectors of; the order of a
+// maximum does not matter.
+static float largest(const float* x, int n) {
+    float lanes[LANES], most = x[0];
+    for (float& lane : lanes) lane = most;
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
+    for (int j = 0; i + j < n; j++) lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
+    for (float lane : lanes) most = lane > most ? lane : most;
+    return most;
+}
+
 void classifier(float* losses, float* dlogits, const float* logits, const int* targets,
                 float dloss, int B, int T, int V, int Vp) {
+    const Timed timed(dlogits ? "classifier" : "classifier, loss only", V, 0, 12.0 * B * T * V,
+                      (dlogits ? 8.0 : 4.0) * B * T * V);
 #pragma omp parallel
     {
-        std::vector<float> e(V);
+        static thread_local Scratch scratch;
+        float* e = scratch.at_least(V);
 #pragma omp for
         for (int n = 0; n < B * T; n++) {
             const float* x = logits + (int64_t)n * Vp;
-            float most = x[0];
-            for (int v = 1; v < V; v++) most = x[v] > most ? x[v] : most;
+            float most = largest(x, V);
             for (int v = 0; v < V; v++) e[v] = exp_f(x[v] - most);
-            float total = sum(e.data(), V);
+            float total = sum(e, V);
             losses[n] = (float)(log_d(total) + most - x[targets[n]]);
             if (!dlogits) continue;
             float* d = dlogits + (int64_t)n * Vp;
@@ -415,15 +519,20 @@ void classifier(float* losses, float* dlogits, const float* logits, const int* t
 // ---- the optimizer ------------------------------------------------------------------------------
 
 float grad_norm(const float* grads, size_t n) {
+    const Timed timed("grad_norm", 0, 0, 2.0 * n, 4.0 * n);
     // Blocks of a fixed size, each summed by one thread, then added in order: in double, since
     // a model has a hundred million squares to add.
-    const size_t BLOCK = 1 << 16;
-    std::vector<double> sums((n + BLOCK - 1) / BLOCK);
+    const size_t BLOCK_SIZE = 1 << 16;
+    static std::vector<double> sums;
+    sums.assign((n + BLOCK_SIZE - 1) / BLOCK_SIZE, 0);
 #pragma omp parallel for
     for (size_t block = 0; block < sums.size(); block++) {
-        size_t begin = block * BLOCK, end = std::min(n, begin + BLOCK);
-        double lanes[8] = {};
-        for (size_t i = begin; i < end; i++) lanes[i % 8] += (double)grads[i] * grads[i];
+        const float* g = grads + block * BLOCK_SIZE;
+        size_t count = std::min(n - block * BLOCK_SIZE, BLOCK_SIZE), i = 0;
+        double lanes[LANES] = {};
+        for (; i + LANES <= count; i += LANES)
+            for (int j = 0; j < LANES; j++) lanes[j] += (double)g[i + j] * g[i + j];
+        for (int j = 0; i + j < count; j++) lanes[j] += (double)g[i + j] * g[i + j];
         for (double lane : lanes) sums[block] += lane;
     }
     double total = 0;
@@ -433,17 +542,18 @@ float grad_norm(const float* grads, size_t n) {
 
 void adamw_update(float* params, float* master, const float* grads, float* m, float* v, size_t n,
                   AdamW a) {
+    const Timed timed("adamw", 0, 0, 14.0 * n, 28.0 * n, UPDATES);
     const float beta1 = (float)a.beta1, rest1 = (float)(1 - a.beta1);
     const float beta2 = (float)a.beta2, rest2 = (float)(1 - a.beta2);
-    const float correction1 = (float)(1 - power(a.beta1, a.step));
-    const float correction2 = (float)(1 - power(a.beta2, a.step));
+    const float correction1 = (float)(1 / (1 - power(a.beta1, a.step)));
+    const float correction2 = (float)(1 / (1 - power(a.beta2, a.step)));
     const float lr = (float)a.lr, eps = (float)a.eps, weight_decay = (float)a.weight_decay;
-#pragma omp parallel for simd
+#pragma omp parallel for simd if (n > 1 << 14)
     for (size_t i = 0; i < n; i++) {
         float g = a.grad_scale * grads[i];
         m[i] = beta1 * m[i] + rest1 * g;
         v[i] = beta2 * v[i] + rest2 * g * g;
-        float mhat = m[i] / correction1, vhat = v[i] / correction2;
+        float mhat = m[i] * correction1, vhat = v[i] * correction2;
         master[i] -= lr * (mhat / (sqrtf(vhat) + eps) + weight_decay * master[i]);
         params[i] = master[i];
     }

@@ -1302,6 +1302,15 @@ static double seconds_of_product(floatX* out, const floatX* a, const floatX* b, 
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+void device_dtype(const char* dtype) {
+    const char* own = BF16 ? "bf16" : "fp32";
+    if (*dtype && strcmp(dtype, own) != 0)
+        fail("--dtype %s: this program was built for %s (make train_gpt2cu PRECISION=%s)", dtype,
+             own, dtype);
+}
+
+bool device_profile() { return false; }
+
 double device_peak_flops() {
     for (const Peak& peak : PEAKS)
         if (device.name == peak.name && (BF16 ? peak.bfloat16 : peak.float32) > 0)

@@ -174,7 +174,7 @@ static void test_round_trip() {
     check(read_bytes(copy) == bytes, "copied key by key, the file has the same bytes");
     check(bytes.size() % 32 == 0, "the file's end is padded");
     // A link that waits under the temporary name is not followed, and nothing is left behind.
-    std::string link = copy + text(".%ld-0.tmp", (long)getpid());
+    std::string link = copy + text(".legible-%ld-0.tmp", (long)getpid());
     if (symlink(path.c_str(), link.c_str()) != 0) fail("%s: cannot be linked", link.c_str());
     gguf_write(GgufWriter(), copy);
     check(read_bytes(path) == bytes, "a file behind a link under a temporary name was written to");

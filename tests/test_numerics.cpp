@@ -2,6 +2,9 @@
 // against known ones, and matmul.h against three plain loops, bit for bit.
 #include <algorithm>
 #include "check.h"
+#ifdef __AVX512F__
+#define LEGIBLE_AMX_IN_SOFTWARE   // its tiles, on a processor without them
+#endif
 #include "../matmul.h"
 
 // The distance to the next float: an error of 1 ulp is a result one float away from the right one.
@@ -190,43 +193,142 @@ static Floats plain_matmul(Floats c, Matrix a, Matrix b, int M, int N, int K) {
 static void test_matmul_sizes(int M, int N, int K) {
     // Vectors of exactly the size needed: a read outside them is what the address sanitizer finds.
     Floats a = random_floats(4, M * K, 1), b = random_floats(5, K * N, 1),
-           start = random_floats(6, M * N, 1);
+           start = random_floats(6, M * N, 1), bias = random_floats(7, N, 1), with_bias;
+    for (int m = 0; m < M; m++) with_bias.insert(with_bias.end(), bias.begin(), bias.end());
     for (int form = 0; form < 4; form++) {   // a and b as they are, or transposed
         Matrix am = form & 1 ? Matrix{a.data(), 1, M} : Matrix{a.data(), K, 1};
         Matrix bm = form & 2 ? Matrix{b.data(), 1, K} : Matrix{b.data(), N, 1};
-        Floats c = start;
-        matmul(c.data(), am, bm, M, N, K);
-        check_same(text("matmul %d x %d x %d, form %d", M, N, K, form), c,
-                   plain_matmul(start, am, bm, M, N, K));
+        std::string name = text("%d x %d x %d, form %d", M, N, K, form);
+        Floats sum = plain_matmul(start, am, bm, M, N, K);
+        Floats plain = plain_matmul(Floats(M * N), am, bm, M, N, K);
+        Finish add, none;
+        add.add = true;
+        for (bool small : {false, true})   // by all threads, or by one without packing
+            for (bool adds : {false, true}) {
+                Floats c = adds ? start : Floats(M * N, NAN);
+                if (small) gemm(c.data(), N, am, bm, M, N, K, adds);
+                else matmul(c.data(), N, am, bm, M, N, K, adds ? add : none);
+                check_same((small ? "gemm " : "matmul ") + name, c, adds ? sum : plain);
+            }
+        Floats expected = plain_matmul(with_bias, am, bm, M, N, K);
+        Floats c(M * N, NAN), after(M * N, NAN);
+        Finish finish;
+        finish.bias = bias.data();
+        finish.gelu = after.data();
+        matmul(c.data(), N, am, bm, M, N, K, finish);
+        check_same("with a bias, " + name, c, expected);
+        for (float& x : expected) x = gelu(x);
+        check_same("GELU, " + name, after, expected);
+        finish = {};
+        finish.pre_gelu = start.data();
+        for (int i = 0; i < M * N; i++) expected[i] = plain[i] * gelu_derivative(start[i]);
+        matmul(c.data(), N, am, bm, M, N, K, finish);
+        check_same("times GELU's derivative, " + name, c, expected);
     }
-    Floats out(M * N, NAN), bias = random_floats(7, N, 1), with_bias;
-    for (int m = 0; m < M; m++) with_bias.insert(with_bias.end(), bias.begin(), bias.end());
-    matmul_nt(out.data(), a.data(), b.data(), bias.data(), M, K, N);
-    check_same(text("matmul_nt %d x %d x %d", M, N, K), out,
-               plain_matmul(with_bias, {a.data(), K, 1}, {b.data(), 1, K}, M, N, K));
-    matmul_nt(out.data(), a.data(), b.data(), nullptr, M, K, N);
-    check_same(text("matmul_nt %d x %d x %d, no bias", M, N, K), out,
-               plain_matmul(Floats(M * N), {a.data(), K, 1}, {b.data(), 1, K}, M, N, K));
+    // Rows that are further apart than they are long: what lies between stays as it was.
+    const int ldc = N + 3;
+    Floats wide = random_floats(8, M * ldc, 1), expected = wide;
+    Matrix am = {a.data(), K, 1}, bm = {b.data(), N, 1};
+    Floats plain = plain_matmul(Floats(M * N), am, bm, M, N, K);
+    for (int i = 0; i < M * N; i++) expected[i / N * ldc + i % N] = plain[i];
+    Floats c = wide;
+    matmul(c.data(), ldc, am, bm, M, N, K);
+    check_same(text("matmul %d x %d x %d, rows apart", M, N, K), c, expected);
+    c = wide;
+    gemm(c.data(), ldc, am, bm, M, N, K, false);
+    check_same(text("gemm %d x %d x %d, rows apart", M, N, K), c, expected);
+}
+
+// Products in bfloat16: exact where every rounding and sum is, and within n * eps of double else.
+static void test_bfloat16(const Kernel* kernel) {
+    if (!kernel) return;
+    for (auto s : std::vector<std::vector<int>>{{1, 1, 1}, {12, 32, 2}, {5, 33, 31}, {40, 70, 33},
+             {33, 64, 64}, {32, 32, 400}, {67, 45, 1001}, {130, 96, 800}, {13, 260, 417}}) {
+        const int M = s[0], N = s[1], K = s[2];
+        for (int form = 0; form < 4; form++) {
+            Floats a = random_floats(11, M * K, 1), b = random_floats(12, K * N, 1);
+            Matrix am = form & 1 ? Matrix{a.data(), 1, M} : Matrix{a.data(), K, 1};
+            Matrix bm = form & 2 ? Matrix{b.data(), 1, K} : Matrix{b.data(), N, 1};
+            std::string name = text("%s, %d x %d x %d, form %d", kernel->name, M, N, K, form);
+            Floats start = random_floats(13, M * N, 1), bias = random_floats(14, N, 1);
+            for (bool adds : {false, true}) {
+                Floats c = start;
+                Finish finish;
+                finish.add = adds;
+                if (!adds) finish.bias = bias.data();
+                matmul(c.data(), N, am, bm, M, N, K, finish, *kernel);
+                int bad = 0;
+                for (int i = 0; i < M * N; i++) {
+                    const int m = i / N, n = i % N;
+                    double sum = adds ? start[i] : bias[n], sizes = fabs(sum);
+                    for (int k = 0; k < K; k++) {
+                        auto rounded = [](float x) {
+                            return (double)bits_to_float(bfloat16_bits(x) << 16);
+                        };
+                        double x = rounded(am.p[m * am.row + k * am.col]) *
+                                   rounded(bm.p[k * bm.row + n * bm.col]);
+                        sum += x;
+                        sizes += fabs(x);
+                    }
+                    bad += !(fabs(c[i] - sum) <= (K + 2) * 6e-8 * sizes + 1e-30);
+                }
+                check(bad == 0, "%s: %d of %d sums are off", name.c_str(), bad, M * N);
+            }
+            // Small whole numbers: exact, whatever the order.
+            for (float& x : a) x = (float)(int)(8 * x);
+            for (float& x : b) x = (float)(int)(8 * x);
+            Floats c(M * N, NAN);
+            matmul(c.data(), N, am, bm, M, N, K, {}, *kernel);
+            check_same("whole numbers, " + name, c, plain_matmul(Floats(M * N), am, bm, M, N, K));
+        }
+    }
+    report(kernel->name);
 }
 
 static void test_matmul() {
-    for (int M : {1, 2, 5, 8, 17})
-        for (int N : {1, 3, 16, 31, 33, 70})
+    for (int M : {1, 2, 5, 8, 12, 25})
+        for (int N : {1, 3, 16, 31, 32, 33, 70})
             for (int K : {1, 2, 7, 64}) test_matmul_sizes(M, N, K);
-    // Past the blocks of 256 columns and of 256 steps, and past the rows that one thread takes.
+    // Past blocks of columns and of steps, past the pieces that threads take, and past what the
+    // shared buffer holds of a long product.
     for (auto s : std::vector<std::vector<int>>{
-             {3, 257, 300}, {65, 40, 513}, {130, 260, 31}, {67, 1, 257}, {1, 600, 70}})
+             {3, 257, 300}, {65, 40, 513}, {260, 130, 31}, {67, 1, 257}, {1, 600, 70},
+             {300, 301, 200}, {30, 33, 40000}})
         test_matmul_sizes(s[0], s[1], s[2]);
     report("matmul.h");
+}
+
+// Every bfloat16 comes back, and what lies between two of them goes to the nearer, or the even one.
+static void test_bfloat16_bits() {
+    int wrong_back = 0, wrong_rounding = 0;
+    for (uint32_t b = 0; b < 65536; b++) {
+        float f = bits_to_float(b << 16);
+        uint32_t back = bfloat16_bits(f);
+        wrong_back += f != f ? (back & 0x7f80) != 0x7f80 || !(back & 0x7f) : back != b;
+        if ((b & 0x7fff) >= 0x7f80) continue;
+        wrong_rounding += bfloat16_bits(bits_to_float(b << 16 | 0x7fff)) != b;
+        wrong_rounding += bfloat16_bits(bits_to_float(b << 16 | 0x8000)) != b + (b & 1);
+        wrong_rounding += bfloat16_bits(bits_to_float(b << 16 | 0x8001)) != b + 1;
+    }
+    check(wrong_back == 0, "bfloat16_bits: %d of 65536 do not come back", wrong_back);
+    check(wrong_rounding == 0, "bfloat16_bits: %d roundings are wrong", wrong_rounding);
+    check(bfloat16_bits(bits_to_float(0x7f800001)) == 0x7fc0,
+          "bfloat16_bits: a NaN of low bits stays NaN");
+    report("bfloat16_bits");
 }
 
 int main() {
     test_exp();
     test_gelu();
+    test_bfloat16_bits();
     test_log_cos();
     test_random();
     test_generators();
     test_dot();
     test_matmul();
+    test_bfloat16(bfloat16_kernel());
+#ifdef LEGIBLE_AMX_IN_SOFTWARE
+    test_bfloat16(&BFLOAT16_AMX);
+#endif
     return finish();
 }

@@ -33,6 +33,7 @@ MERGES = 3                             # the tokenizer's: V = 256 + MERGES + end
 B, T, LAYERS, C = 4, 32, 2, 16         # of the runs below, unless they say otherwise
 TRAIN_TOKENS, VAL_TOKENS = (1000, 129, 700), (600,)
 BATCHES = sum((n - 1) // (B * T) for n in TRAIN_TOKENS)   # of B x T windows in an epoch
+START = {"out", "profile", "resume", "help"}               # flags of one start, not of the run
 WHAT_DIFFERS = ("ms", "tok_per_s", "mfu")                 # from run to run: measured times
 counts = {True: 0, False: 0}
 work = ""                              # the temporary folder
@@ -291,8 +292,8 @@ def help_flags():
 def test_optimizer_file():
     file = gguf.read(path("files", newest("files"), "optimizer.gguf"))
     model = gguf.read(path("files", "model.gguf"))
-    names = set(help_flags()) - {"out", "resume", "help"}
-    names |= {"step", "tokens", "epoch", "position", "rng", "sha256"}
+    names = set(help_flags()) - START
+    names |= {"step", "tokens", "epoch", "position", "rng", "sha256", "weights_sha256"}
     expected = {"legible." + name for name in names} | {"general.architecture"}
     check(set(file.keys) == expected, f"optimizer.gguf: keys {sorted(set(file.keys) ^ expected)}")
     numbers = [file.value("legible." + key) for key in ("step", "tokens", "epoch", "position")]
@@ -568,6 +569,53 @@ def test_optimizer_flags():
               f"--{flag} changes nothing")
 
 
+def test_profile():
+    """Rows for what a step consists of; they add up to the step. Weights do not change."""
+    words = command({**base("profiled"), "steps": 30, "profile": True})
+    if "emu" in os.path.basename(TRAIN):   # a GPU's trainer has nsys and ncu
+        refused(["--profile"], words)
+        return
+    _, err = execute(words)
+    train("not_profiled", steps=30)
+    same_file(("profiled", "model.gguf"), ("not_profiled", "model.gguf"), "--profile")
+    rows = {m[0]: list(map(float, re.findall(r"[\d.]+", m[1]))) for m in
+            re.findall(r"^([^\d\n]+(?:\d+(?: x \d+)?)?)  +(\d+ +[\d.]+ .*%)$", err, re.M)}
+    rows = {name.strip(): row for name, row in rows.items()}
+    V, N = 256 + MERGES + 1, B * T
+    flops = {f"matmul forward {C} x {3 * C}": 2 * N * C * 3 * C * LAYERS,
+             f"matmul dweight {4 * C} x {C}": 2 * N * C * 4 * C * LAYERS, "adamw": None,
+             "attention backward": None, "layernorm backward": None, f"classifier {V}": None,
+             "grad_norm": None, "encoder forward": None}
+    check(set(flops) <= set(rows), f"--profile: no row for {set(flops) - set(rows)}")
+    for name, count in flops.items():
+        calls, ms, gflops = rows.get(name, (0, 1, 0))[:3]
+        if count:
+            check(calls == 30 * LAYERS, f"--profile: {name}: {calls} calls")
+            check(abs(gflops * ms * 1e6 - count) < 0.1 * count + 1e5,
+                  f"--profile: {name}: {gflops} GFLOP/s in {ms} ms, expected {count} FLOPs")
+    total = sum(row[1] for name, row in rows.items() if name != "all layers")
+    check(abs(total - rows["all layers"][1]) < 0.02 * total, "--profile: the rows' sum")
+
+
+def test_dtype():
+    """bfloat16 products: another run, by a little; its checkpoint is like any other."""
+    words = command({**base("bf16"), "steps": 20, "dtype": "bf16", "save_every": 10})
+    p = subprocess.run(words, capture_output=True, cwd=ROOT)
+    if p.returncode:   # a processor, or a CUDA trainer, without them
+        refused(["--dtype bf16"], words)
+        return
+    check(b"bfloat16" in p.stderr, "--dtype bf16: the plan does not say what computes")
+    train("bf32", steps=20)
+    a, b = column("bf16", "loss"), column("bf32", "loss")
+    check(a != b and all(close(x, y, 1e-2) for x, y in zip(a, b)), f"--dtype bf16: {a} beside {b}")
+    shapes = [[(t.name, t.type, t.dims) for t in gguf.read(path(out, "model.gguf")).tensors]
+              for out in ("bf16", "bf32")]
+    check(shapes[0] == shapes[1], "--dtype bf16: another file")
+    resume("bf16", dtype="fp32", steps=25)
+    train("bf16_threads", steps=20, dtype="bf16", threads=3)
+    check(column("bf16_threads", "loss") == a, "--dtype bf16: threads change the bits")
+
+
 def test_order():
     """Without learning, the losses tell which batch was read."""
     shared = dict(steps=2 * BATCHES, lr=0, warmup=0)
@@ -642,8 +690,9 @@ def test_resume():
         with open(path(out, "log.jsonl"), "wb") as f:
             f.write(b"\n".join(lines[:step + 3]) + b"\n" + lines[step + 3][:17])
         os.mkdir(path(out, f"step-{step + 4:08d}.tmp"))
-        for name in (f"step-{step + 4:08d}.tmp/model.gguf.77-0.tmp", "model.gguf.7-0.tmp",
-                     "log.jsonl.123456-1.tmp", "loss.svg.1-0.tmp"):
+        for name in (f"step-{step + 4:08d}.tmp/model.gguf.legible-77-0.tmp",
+                     "model.gguf.legible-7-0.tmp", "log.jsonl.legible-123456-1.tmp",
+                     "loss.svg.legible-1-0.tmp"):
             with open(path(out, name), "wb") as f:
                 f.write(b"half")
         _, err = resume(out)
@@ -727,12 +776,12 @@ def test_cannot_differ():
         "beta1": ("0.8", 0.9), "beta2": ("0.9", 0.95), "eps": ("1e-06", "1e-08"),
         "seed": ("8", 7), "order": ("sequential", "shuffled")}
     may = {"steps": 2, "threads": 2, "eval_every": 1, "eval_batches": 1, "sample_every": 1,
-           "save_every": 5, "save_minutes": 1, "keep": 9}
+           "save_every": 5, "save_minutes": 1, "keep": 9, "dtype": "fp32"}
     for name, (now, then) in changed.items():
         value = "1" if now is True else now
         refused([f"--{name.replace('_', '-')} {value}: ", f"begun with {then},"],
                 command({"resume": True, "out": path("fixed"), name: now}))
-    named = {n.replace("-", "_") for n in help_flags()} - {"out", "resume", "help"}
+    named = {n.replace("-", "_") for n in help_flags()} - START
     check(named == set(changed) | set(may),
           f"flags that neither differ nor not: {named ^ (set(changed) | set(may))}")
     before = data("fixed", "model.gguf")
@@ -815,7 +864,7 @@ def loadable(out, kill):
 
 def test_not_finite():
     """Absurd decay blows the weights up; a NaN or a loss beyond float is lost from the start."""
-    flags = dict(lr=1000, weight_decay=1000, warmup=0, grad_clip=0, schedule="constant", steps=40,
+    flags = dict(lr=1000, weight_decay=446, warmup=0, grad_clip=1, schedule="constant", steps=40,
                  save_every=1, keep=0, total_batch=2 * B * T)
     for out, extra, where in (("blown", {"val": None}, ["micro-batch ", " of 2"]),
                               ("blown_val", {"eval_every": 1}, [])):
@@ -870,7 +919,9 @@ def test_not_finite():
     refused(["step 1:", "gradient", "inf", "checkpoint: none"],
             command({**base("cliff"), "init": path("cliff.gguf"), "tokenizer": None}))
     check(not checkpoints("cliff"), "cliff: a checkpoint of nothing good")
-    for name in ("nan", "inf"):
+    refused(["nan.gguf", "blk.1.ffn_up.bias", "element 0"],
+            command({**base("nan"), "init": path("nan.gguf"), "tokenizer": None}))
+    for name in ("inf",):
         for out, val, words in ((name, None, ["step 1:", "micro-batch 1 of 1"]),
                                 (name + "_val", path("val_*.bin"),
                                  ["step 0:", "validation", "batch 0 of --val"])):
@@ -934,7 +985,10 @@ def test_file_errors():
                {"general.architecture": ("string", "gpt2"), **bpe.to_keys(small)})
     gguf.write(path("no_tokens.gguf"), {"general.architecture": ("string", "gpt2")})
     init = {**base("x"), "init": path("first_part", "model.gguf"), "tokenizer": None}
-    refused(["small.gguf", "258", "260"], command({**init, "tokenizer": path("small.gguf")}))
+    refused(["small.gguf", "first_part/model.gguf"],
+            command({**init, "tokenizer": path("small.gguf")}))
+    bare = {**init, "init": path("bare.gguf"), "tokenizer": path("small.gguf")}   # without its own
+    refused(["small.gguf", "258", "260"], command(bare))
     refused(["no_tokens.gguf", "--tokenizer"],
             command({**base("x"), "tokenizer": path("no_tokens.gguf")}))
     refused(["missing.gguf"], command({**base("x"), "tokenizer": path("missing.gguf")}))
@@ -1018,8 +1072,9 @@ def main():
         make_data()
         for test in (test_files, test_bits, test_losses, test_recompute, test_accumulation,
                      test_init, test_untied, test_epochs, test_schedules, test_optimizer_flags,
-                     test_order, test_keep, test_samples, test_resume, test_longer, test_signals,
-                     test_cannot_differ, test_kill, test_not_finite, test_flag_errors,
+                     test_profile, test_dtype, test_order, test_keep, test_samples, test_resume,
+                     test_longer, test_signals, test_cannot_differ, test_kill, test_not_finite,
+                     test_flag_errors,
                      test_file_errors, test_resume_errors):
             begin, failed = time.monotonic(), counts[False]
             test()

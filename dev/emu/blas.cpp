@@ -61,11 +61,11 @@ static void add_products(std::vector<float>& sums, Matrix bt, Matrix at, int m, 
                          BlasMatrix d, bool split_k) {
     const int LONG = 256;      // products worth being split
     if (!split_k || k < LONG || d.type == CUDA_R_32F)
-        return matmul(sums.data(), bt, at, n, m, k);
+        return matmul(sums.data(), m, bt, at, n, m, k);
     std::vector<float> rest(sums.size(), 0.0f);
     int half = k / 2;
-    matmul(sums.data(), bt, at, n, m, half);
-    matmul(rest.data(), {bt.p + half * bt.col, bt.row, bt.col},
+    matmul(sums.data(), m, bt, at, n, m, half);
+    matmul(rest.data(), m, {bt.p + half * bt.col, bt.row, bt.col},
            {at.p + half * at.row, at.row, at.col}, n, m, k - half);
     uint16_t number;
     BlasMatrix rounded(d.type, &number, 0);
