@@ -1,11 +1,12 @@
 // infer.cpp - the runtime: a GPT-2 in a GGUF file goes in, text comes out, on the CPU.
 //
-// It shares no code with training but the matrix product and the elementary functions, so that each
-// can be checked against the other. The parts, in reading order:
+// Its network shares no code with training's but the matrix product and the elementary functions,
+// so that each can be checked against the other; gguf.h and tokenizer.h are both programs'. The
+// parts, in reading order:
 //
 //     the model      what a GPT-2 consists of, and how it is found in a file
 //     the layers     layernorm, linear, attention
-//     forward()      the network, for one token or many, with a cache of keys and values
+//     forward()      the network, for one token or many, with a cache of keys and values (KV cache)
 //     sampling       from logits to a token
 //     text           ids from text, text from ids, UTF-8 that arrives in pieces
 //     commands       generate, tokenize, detokenize, logits, perplexity, show

@@ -32,7 +32,8 @@ PROGRAMS = ["numerics", "layers", "model", "gguf", "tokenizer", "dataloader",   
 SCRIPTS = {"infer": ["infer"], "trainer": ["train_gpt2", "infer"],   # tests/test_X.py runs these
            "safety": ["train_gpt2", "infer"], "data": ["infer"]}
 
-# (file, what is wrong, the text, the text instead, the test that must fail)
+# (file, what is wrong, the text, the text instead, the test that must fail and, after it, what its
+# environment must hold)
 MUTANTS = [
     # ---- layers ----------------------------------------------------------------------------------
     ("train_gpt2.cpp", "encoder: position is the row in the batch",
@@ -176,6 +177,20 @@ MUTANTS = [
     ("train_gpt2.cu", "matmul: the epilogue leaves out GELU",
      "fused.epilogue = CUBLASLT_EPILOGUE_GELU_AUX_BIAS", "fused.epilogue = CUBLASLT_EPILOGUE_BIAS",
      "layers_sm90"),
+    ("train_gpt2.cu", "matmul: parts of a sum may meet in bfloat16",
+     "reduction = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE", "reduction = 7", "layers_bf16"),
+    ("train_gpt2.cu", "matmul: a product that cuBLASLt refuses ends the program",
+     "status != CUBLAS_STATUS_NOT_SUPPORTED;   // it", "true;   // it",
+     "layers_sm90 EMU_BLAS_REFUSE=matmul"),
+    ("train_gpt2.cu", "matmul: no advice is taken for an error",
+     "if (status != CUBLAS_STATUS_NOT_SUPPORTED) blas_check(status);", "blas_check(status);",
+     "layers_sm90 EMU_BLAS_REFUSE=epilogues"),
+    ("train_gpt2.cu", "matmul: the plain form has no bias",
+     "128>>>(out, pre_gelu, added ? nullptr : bias, OC)",
+     "128>>>(out, pre_gelu, nullptr, OC)", "layers_sm90 EMU_BLAS_REFUSE=epilogues"),
+    ("train_gpt2.cu", "matmul: the plain form has no bias where there is no GELU",
+     "if (!pre_gelu && (added || !bias)) return;", "if (!pre_gelu) return;",
+     "layers_sm90 EMU_BLAS_REFUSE=matmul"),
     ("train_gpt2.cu", "attention: heads above 64 take the form for 64",
      "if (hs <= 64) launch_forward<64>", "if (hs <= 128) launch_forward<64>", "layers_fp32"),
     ("train_gpt2.cu", "attention: heads above 64 take the form for 64 in backward",
@@ -318,8 +333,12 @@ MUTANTS = [
      "if (end > at && text[end - 1] == '\\r') end--;", "", "tokenizer"),
     ("gguf.h", "a tensor may end past the file",
      "t.bytes > size - expected", "t.bytes > size", "gguf"),
+    ("gguf.h", "a half's infinity is a number", "if (magnitude >= 0x0f800000) bits",
+     "if (magnitude > 0x0f800000) bits", "gguf"),
+    ("gguf.h", "a tensor has as many bytes as elements",
+     "p.tensor.count / facts.block * facts.bytes", "p.tensor.count", "gguf"),
     ("numerics.h", "rounding to bfloat16 cuts off",
-     "(bits + 0x7fff + (bits >> 16 & 1)) >> 16", "bits >> 16", "gguf"),
+     "(bits + 0x7fff + (bits >> 16 & 1)) >> 16", "bits >> 16", "numerics"),
     ("gguf.h", "duplicate names are accepted",
      "if (!g.tensor_at.emplace(g.tensors.back().name, i).second)", "if (false)", "gguf"),
     ("gguf.h", "C1 controls are printed", "!(c >= 0x7f && c < 0xa0)", "c != 0x7f", "gguf"),
@@ -474,14 +493,17 @@ def run(command, folder):
 def build(folder, test):
     """Without optimisation where it takes longer to compile than to run."""
     level = "-O0" if test in ("layers", "model", "gguf", "tokenizer", "dataloader") else "-O1"
+    test = test.split()[0]
     compiler = ["CXX=" + os.environ["CXX"]] if os.environ.get("CXX") else []
     targets = ["build/test_" + test] if test in PROGRAMS else SCRIPTS[test]
     return run(["make", "-s", "OPTIMIZE=" + level, *compiler, *targets], folder)
 
 
 def run_test(folder, test):
+    test, *settings = test.split()
     script = [sys.executable, f"tests/test_{test}.py"]
-    return run(["build/test_" + test] if test in PROGRAMS else script, folder)
+    command = ["build/test_" + test] if test in PROGRAMS else script
+    return run(["env", *settings, *command], folder)
 
 
 def copy_tree(folder):
