@@ -118,5 +118,5 @@ int main(int, char** argv) {
         if (!r.speeds.empty())
             printf("%-26s %8.1f %11.1f%% %8.1g\n", r.name, r.speeds[ROUNDS / 2] / 1e9,
                    100 * r.speeds[ROUNDS / 2] / LADDER[r.ceiling].speeds[ROUNDS / 2], r.error);
-    if (!bfloat16_kernel()) printf("bf16: this processor has no bfloat16 instructions\n");
+    if (!bfloat16_kernel()) printf("no bf16: that takes AVX512-BF16 or AMX\n");
 }
