@@ -111,7 +111,7 @@ int main(int, char** argv) {
         }
         if (!right) return 1;
     }
-    printf("c (%d, %d) = a (%d, %d) b (%d, %d) on %d cores\n%-26s %8s %12s %8s\n", M, N, M, K, K, N,
+    printf("c (%d, %d) = a (%d, %d) b (%d, %d), threads: %d\n%-26s %8s %12s %8s\n", M, N, M, K, K, N,
            cores, "", "GFLOP/s", "of ceiling", "error");
     for (Rung& r : LADDER) std::sort(r.speeds.begin(), r.speeds.end());
     for (const Rung& r : LADDER)
