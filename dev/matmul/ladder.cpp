@@ -8,8 +8,7 @@
 const int M = 240, N = 3072, K = 768;
 static_assert(M % MR == 0 && N % 256 == 0 && K % KC == 0, "the rungs have no edges");
 
-// The rungs take turns, and a figure is the median of its rounds, so that whatever else the machine
-// does befalls all of them alike.
+// Rungs take turns, so that what else the machine does befalls all alike; medians are printed.
 const int ROUNDS = 9;
 
 struct Rung {
@@ -21,8 +20,7 @@ struct Rung {
     std::vector<double> speeds = {};   // FLOPs a second, by rounds
 };
 
-enum { ONE_CORE, ALL_CORES, ALL_CORES_BF16, NAIVE };
-
+enum { ONE_CORE, ALL_CORES, ALL_CORES_BF16, NAIVE };   // the first of LADDER
 static Rung LADDER[] = {
     {"ceiling, one core", nullptr, ONE_CORE},
     {"ceiling, all cores", nullptr, ALL_CORES},
@@ -101,18 +99,17 @@ int main(int, char** argv) {
     Rng rng = {1};
     for (int i = 0; i < M * K; i++) a[i] = 2 * uniform(rng) - 1;
     for (int i = 0; i < K * N; i++) b[i] = 2 * uniform(rng) - 1;
-    for (int round = -1; round < ROUNDS; round++) {   // before the first, all are checked
-        bool right = true;
+    bool right = true;
+    for (int round = -1; round < ROUNDS && right; round++)   // before the first, all are checked
         for (Rung& r : LADDER) {
             if (r.ceiling == ALL_CORES_BF16 && !bfloat16_kernel()) continue;
             use_threads(r.ceiling == ONE_CORE ? 1 : cores);
             if (round >= 0) r.speeds.push_back(speed(r, c, a, b));
             else if (r.product) right &= check(r, c, a, b, first);
         }
-        if (!right) return 1;
-    }
-    printf("c (%d, %d) = a (%d, %d) b (%d, %d), threads: %d\n%-26s %8s %12s %8s\n", M, N, M, K, K, N,
-           cores, "", "GFLOP/s", "of ceiling", "error");
+    if (!right) return 1;
+    printf("c (%d, %d) = a (%d, %d) b (%d, %d), threads: %d\n", M, N, M, K, K, N, cores);
+    printf("%-26s %8s %12s %8s\n", "", "GFLOP/s", "of ceiling", "error");
     for (Rung& r : LADDER) std::sort(r.speeds.begin(), r.speeds.end());
     for (const Rung& r : LADDER)
         if (!r.speeds.empty())
