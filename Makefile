@@ -55,7 +55,7 @@ TEST_SCRIPTS += test_emu test_backends
 endif
 
 # ---- programs ------------------------------------------------------------------------------------
-.PHONY: all help demo demo-emu test test-torch compare test-mutants sanitize clean
+.PHONY: all help demo demo-emu ladder test test-torch compare test-mutants sanitize clean
 all: $(BIN)/train_gpt2 $(BIN)/infer
 	@echo "built $(BIN)/train_gpt2 and $(BIN)/infer; next: make demo"
 
@@ -66,6 +66,7 @@ help:
 	    "no GPU and no CUDA Toolkit"
 	@echo "make demo           train a small GPT and let it tell a tale; says first how long it takes"
 	@echo "make demo-emu       ten steps of it by the CUDA kernels on the CPU, loss beside loss"
+	@echo "make ladder         the matrix product from three loops to matmul.h, each step with its speed"
 	@echo "make test           build and run the test suite (no network, no packages)"
 	@echo "make test-torch     recompute the tests' golden values with PyTorch (needs torch and numpy)"
 	@echo "make compare        train on tinyshakespeare beside PyTorch, and compare every loss"
@@ -141,6 +142,17 @@ demo: all
 
 demo-emu: all emu
 	$(NEED_PYTHON)@PYTHON="$(PYTHON)" sh dev/demo.sh emu
+
+# ---- the ladder (doc/matmul.md) ------------------------------------------------------------------
+LADDER = $(basename $(notdir $(wildcard dev/matmul/*.cpp)))
+$(LADDER:%=$(BUILD)/ladder_%.o): $(BUILD)/ladder_%.o: dev/matmul/%.cpp Makefile | $(BUILD)
+	$(COMPILE) -c $< -o $@
+
+$(BUILD)/ladder: $(LADDER:%=$(BUILD)/ladder_%.o)
+	$(CXX) $(CXXFLAGS) $^ -o $@
+
+ladder: $(BUILD)/ladder
+	$<
 
 # ---- tests ---------------------------------------------------------------------------------------
 $(BUILD)/test_%.o: tests/test_%.cpp Makefile | $(BUILD)

@@ -28,7 +28,8 @@ LIMIT = 300   # seconds; a test that a mutant keeps running for ever counts as f
 
 # What a mutant is caught by: how the test is built, and how it is run.
 PROGRAMS = ["numerics", "layers", "model", "gguf", "tokenizer", "dataloader",   # build/test_X
-            "layers_fp32", "layers_bf16", "layers_sm90"]   # of train_gpt2.cu, on the emulator
+            "layers_fp32", "layers_bf16", "layers_sm90",   # of train_gpt2.cu, on the emulator
+            "ladder"]   # build/ladder, which checks before it measures
 SCRIPTS = {"infer": ["infer"], "trainer": ["train_gpt2", "infer"],   # tests/test_X.py runs these
            "safety": ["train_gpt2", "infer"], "data": ["infer"]}
 
@@ -300,6 +301,8 @@ MUTANTS = [
     ("matmul.h", "later steps are read from the shared buffer's start",
      "shared + (int64_t)(k0 - first) * padded + (int64_t)s * depth", "shared + (int64_t)s * depth",
      "numerics"),
+    ("dev/matmul/5_register_tile.cpp", "the ladder: a tile starts again with each panel",
+     "panels[p][0], k0 == 0);", "panels[p][0], true);", "ladder"),
     ("dataloader.h", "targets are the inputs",
      "targets[r * d.T + t] = p[t + 1];", "targets[r * d.T + t] = p[t];", "dataloader"),
     ("dataloader.h", "windows are T + 1 apart",
@@ -490,19 +493,23 @@ def run(command, folder):
     return (-1 if p.returncode < 0 else p.returncode), "".join(lines)
 
 
+def program(test):
+    return "build/ladder" if test == "ladder" else "build/test_" + test
+
+
 def build(folder, test):
     """Without optimisation where it takes longer to compile than to run."""
     level = "-O0" if test in ("layers", "model", "gguf", "tokenizer", "dataloader") else "-O1"
     test = test.split()[0]
     compiler = ["CXX=" + os.environ["CXX"]] if os.environ.get("CXX") else []
-    targets = ["build/test_" + test] if test in PROGRAMS else SCRIPTS[test]
+    targets = [program(test)] if test in PROGRAMS else SCRIPTS[test]
     return run(["make", "-s", "OPTIMIZE=" + level, *compiler, *targets], folder)
 
 
 def run_test(folder, test):
     test, *settings = test.split()
     script = [sys.executable, f"tests/test_{test}.py"]
-    command = ["build/test_" + test] if test in PROGRAMS else script
+    command = [program(test)] if test in PROGRAMS else script
     return run(["env", *settings, *command], folder)
 
 
@@ -511,7 +518,7 @@ def copy_tree(folder):
     for pattern in ["*.h", "*.cpp", "*.cu", "Makefile", "data/*.py"]:
         for path in glob.glob(os.path.join(ROOT, pattern)):
             shutil.copy2(path, os.path.join(folder, os.path.relpath(path, ROOT)))
-    for tree in ("tests", "dev/emu"):
+    for tree in ("tests", "dev/emu", "dev/matmul"):
         shutil.copytree(os.path.join(ROOT, tree), os.path.join(folder, tree),
                         ignore=shutil.ignore_patterns("__pycache__"))
 

@@ -1,0 +1,20 @@
+// Rung 8: matmul.h itself, which the trainer and the runtime call. It stands on all of the above,
+// and adds what the other rungs leave on the table and what a program needs:
+//
+// - a is packed too. On rung 5 a tile reads MR rows at once, each in another line, and the
+//   processor has to foresee 12 streams, not one.
+// - The next tile's part of c is asked for ahead of time.
+// - The smaller operand is packed once, by all threads, and only the larger by whoever uses it.
+// - Blocks are cut so that each thread has three or more, whatever the shape.
+// - Any M, N and K; transposes, which backward needs (they are two strides); +=, bias and GELU,
+//   while a tile is in the nearest cache.
+// - One set of loops for float32 and bfloat16, which differ in how they pack and in the tile.
+#include "ladder.h"
+
+void matmul_float32(float* c, const float* a, const float* b, int M, int N, int K) {
+    matmul(c, N, {a, K, 1}, {b, N, 1}, M, N, K);
+}
+
+void matmul_bf16(float* c, const float* a, const float* b, int M, int N, int K) {
+    matmul(c, N, {a, K, 1}, {b, N, 1}, M, N, K, {}, *bfloat16_kernel());
+}
