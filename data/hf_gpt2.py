@@ -295,6 +295,10 @@ def to_hf(source, folder):
     if not tied:   # llama.cpp before 2025-03 needed the copy, even of a tied model
         tied = f.tensor("output.weight")[1:] == embd[1:]
         rows += [] if tied else [("output.weight", "lm_head.weight", (V, C), False)]
+    unknown = sorted(f.by_name.keys() - {"output.weight"} - {row[0] for row in rows})
+    if unknown:
+        raise Failure(f"{source}: tensor {unknown[0]}: unexpected, the keys describe a model"
+                      f" without it (is gpt2.block_count, {layers}, wrong?)")
     prefix = f.value(PREFIX_KEY, "transformer.", type="string")
     written = []
     for ours, theirs, shape, conv1d in rows:

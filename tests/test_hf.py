@@ -315,6 +315,10 @@ def test_odd_values(folder):
                         ("tokenizer.ggml.bos_token_id", ("string", "1"))):
         gguf.write(copy, {**f.keys, name: value}, f.tensors)
         convert("--to-hf", copy, back, code=1, words=[copy, name])
+    gguf.write(copy, {**f.keys, "gpt2.block_count": ("u32", 1)}, f.tensors)
+    convert("--to-hf", copy, back, code=1, words=[copy, "blk.1.attn_norm.bias", "block_count"])
+    gguf.write(copy, f.keys, [*f.tensors, ("rope_freqs.weight", "F32", (1,), bytes(4))])
+    convert("--to-hf", copy, back, code=1, words=[copy, "rope_freqs.weight: unexpected"])
     os.mkfifo(os.path.join(folder, "pipe.gguf"))
     convert("--to-hf", os.path.join(folder, "pipe.gguf"), back, code=1,
             words=["is not a regular file"])
