@@ -36,6 +36,15 @@ def open_regular(path):
     return f
 
 
+def read_exactly(f, size):
+    """Another program may cut the file short at any time. In a mapping that would be a SIGBUS."""
+    data = f.read(size)
+    if len(data) != size:
+        raise Failure(f"{f.name}: was cut short while it was read (replace a file in use by"
+                      " renaming, not in place)")
+    return data
+
+
 def sha256_file(path):
     digest = hashlib.sha256()
     with open_regular(path) as f:

@@ -293,7 +293,7 @@ def choose_tokenizer(spec, split, gpt2_dir):
     elif re.fullmatch(r"bpe:[0-9]{1,9}", spec):
         tokenizer = train_bpe(int(spec[4:]), split)
     elif spec.endswith(".gguf"):
-        f = gguf.read(spec)
+        f = gguf.read(spec, keys_only=True)
         tokenizer = bpe.from_gguf(f)
         if len(tokenizer.tokens) > 65536:
             raise Failure(f"{spec}: {len(tokenizer.tokens)} tokens, expected at most 65536 (shards"

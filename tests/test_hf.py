@@ -30,21 +30,14 @@ sys.path.insert(0, os.path.join(ROOT, "data"))
 import bpe         # noqa: E402
 import gguf        # noqa: E402
 import hf_gpt2     # noqa: E402
-from files import Failure                              # noqa: E402
-from test_data import change, damage, tokenizer_json   # noqa: E402
+from files import Failure   # noqa: E402
+from test_data import change, check, check_cut_short, counts, damage, tokenizer_json   # noqa: E402
 
 SHARED = os.environ.get("LEGIBLE_SHARED", os.path.join(ROOT, "..", "shared"))
 INFER = os.path.abspath(os.environ.get("INFER", os.path.join(ROOT, "infer")))
 LAYERS, HEADS, C, T, V = 2, 2, 8, 16, 300
 CONFIG = {"model_type": "gpt2", "n_layer": LAYERS, "n_head": HEADS, "n_embd": C, "n_positions": T,
           "vocab_size": V, "layer_norm_epsilon": 1e-5, "activation_function": "gelu_new"}
-counts = {True: 0, False: 0}
-
-
-def check(ok, what):
-    counts[bool(ok)] += 1
-    if not ok:
-        print("FAIL:", what)
 
 
 def convert(*arguments, code=0, words=()):
@@ -325,6 +318,12 @@ def test_odd_values(folder):
     check(not os.path.exists(back), "a refused model leaves no folder")
 
 
+def test_cut_short(folder):
+    write_folder(folder, {name: ("F16", (1 << 20,), b"ab" * (1 << 20)) for name in "xy"})
+    check_cut_short(os.path.join(folder, "model.safetensors"), "hf_gpt2.read_safetensors",
+                    2 * (1 << 20) * (ord("a") + ord("b")))
+
+
 def test_odd_inputs(folder):
     """Whatever the input, there is a result or a Failure: many more, without a process for each."""
     r = random.Random(1)
@@ -435,7 +434,7 @@ def test_tiny_model(folder):
 
 def main():
     for test in (test_round_trips, test_output, test_tokenizer, test_tokenizer_json,
-                 test_odd_values, test_odd_inputs, test_refused, test_tiny_model):
+                 test_odd_values, test_cut_short, test_odd_inputs, test_refused, test_tiny_model):
         with tempfile.TemporaryDirectory() as folder:
             test(folder)
     print(f"{counts[True]} passed, {counts[False]} failed")
