@@ -164,9 +164,40 @@ def test_corpora(folder):
     check(p.returncode == 1 and b"sha256" in p.stderr, "another file than tinyshakespeare's")
 
 
+def test_tales(folder):
+    """Equal seeds give equal bytes, and no other file is replaced."""
+    def tales(out, seed, code=0):
+        command = [sys.executable, os.path.join(DATA, "tales.py"), "--seed", str(seed), "--out",
+                   os.path.join(folder, out), "--train-bytes", "9000", "--val-bytes", "3000"]
+        p = subprocess.run(command, capture_output=True, text=True)
+        check_equal(p.returncode, code, f"tales.py: {p.stderr}")
+        return p.stderr
+
+    path = {name: os.path.join(folder, "a", name) for name in ("train.txt", "val.txt")}
+    tales("a", 1)
+    tales("b", 1)
+    made = {name: read(path[name]) for name in path}
+    for name, least in (("train.txt", 9000), ("val.txt", 3000)):
+        check(least <= len(made[name]) < least + 3000, f"{len(made[name])} bytes of {name}")
+        check_equal(read(os.path.join(folder, "b", name)), made[name], f"{name}, of equal seeds")
+    both = [set(content.split(b"<|endoftext|>\n")) for content in made.values()]
+    check(all(both) and not both[0] & both[1], "tales of train.txt in val.txt")
+    for name in path:
+        os.remove(path[name])
+        tales("a", 1)   # the other one is there, and as it would be
+        check_equal(read(path[name]), made[name], f"{name}, written again")
+        write(path[name], "mine")
+        check(f"{path[name]}: is there" in tales("a", 1, 1), f"{name}: not named")
+        check_equal(read(path[name]), b"mine", f"a user's own {name}")
+        write(path[name], made[name])
+    tales("a", 2, 1)
+    check_equal({name: read(path[name]) for name in path}, made, "the tales of another seed")
+    check_equal(sorted(os.listdir(os.path.join(folder, "a"))), sorted(path), "what is left")
+
+
 def main():
     os.fsync = lambda fd: None   # as in test_data.py
-    for test in (test_download, test_corpora):
+    for test in (test_download, test_corpora, test_tales):
         with tempfile.TemporaryDirectory() as folder:
             test(folder)
     print(f"{counts[True]} passed, {counts[False]} failed")
