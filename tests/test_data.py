@@ -25,6 +25,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import zipfile
@@ -681,11 +682,24 @@ def test_refused(folder):
     bad(["2"], '["a", %s]' % digits, "bad.json")
     bad(["document 1", "no text"], "[" * 800 + "]" * 800, "bad.jsonl")
     bad(["document 1", "no text"], '{"text": {"a": [1]}}', "bad.jsonl")
-    bad(["NUL", "text at all"], b"\x7fELF\0\0\0\xff\xfe")
+    bad(["byte 4", "NUL", "text at all"], b"\x7fELF\0\0\0\xff\xfe")
+    bad(["byte 9998", "NUL", "tr -d '\\000'"], b"some text\n" * 999 + b"some tex\0\0")
+    bad(["byte 1048577", "NUL"], b"x" * 1048577 + b"\0")
+    bad(["byte 10", "NUL", "text at all"], b"some text\n\0\0\0\0\0" * 9)
+    bad(["byte 1", "UTF-16", "iconv -f utf-16le"], "hi".encode("utf-16-le"))
     text = "caf\u00e9 au lait\n" * 30
     zipped = io.BytesIO()
     with zipfile.ZipFile(zipped, "w") as z:
         z.writestr("a.txt", text)
+    tarred = io.BytesIO()
+    with tarfile.open(fileobj=tarred, mode="w") as t:
+        t.add(good)
+    russian = "\u0421\u043a\u0430\u0437\u043a\u0430 \u043e \u0440\u044b\u0431\u0435\n" * 300
+    check(russian.encode("utf-16-le").decode("utf-8"), "which is UTF-8 as well")
+    for name in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"):
+        short = name.replace("-le", "le").replace("-be", "be")
+        bad(["NUL", name[:6].upper(), f"iconv -f {short}"], russian.encode(name))
+        bad(["NUL", name[:6].upper(), f"iconv -f {short}"], russian.encode(name), "bad.jsonl")
     for content, words in (
             (text.encode("utf-16"), ["UTF-16", "iconv -f utf-16 -t utf-8"]),
             (b"\xfe\xff" + text.encode("utf-16-be"), ["UTF-16", "iconv -f utf-16 -t utf-8"]),
@@ -698,6 +712,7 @@ def test_refused(folder):
             (bz2.compress(text.encode()), ["bzip2", "bunzip2 -c"]),
             (lzma.compress(text.encode()), ["xz", "xz -dc"]),
             (b"\x28\xb5\x2f\xfd\x04\x00", ["zstd", "zstd -dc"]),
+            (tarred.getvalue(), ["tar archive", "tar -xOf"]),
             (zipped.getvalue(), ["zip", "unzip -p"]), (b"%PDF-1.7\n%\xe2", ["PDF", "pdftotext"])):
         for name in ("a copy.txt", "a.json", "a.jsonl"):
             path = write(os.path.join(folder, name), content)
