@@ -203,6 +203,9 @@ def read_model(folder, config):
 def to_gguf(folder, out):
     if not out.endswith(".gguf"):   # it might be one of the files that are read
         raise Failure(f"{out}: expected a name that ends with .gguf")
+    if os.path.isfile(folder):
+        raise Failure(f"{folder}: is a file, expected a Hugging Face model's folder (the way back"
+                      " is --to-hf)")
     config = read_config(os.path.join(folder, "config.json"))
     path, tensors, prefix = read_model(folder, config)
     C, T, V = config["n_embd"], config["n_positions"], config["vocab_size"]

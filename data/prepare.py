@@ -513,6 +513,9 @@ def arguments(argv):
     if not 1 <= a.shard_tokens < 1 << 31:
         raise Failure(f"--shard-tokens {a.shard_tokens}: expected 1 to 2^31 - 1, as the header's"
                       " count is an int32")
+    for path in a.files + a.val:
+        if os.path.isdir(path):
+            raise Failure(f"{path}: is a folder, expected files (such as {path}/*.txt)")
     return a
 
 

@@ -743,6 +743,11 @@ def test_refused(folder):
     p = subprocess.run(command, capture_output=True)
     check_equal((p.returncode, p.stderr), (1, b"error: missing.txt: No such file or directory\n"),
                 "a file that is not there")
+    for arguments in ([folder], [good, "--val", folder]):
+        refused([f"{folder}: is a folder, expected files", f"{folder}/*.txt"], run_prepare,
+                *arguments, "--out", out)
+    for function in (gguf.read, files.read_object, files.sha256_file):
+        refused([f"{folder}: is a folder, expected a file"], function, folder)
     after = {name: read(os.path.join(out, name)) for name in os.listdir(out)}
     check(before == after, "a refused run leaves the old files as they were")
 

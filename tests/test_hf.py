@@ -388,7 +388,9 @@ def test_refused(folder):
     os.remove(os.path.join(hf, "model.safetensors"))
     convert(hf, path, code=1, words=["model.safetensors", "missing"])
     check(not os.path.exists(path), "a refused model leaves no file")
+    convert("--to-hf", hf, folder, code=1, words=[hf, "is a folder, expected a file"])
     gguf.write(path, {"general.architecture": ("string", "llama")})
+    convert(path, os.path.join(folder, "n.gguf"), code=1, words=[path, "is a file", "--to-hf"])
     convert("--to-hf", path, hf, code=1, words=["general.architecture", "llama"])
     gguf.write(path, {
         "general.architecture": ("string", "gpt2"), "gpt2.embedding_length": ("u32", 8),
