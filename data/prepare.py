@@ -639,8 +639,8 @@ def main(argv=None):
         finish(a.out)   # a run that was killed may have left this to do
         check_replaced(a)
         discard(folder)
-        os.mkdir(folder)
         try:
+            os.mkdir(folder)   # an interrupt may come before the next line
             manifest = build(a, argv, folder)
         except BaseException:   # Ctrl-C as well
             discard(folder)

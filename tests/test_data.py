@@ -872,6 +872,15 @@ def test_moves(folder):
     with contextlib.suppress(KeyboardInterrupt):
         run_prepare(texts[0], "--out", out, "--tokenizer", "bytes")
     check(snapshot(out) == before, "interrupted before the moves, something was changed")
+    def mkdir(path, *mode):
+        calls["mkdir"](path, *mode)
+        raise KeyboardInterrupt
+
+    calls["mkdir"], os.mkdir = os.mkdir, mkdir
+    with contextlib.suppress(KeyboardInterrupt):
+        run_prepare(texts[0], "--out", out, "--tokenizer", "bytes")
+    os.mkdir = calls["mkdir"]
+    check(snapshot(out) == before, "interrupted where its folder was made, something was left")
     removed = []
     prepare.os.remove, remove = lambda path: removed.append(path) or die(), os.remove
     with contextlib.suppress(KeyboardInterrupt):
