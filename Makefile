@@ -42,10 +42,12 @@ TESTS = test_numerics test_gguf test_tokenizer test_dataloader test_layers test_
 TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%)
 TEST_SCRIPTS = test_data test_corpora test_infer test_trainer test_safety test_hf test_llama
 # The emulator is tried on Linux only; `make test EMU=` leaves out its own tests, and those of
-# train_gpt2.cu under it: a program, and the order of threads and blocks in which it runs.
+# train_gpt2.cu under it: a program, the order of threads and blocks in which it runs, and what
+# cuBLASLt refuses on the way.
 EMU ?= $(filter Linux,$(shell uname -s))
 ifneq ($(EMU),)
 EMU_RUNS = $(foreach order,1 2 3 4 5,layers_fp32:$(order) layers_bf16:$(order)) layers_sm90:1 \
+           layers_sm90:2:epilogues layers_sm90:3:matmul \
            model_fp32:1 model_bf16:1
 TEST_PROGRAMS += $(patsubst %:1,$(BUILD)/test_%,$(filter %:1,$(EMU_RUNS))) \
                  $(EMU_FORMS:%=$(BUILD)/train_%)
@@ -86,13 +88,15 @@ $(BUILD):
 	mkdir -p $@
 
 # ---- CUDA ----------------------------------------------------------------------------------------
-# With a GPU, its architecture; else those from a free T4 to Hopper in one file.
+# With a GPU, its architecture; else those from a free T4 to Hopper in one file, and PTX, which the
+# driver of a later GPU compiles when the program starts.
 # PRECISION=fp32 is for GPUs before sm_80.
 PRECISION ?= bf16
 ARCH ?= $(addprefix sm_,$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader \
     2>/dev/null | head -1 | tr -d .))
 FAT = $(if $(filter fp32,$(PRECISION)),75) 80 86 89 90
-GENCODE = $(if $(ARCH),-arch=$(ARCH),$(foreach a,$(FAT),-gencode arch=compute_$(a),code=sm_$(a)))
+GENCODE = $(if $(ARCH),-arch=$(ARCH),$(foreach a,$(FAT),-gencode arch=compute_$(a),code=sm_$(a)) \
+    -gencode arch=compute_90,code=compute_90)
 NVFLAGS = -std=c++17 -O3 $(GENCODE) $(if $(filter bf16,$(PRECISION)),-DLEGIBLE_BF16) \
           -Xcompiler -Wall,-Wextra,-fopenmp -I.
 

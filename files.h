@@ -50,7 +50,7 @@ __attribute__((format(printf, 1, 2))) inline std::string text(const char* format
 // An allocation that fails ends the program like any other error, in every program that includes
 // this file. Where a size comes from a file, whoever allocates checks first that it is plausible.
 inline const std::new_handler no_memory_left = std::set_new_handler([] {
-    fail("out of memory (a smaller model, --batch or context needs less)");
+    fail("out of memory: a file or a flag asks for more than this machine has to give");
 });
 
 // ---- reading ------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ inline AtomicFile atomic_open(const std::string& path) {
     f.path = path;
     int fd = -1;
     for (int i = 0; fd < 0; i++) {
-        f.temporary = path + text(".%ld-%d.tmp", (long)getpid(), i);
+        f.temporary = path + text(".legible-%ld-%d.tmp", (long)getpid(), i);
         fd = open(f.temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
         if (fd < 0 && errno != EEXIST)
             fail("%s: cannot be written: %s", f.temporary.c_str(), strerror(errno));
@@ -174,8 +174,9 @@ inline void remove_temporaries(const std::string& folder, const std::string& nam
     if (!open_folder) return;
     while (const dirent* entry = readdir(open_folder)) {
         std::string found = entry->d_name;
-        size_t middle = name.size() + 1, end = found.size() < 4 ? 0 : found.size() - 4;
-        if (found.compare(0, middle, name + ".") == 0 && end > middle &&
+        std::string begin = name + ".legible-";
+        size_t middle = begin.size(), end = found.size() < 4 ? 0 : found.size() - 4;
+        if (found.compare(0, middle, begin) == 0 && end > middle &&
             found.compare(end, 4, ".tmp") == 0 &&
             found.find_first_not_of("0123456789-", middle) == end)
             unlink((folder + "/" + found).c_str());

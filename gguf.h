@@ -46,10 +46,9 @@ inline GgufTypeFacts gguf_type_facts(uint32_t type) {
     return type < GGUF_TYPES ? facts[type] : GgufTypeFacts{"unknown", 0};
 }
 
-// The type of a tensor's elements. Quantized types store a block of elements together.
+// The types of a tensor's elements that this project reads or writes.
 enum GgmlType : uint32_t {
-    GGML_F32 = 0, GGML_F16 = 1, GGML_Q4_0 = 2, GGML_Q8_0 = 8, GGML_Q6_K = 14, GGML_I32 = 26,
-    GGML_F64 = 28, GGML_BF16 = 30
+    GGML_F32 = 0, GGML_F16 = 1, GGML_I32 = 26, GGML_F64 = 28, GGML_BF16 = 30
 };
 
 struct GgmlTypeFacts {
@@ -59,13 +58,13 @@ struct GgmlTypeFacts {
     uint64_t bytes;   // bytes of a block; 0: an unknown type
 };
 
-// Every type that files in the wild hold is listed, so that `show` can print them; only the types
-// that have a name in GgmlType can be computed with.
+// Types that files in the wild hold, so that `show` can print them. Quantized ones store a block of
+// elements together. Only F32, F16, BF16 and F64 can be computed with (gguf_to_float).
 inline GgmlTypeFacts ggml_type_facts(uint32_t type) {
     static const GgmlTypeFacts facts[] = {
         {GGML_F32, "F32", 1, 4},      {GGML_F16, "F16", 1, 2},      {GGML_BF16, "BF16", 1, 2},
-        {GGML_F64, "F64", 1, 8},      {GGML_I32, "I32", 1, 4},      {GGML_Q4_0, "Q4_0", 32, 18},
-        {GGML_Q8_0, "Q8_0", 32, 34},  {GGML_Q6_K, "Q6_K", 256, 210}, {3, "Q4_1", 32, 20},
+        {GGML_F64, "F64", 1, 8},      {GGML_I32, "I32", 1, 4},      {2, "Q4_0", 32, 18},
+        {8, "Q8_0", 32, 34},          {14, "Q6_K", 256, 210}, {3, "Q4_1", 32, 20},
         {6, "Q5_0", 32, 22},          {7, "Q5_1", 32, 24},          {10, "Q2_K", 256, 84},
         {11, "Q3_K", 256, 110},       {12, "Q4_K", 256, 144},       {13, "Q5_K", 256, 176},
         {24, "I8", 1, 1},             {25, "I16", 1, 2},            {27, "I64", 1, 8}};
@@ -109,12 +108,8 @@ struct Gguf {
 //     float     1 sign  8 exponent (bias 127)  23 fraction
 //     half      1 sign  5 exponent (bias  15)  10 fraction
 //     bfloat16  1 sign  8 exponent (bias 127)   7 fraction: the upper half of a float
-//
-// To 16 bits, rounding is to the nearest and halfway to even; NaN stays NaN.
 
 inline float bfloat16_to_float(uint16_t b) { return bits_to_float((uint32_t)b << 16); }
-
-inline uint16_t float_to_bfloat16(float f) { return (uint16_t)bfloat16_bits(f); }
 
 // Shifted into a float's place, a half's exponent is too small by 127 - 15 = 112. A multiplication
 // by 2^112 mends that, and is exact for subnormals too.
@@ -123,17 +118,6 @@ inline float half_to_float(uint16_t h) {
     uint32_t bits = float_to_bits(bits_to_float(magnitude) * 0x1p112f);
     if (magnitude >= 0x0f800000) bits = magnitude | 0x7f800000;   // infinity and NaN
     return bits_to_float(bits | (h & 0x8000u) << 16);
-}
-
-inline uint16_t float_to_half(float f) {
-    uint32_t bits = float_to_bits(f), magnitude = bits & 0x7fffffff;
-    uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
-    if (magnitude > 0x7f800000) return (uint16_t)(sign | 0x7e00 | (magnitude >> 13 & 0x3ff));
-    if (magnitude >= 0x47800000) return (uint16_t)(sign | 0x7c00);   // 65536 and more: infinity
-    if (magnitude >= 0x38800000)   // 2^-14 and more: normal; a carry into the exponent is right
-        return (uint16_t)(sign | (magnitude + 0xfff + (magnitude >> 13 & 1) - 0x38000000) >> 13);
-    // Subnormal halves count in 2^-24, as do floats from 0.5 to 1: the addition rounds for us.
-    return (uint16_t)(sign | (float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000));
 }
 
 // ---- strings ------------------------------------------------------------------------------------
@@ -479,12 +463,6 @@ inline double gguf_float(const Gguf& g, const std::string& name) {
     return gguf_element_float(k, 0);
 }
 
-inline bool gguf_bool(const Gguf& g, const std::string& name) {
-    const GgufKey& k = gguf_need(g, name, false, "a bool");
-    if (k.element != GGUF_BOOL) gguf_fail_key(g, k, "a bool");
-    return k.data[0] != 0;
-}
-
 inline std::string gguf_string(const Gguf& g, const std::string& name) {
     const GgufKey& k = gguf_need(g, name, false, "a string");
     if (k.element != GGUF_STRING) gguf_fail_key(g, k, "a string");
@@ -494,14 +472,6 @@ inline std::string gguf_string(const Gguf& g, const std::string& name) {
 
 inline uint64_t gguf_int_or(const Gguf& g, const std::string& name, uint64_t fallback) {
     return gguf_key(g, name) ? gguf_int(g, name) : fallback;
-}
-
-inline double gguf_float_or(const Gguf& g, const std::string& name, double fallback) {
-    return gguf_key(g, name) ? gguf_float(g, name) : fallback;
-}
-
-inline bool gguf_bool_or(const Gguf& g, const std::string& name, bool fallback) {
-    return gguf_key(g, name) ? gguf_bool(g, name) : fallback;
 }
 
 inline std::string gguf_string_or(const Gguf& g, const std::string& name,
@@ -560,7 +530,7 @@ inline void gguf_to_float(float* out, const Gguf& g, const GgufTensor& t, uint64
 
 struct GgufPending {
     GgufTensor tensor;
-    const float* data;   // converted to the tensor's type while it is written
+    const void* data;
 };
 
 // Collects what a file will hold. Keys and tensors are written in the order in which they were put,
@@ -632,15 +602,6 @@ inline void gguf_put_float(GgufWriter& w, const std::string& name, float x) {
     gguf_put(w, name, GGUF_F32, GGUF_F32, 1, &x, 4);
 }
 
-inline void gguf_put_f64(GgufWriter& w, const std::string& name, double x) {
-    gguf_put(w, name, GGUF_F64, GGUF_F64, 1, &x, 8);
-}
-
-inline void gguf_put_bool(GgufWriter& w, const std::string& name, bool x) {
-    uint8_t byte = x ? 1 : 0;
-    gguf_put(w, name, GGUF_BOOL, GGUF_BOOL, 1, &byte, 1);
-}
-
 inline void gguf_put_string(GgufWriter& w, const std::string& name, const std::string& x) {
     std::string bytes;
     gguf_append_string(bytes, x);
@@ -654,20 +615,13 @@ inline void gguf_put_strings(GgufWriter& w, const std::string& name,
     gguf_put(w, name, GGUF_ARRAY, GGUF_STRING, x.size(), bytes.data(), bytes.size());
 }
 
-inline void gguf_put_i32s(GgufWriter& w, const std::string& name, const std::vector<int32_t>& x) {
-    gguf_put(w, name, GGUF_ARRAY, GGUF_I32, x.size(), x.data(), 4 * x.size());
-}
-
-// A tensor of type F32, F16 or BF16 from floats, which must live until gguf_write.
+// A tensor. data, as the file will hold it, must live until gguf_write.
 inline void gguf_put_tensor(GgufWriter& w, const std::string& name, GgmlType type,
-                            const std::vector<uint64_t>& dims, const float* data) {
+                            const std::vector<uint64_t>& dims, const void* data) {
     const char* n = name.c_str();
     if (!w.names.insert("tensor " + name).second) fail("tensor %s: put twice into a file", n);
     if (name.empty() || name.size() > 63) fail("tensor %s: name must have 1 to 63 bytes", n);
     if (dims.empty() || dims.size() > 4) fail("tensor %s: must have 1 to 4 dimensions", n);
-    if (type != GGML_F32 && type != GGML_F16 && type != GGML_BF16)
-        fail("tensor %s: type %s cannot be written, expected F32, F16 or BF16", n,
-             ggml_type_facts(type).name);
     GgufPending p;
     p.tensor.name = name;
     p.tensor.type = type;
@@ -675,7 +629,8 @@ inline void gguf_put_tensor(GgufWriter& w, const std::string& name, GgmlType typ
     p.tensor.count = 1;
     for (size_t i = 0; i < dims.size(); i++) p.tensor.count *= p.tensor.dims[i] = dims[i];
     if (p.tensor.count == 0) fail("tensor %s: has no elements", n);
-    p.tensor.bytes = p.tensor.count * ggml_type_facts(type).bytes;
+    GgmlTypeFacts facts = ggml_type_facts(type);
+    p.tensor.bytes = p.tensor.count / facts.block * facts.bytes;
     p.data = data;
     w.tensors.push_back(p);
 }
@@ -683,22 +638,6 @@ inline void gguf_put_tensor(GgufWriter& w, const std::string& name, GgmlType typ
 inline void gguf_write_padding(AtomicFile& f, uint64_t written, uint64_t alignment) {
     std::string zeros(gguf_pad(written, alignment) - written, '\0');
     atomic_write(f, zeros.data(), zeros.size());
-}
-
-inline void gguf_write_data(AtomicFile& f, const GgufPending& p) {
-    if (p.tensor.type == GGML_F32) {
-        atomic_write(f, p.data, p.tensor.bytes);
-        return;
-    }
-    uint16_t (*narrow)(float) = p.tensor.type == GGML_F16 ? float_to_half : float_to_bfloat16;
-    std::vector<uint16_t> chunk;
-    for (uint64_t i = 0; i < p.tensor.count; i++) {
-        chunk.push_back(narrow(p.data[i]));
-        if (chunk.size() == 65536 || i + 1 == p.tensor.count) {
-            atomic_write(f, chunk.data(), 2 * chunk.size());
-            chunk.clear();
-        }
-    }
 }
 
 // Writes everything: path is replaced in one piece when all of it is on disk.
@@ -721,7 +660,7 @@ inline void gguf_write(const GgufWriter& w, const std::string& path) {
     atomic_write(f, head.data(), head.size());
     gguf_write_padding(f, head.size(), w.alignment);
     for (const GgufPending& p : w.tensors) {
-        gguf_write_data(f, p);
+        atomic_write(f, p.data, p.tensor.bytes);
         gguf_write_padding(f, p.tensor.bytes, w.alignment);
     }
     atomic_close(f);

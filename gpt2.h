@@ -24,6 +24,7 @@
 #include "gguf.h"
 #include "layers.h"
 #include "numerics.h"
+#include "sha256.h"
 
 // ---- configuration ------------------------------------------------------------------------------
 
@@ -401,11 +402,16 @@ inline void check_params(const Gguf& file, const Config& c, std::vector<const ch
     gguf_expect_only(file, known);
 }
 
-// Reads row p of the table into host floats.
+// Reads row p of the table into host floats, all finite and none below `least`.
 inline void read_param(const Gguf& file, const Param& p, const char* suffix,
-                       std::vector<float>& host) {
+                       std::vector<float>& host, float least = -INFINITY) {
     host.resize(p.count);
     gguf_to_float(host.data(), file, find_param(file, p, suffix), 0, p.count);
+    for (size_t i = 0; i < p.count; i++)
+        if (!(host[i] >= least && std::isfinite(host[i])))
+            fail("%s: tensor %s%s: element %zu is %g, expected a finite number%s",
+                 file.file.path.c_str(), p.name.c_str(), suffix, i, host[i],
+                 least == 0 ? " from 0 on" : "");
 }
 
 // Weights from a GGUF of F32, F16 or BF16 tensors. An output.weight is accepted where it
@@ -432,6 +438,19 @@ inline std::vector<float> copy_to_host(const GPT2& model, const float* buffer) {
     std::vector<float> host(model.space);
     to_host(host.data(), buffer, model.space * sizeof(float));
     return host;
+}
+
+// What tells the weights of one step from those of another: the sha256 of the first 1,024 elements
+// of every parameter. All of them move in each step, so all of them need not be read.
+inline std::string weights_sha256(const GPT2& model) {
+    Sha256 sum;
+    float host[1024];
+    for (const Param& p : model.table) {
+        const size_t bytes = sizeof(float) * std::min<size_t>(p.count, 1024);
+        to_host(host, model.master + p.offset, bytes);
+        sha256_add(sum, host, bytes);
+    }
+    return sha256_hex(sum);
 }
 
 // Adds every tensor of a host copy to a file, under its name and a suffix. host must outlive w.

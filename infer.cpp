@@ -1,11 +1,12 @@
 // infer.cpp - the runtime: a GPT-2 in a GGUF file goes in, text comes out, on the CPU.
 //
-// It shares no code with training but the matrix product and the elementary functions, so that each
-// can be checked against the other. The parts, in reading order:
+// Its network shares no code with training's but the matrix product and the elementary functions,
+// so that each can be checked against the other; gguf.h and tokenizer.h are both programs'. The
+// parts, in reading order:
 //
 //     the model      what a GPT-2 consists of, and how it is found in a file
 //     the layers     layernorm, linear, attention
-//     forward()      the network, for one token or many, with a cache of keys and values
+//     forward()      the network, for one token or many, with a cache of keys and values (KV cache)
 //     sampling       from logits to a token
 //     text           ids from text, text from ids, UTF-8 that arrives in pieces
 //     commands       generate, tokenize, detokenize, logits, perplexity, show
@@ -436,25 +437,6 @@ static std::vector<int> parse_ids(const std::string& s, const char* where, int V
         i = end + 1;
     }
     return ids;
-}
-
-// Prints what is complete in `pending` and keeps the rest: a character may span several tokens.
-// A byte that belongs to no character, which a model is free to produce, is shown as U+FFFD. On a
-// terminal, so is what it would obey: a text could otherwise move the cursor or set the title.
-static void print_utf8(std::string& pending, bool last) {
-    static const bool terminal = isatty(STDOUT_FILENO);
-    std::string out;
-    size_t at = 0;
-    for (size_t length; at < pending.size(); at += length) {
-        int c = utf8_character(pending, at, &length);
-        if (c == UTF8_CUT && !last) break;
-        if (c < 0) out += "\xef\xbf\xbd";
-        else if (!terminal || c == '\n' || c == '\t') out.append(pending, at, length);
-        else out += gguf_printable(pending.substr(at, length), length);
-    }
-    pending.erase(0, at);
-    fwrite(out.data(), 1, out.size(), stdout);
-    fflush(stdout);
 }
 
 static std::string read_all(FILE* stream) {

@@ -115,8 +115,9 @@ void residual_layernorm_backward(floatX* dinp, float* dweight, float* dbias,
 void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floatX* weight,
                     const floatX* bias, int B, int T, int C, int OC);
 
-// out = gelu(inp), both (B, T, C): what matmul_forward made of its pre_gelu, once more.
-// In bfloat16 it may differ by a rounding: a product's epilogue has the sum before it was rounded.
+// out = gelu(inp), both (B, T, C): what matmul_forward made of its pre_gelu, once more, for
+// activation checkpointing (--recompute 1). In float the bits are the same. In bfloat16 they may
+// differ by a rounding, where GELU is part of the product: that has the sum before it was rounded.
 void gelu_forward(floatX* out, const floatX* inp, int B, int T, int C);
 
 //     dinp[n,c] = sum_o dout[n,o] * weight[o,c]         dinp may be null: then it is not computed

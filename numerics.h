@@ -94,7 +94,7 @@ const float GELU_CUBIC = 0.044715f;
 
 // ln(x) for a normal x > 0, within 1e-15 relative. With x = 2^e m, sqrt(1/2) <= m < sqrt(2):
 //     ln(x) = e ln2 + 2 (s + s^3/3 + s^5/5 + ...),   s = (m - 1) / (m + 1),  |s| <= 0.1716
-// 0 gives -infinity, and a negative x, infinity or NaN give x - x = NaN or infinity, as in C.
+// As in C: 0 gives -infinity, infinity gives itself, a negative x or NaN gives NaN.
 inline double log_d(double x) {
     uint64_t bits;
     memcpy(&bits, &x, 8);

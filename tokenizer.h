@@ -240,6 +240,25 @@ inline std::string decode(const Tokenizer& t, const std::vector<int>& ids) {
     return out;
 }
 
+// Prints what is complete in `pending` and keeps the rest: a character may span several tokens.
+// A byte that belongs to no character, which a model is free to produce, is shown as U+FFFD. On a
+// terminal, so is what it would obey: a text could otherwise move the cursor or set the title.
+inline void print_utf8(std::string& pending, bool last) {
+    static const bool terminal = isatty(STDOUT_FILENO);
+    std::string out;
+    size_t at = 0;
+    for (size_t length; at < pending.size(); at += length) {
+        int c = utf8_character(pending, at, &length);
+        if (c == UTF8_CUT && !last) break;
+        if (c < 0) out += "\xef\xbf\xbd";
+        else if (!terminal || c == '\n' || c == '\t') out.append(pending, at, length);
+        else out += gguf_printable(pending.substr(at, length), length);
+    }
+    pending.erase(0, at);
+    fwrite(out.data(), 1, out.size(), stdout);
+    fflush(stdout);
+}
+
 // ---- from a GGUF --------------------------------------------------------------------------------
 // There, tokens are text in which each byte stands as one visible character: those that are
 // visible in Latin-1 as themselves, the other 68 as U+0100, U+0101, ... in order. A space, byte

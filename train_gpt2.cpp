@@ -1,9 +1,10 @@
 // train_gpt2.cpp - the layers of layers.h on the CPU, and the program ./train_gpt2.
 //
 // Each layer is the equation in layers.h written as loops; read the two side by side. Work is
-// shared out with OpenMP so that whatever is summed is summed by one thread in a fixed order:
-// rows are split over threads in the forward passes, and columns where backward adds up over rows.
-// The same bits come out for any number of threads.
+// shared out with OpenMP so that the order of no sum depends on the number of threads, and the same
+// bits come out for any. Threads share out rows, tiles of a product, or heads of attention; where
+// backward adds up over rows, they share out what is not summed over: columns, tokens, positions.
+// A sum over everything (grad_norm) has blocks of a fixed size, whose sums are added in order.
 #include <algorithm>
 #include <chrono>
 #include <cmath>

@@ -2,17 +2,22 @@
 //
 // Each kernel is an equation of layers.h, shared out over threads. Its twin is in train_gpt2.cpp.
 //
-//     a warp      32 threads that step together and read each other's registers (shuffles)
+//     a warp      32 threads that share an instruction while they take the same path, and read each
+//                 other's registers (shuffles, which since Volta wait for the lanes that they name)
 //     a block     up to 1024 threads on one multiprocessor, with shared memory and a barrier
 //     a grid      as many blocks as there is work; they run in any order, and wait for no other
 //
-// A GPU does dozens of multiply-adds in the time of reading one number from memory: an H200 does
-// 33e12 a second in float32, and reads 1.2e12 floats, 28 to 1; with tensor cores it is 400 to 1. So
-// all layers but matrix products and attention are as fast as they move bytes, and each kernel says
-// how many. The habits that follow from it:
+// A GPU does dozens of multiply-adds in the time of reading one number from memory: by its data
+// sheet an H200 does 33e12 a second in float32 and reads 1.2e12 floats, 28 to 1; with tensor cores
+// it is 495e12 and 2.4e12 bfloat16 numbers, 206 to 1. (In FLOPs for a byte, the field's arithmetic
+// intensity: 14 and 206.) So all layers but matrix products and attention are as fast as they move
+// bytes, and each kernel says how many. The habits that follow from it:
 //   - neighbouring threads read neighbouring bytes, 16 each where they can: 512 in a request
 //   - what is needed twice stays in registers or in shared memory
 //   - numbers are added up in float32, whatever floatX is: in bfloat16's 8 bits, 300 ones make 256
+//   - where a block goes on to the row that is gridDim.x further (a grid-stride loop), what all
+//     rows share, like weights, stays in registers, and the grid is no larger than what runs at
+//     once
 //
 // No sum is made by atomics, whose order is an accident. A sum over rows that many blocks share is
 // made in two steps: every block writes its part to scratch memory, and a second kernel adds the
@@ -37,6 +42,12 @@ const bool BF16 = sizeof(floatX) == 2;
 
 // ---- the device ---------------------------------------------------------------------------------
 
+// cuBLASLt's advice for a product of some sizes: an algorithm, or that it has none.
+struct Advice {
+    bool possible;
+    cublasLtMatmulAlgo_t algorithm;
+};
+
 // Everything that outlives a call, all of it.
 struct Device {
     bool ready = false;
@@ -47,7 +58,7 @@ struct Device {
     void* workspace = nullptr;      // cuBLASLt's, WORKSPACE bytes
     float* scratch = nullptr;       // parts of sums between two kernels; grows to the largest need
     size_t scratch_floats = 0;
-    std::map<std::array<int, 7>, cublasLtMatmulAlgo_t> algorithms;   // for each product's sizes
+    std::map<std::array<int, 7>, Advice> advice;   // for each product's sizes
 };
 static Device device;
 
@@ -229,7 +240,7 @@ static int64_t ceil_div(int64_t a, int64_t b) {
 
 // The shape of a kernel in which a block takes whole rows of C channels, one after the other, and
 // thread i has channels i*VEC .. i*VEC+VEC-1 of each: what belongs to a channel, like a weight, is
-// then read once and stays in a register. Blocks for one wave: as many as the GPU holds at once.
+// then read once and stays in a register.
 static int row_threads(const char* layer, int C) {
     int threads = (int)ceil_div(ceil_div(C, VEC), 32) * 32;
     if (threads > 1024)
@@ -237,8 +248,12 @@ static int row_threads(const char* layer, int C) {
     return threads;
 }
 
-static int row_blocks(int N, int threads) {
-    return std::min(N, device.multiprocessors * std::max(1, 2048 / threads));
+// Blocks for one wave: as many as the GPU holds at once. How many a multiprocessor holds is the
+// kernel's occupancy, limited by its threads (1,024, 1,536 or 2,048, by the GPU) and registers.
+template <class Kernel> static int row_blocks(Kernel* kernel, int N, int threads) {
+    int blocks = 0;
+    cuda_check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, 0));
+    return std::min(N, device.multiprocessors * blocks);
 }
 
 // The shape of a kernel that adds up rows: a block has SUM_COLUMNS columns, a Vec for each lane,
@@ -298,8 +313,8 @@ __global__ void encoder_forward_kernel(floatX* out, const int* tokens, const flo
 void encoder_forward(floatX* out, const int* tokens, const floatX* wte, const floatX* wpe, int B,
                      int T, int C) {
     int threads = row_threads("encoder", C);
-    encoder_forward_kernel<<<row_blocks(B * T, threads), threads>>>(out, tokens, wte, wpe, B * T, T,
-                                                                    C);
+    int blocks = row_blocks(encoder_forward_kernel, B * T, threads);
+    encoder_forward_kernel<<<blocks, threads>>>(out, tokens, wte, wpe, B * T, T, C);
     cuda_check(cudaGetLastError());
 }
 
@@ -402,8 +417,9 @@ void residual_layernorm_forward(floatX* residual, floatX* out, float* mean, floa
                                 const floatX* inp1, const floatX* inp2, const floatX* weight,
                                 const floatX* bias, int B, int T, int C) {
     int threads = row_threads("layernorm", C);
-    layernorm_forward_kernel<<<row_blocks(B * T, threads), threads>>>(
-        residual, out, mean, rstd, inp1, inp2, weight, bias, B * T, C);
+    int blocks = row_blocks(layernorm_forward_kernel, B * T, threads);
+    layernorm_forward_kernel<<<blocks, threads>>>(residual, out, mean, rstd, inp1, inp2, weight,
+                                                  bias, B * T, C);
     cuda_check(cudaGetLastError());
 }
 
@@ -498,39 +514,39 @@ struct Product {
 
 static const cudaDataType TYPE_X = BF16 ? CUDA_R_16BF : CUDA_R_32F;
 
-// cuBLASLt's advice for a product: the algorithm that its model of this GPU expects to be the
-// fastest. It costs some 50 microseconds, so it is kept; and it is a function of the sizes only, so
-// that equal calls have equal bits. False where cuBLASLt has no algorithm, which happens to
-// epilogues.
-static bool choose_algorithm(cublasLtMatmulAlgo_t& algorithm, const Product& p,
-                             cublasLtMatmulDesc_t operation, cublasLtMatrixLayout_t a,
-                             cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t d, int m, int n,
-                             int k) {
+// The algorithm that cuBLASLt's model of this GPU expects to be the fastest. Asking costs some 50
+// microseconds, so the answer is kept, a "none" as well, which happens to epilogues. It is a
+// function of the sizes only, so that equal calls have equal bits.
+static Advice& advice_for(const Product& p, cublasLtMatmulDesc_t operation,
+                          cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                          cublasLtMatrixLayout_t d, int m, int n, int k) {
     std::array<int, 7> key = {m, n, k, p.transpose_a, p.transpose_b, p.add, (int)p.epilogue};
-    auto known = device.algorithms.find(key);
-    if (known != device.algorithms.end()) {
-        algorithm = known->second;
-        return true;
-    }
+    auto known = device.advice.find(key);
+    if (known != device.advice.end()) return known->second;
     cublasLtMatmulPreference_t preference;
     blas_check(cublasLtMatmulPreferenceCreate(&preference));
-    blas_check(cublasLtMatmulPreferenceSetAttribute(
-        preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &WORKSPACE, sizeof WORKSPACE));
+    auto set = [&](cublasLtMatmulPreferenceAttributes_t which, const void* value, size_t bytes) {
+        blas_check(cublasLtMatmulPreferenceSetAttribute(preference, which, value, bytes));
+    };
+    set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &WORKSPACE, sizeof WORKSPACE);
+    // Where m and n are small and k is large, k is cut into parts for many blocks (split-K). Their
+    // sums may meet in float32 only: cuBLASLt would also add them up in out, which has bfloat16.
+    uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+    set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reduction, sizeof reduction);
     uint32_t alignment = 16;   // bytes, which our tables grant; cuBLASLt would assume 256
     for (auto which :
          {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
           CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
-        blas_check(
-            cublasLtMatmulPreferenceSetAttribute(preference, which, &alignment, sizeof alignment));
-    cublasLtMatmulHeuristicResult_t result;
+        set(which, &alignment, sizeof alignment);
+    cublasLtMatmulHeuristicResult_t result = {};
     int found = 0;
     cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(device.blas, operation, a, b, d, d,
                                                            preference, 1, &result, &found);
     if (status != CUBLAS_STATUS_NOT_SUPPORTED) blas_check(status);
     blas_check(cublasLtMatmulPreferenceDestroy(preference));
-    if (status != CUBLAS_STATUS_SUCCESS || found == 0) return false;
-    algorithm = device.algorithms[key] = result.algo;
-    return true;
+    bool possible = status == CUBLAS_STATUS_SUCCESS && found > 0 &&
+                    result.state == CUBLAS_STATUS_SUCCESS;
+    return device.advice[key] = {possible, result.algo};
 }
 
 // out = a b, or out += a b, in cuBLAS's terms: a (m, k) or, transposed, (k, m); b (k, n) or (n, k);
@@ -557,24 +573,27 @@ static bool product(void* out, const floatX* a, const floatX* b, int m, int n, i
     cublasLtMatrixLayout_t layout_a = p.transpose_a ? layout(TYPE_X, k, m) : layout(TYPE_X, m, k);
     cublasLtMatrixLayout_t layout_b = p.transpose_b ? layout(TYPE_X, n, k) : layout(TYPE_X, k, n);
     cublasLtMatrixLayout_t layout_out = layout(p.add ? CUDA_R_32F : TYPE_X, m, n);
-    cublasLtMatmulAlgo_t algorithm;
-    bool possible =
-        choose_algorithm(algorithm, p, operation, layout_a, layout_b, layout_out, m, n, k);
-    if (!possible && p.epilogue == CUBLASLT_EPILOGUE_DEFAULT)
-        fail("cuBLASLt has no algorithm for a product of m = %d, n = %d, k = %d", m, n, k);
+    Advice& advice = advice_for(p, operation, layout_a, layout_b, layout_out, m, n, k);
     float one = 1, beta = p.add ? 1.0f : 0.0f;
-    if (possible)
-        blas_check(cublasLtMatmul(device.blas, operation, &one, a, layout_a, b, layout_b, &beta,
-                                  out, layout_out, out, layout_out, &algorithm, device.workspace,
-                                  WORKSPACE, 0));
+    if (advice.possible) {
+        cublasStatus_t status =
+            cublasLtMatmul(device.blas, operation, &one, a, layout_a, b, layout_b, &beta, out,
+                           layout_out, out, layout_out, &advice.algorithm, device.workspace,
+                           WORKSPACE, 0);
+        advice.possible = status != CUBLAS_STATUS_NOT_SUPPORTED;   // it may see so only now
+        if (advice.possible) blas_check(status);
+    }
+    if (!advice.possible && p.epilogue == CUBLASLT_EPILOGUE_DEFAULT)
+        fail("cuBLASLt has no algorithm for a product of m = %d, n = %d, k = %d", m, n, k);
     for (cublasLtMatrixLayout_t l : {layout_a, layout_b, layout_out})
         blas_check(cublasLtMatrixLayoutDestroy(l));
     blas_check(cublasLtMatmulDescDestroy(operation));
-    return possible;
+    return advice.possible;
 }
 
-// cuBLASLt's GELU epilogues were slower than kernels of one's own before Hopper; their second
-// output must have rows of a multiple of 16 bytes.
+// From Hopper on, GELU is left to cuBLASLt's epilogues. That they pay there, and not before, is a
+// guess (llm.c's too) until dev/gpu_check.sh has measured it. Their second output must have rows of
+// a multiple of 16 bytes.
 static bool fuses_gelu(int columns) {
     return BF16 && device.capability >= 90 && columns % 8 == 0;
 }
@@ -661,11 +680,11 @@ void gelu_forward(floatX* out, const floatX* inp, int B, int T, int C) {
 
 // parts[p,o] = sum over the rows n of part p of x[n,o]: the bias gradient. cuBLASLt has an epilogue
 // for it, BGRADB, but one that overwrites, in floatX, where gradients add up in float.
-// parts (gridDim.y, OC)   x (N, OC).  Part p has the rows p*rows .. p*rows+rows-1. Moves N*OC
-// elements, for N*OC FLOPs.
+// parts (gridDim.x, OC)   x (N, OC).  Part p has the rows p*rows .. p*rows+rows-1. Moves N*OC
+// elements, for N*OC FLOPs. Parts are the grid's x, as its y ends at 65,535.
 __global__ void column_sums_kernel(float* parts, const floatX* x, int N, int OC, int rows) {
-    int first = blockIdx.x * SUM_COLUMNS, c = first + threadIdx.x % 32 * VEC;
-    int begin = blockIdx.y * rows, end = min(N, begin + rows);
+    int first = blockIdx.y * SUM_COLUMNS, c = first + threadIdx.x % 32 * VEC;
+    int begin = blockIdx.x * rows, end = min(N, begin + rows);
     Vec sum = {};
     for (int n = begin + threadIdx.x / 32; n < end; n += SUM_WARPS) {
         Vec v = load(x + (int64_t)n * OC + c, OC - c);
@@ -674,7 +693,7 @@ __global__ void column_sums_kernel(float* parts, const floatX* x, int N, int OC,
     }
     float total = sum_of_warps(sum);
     c = first + threadIdx.x;
-    if (threadIdx.x < SUM_COLUMNS && c < OC) parts[(int64_t)blockIdx.y * OC + c] = total;
+    if (threadIdx.x < SUM_COLUMNS && c < OC) parts[(int64_t)blockIdx.x * OC + c] = total;
 }
 
 void matmul_backward(floatX* dinp, float* dweight, float* dbias, const floatX* dout,
@@ -697,7 +716,7 @@ void matmul_backward(floatX* dinp, float* dweight, float* dbias, const floatX* d
     if (!dbias) return;
     int n_parts = (int)ceil_div(N, BIAS_ROWS);
     float* parts = scratch((size_t)n_parts * OC);
-    dim3 grid((unsigned)ceil_div(OC, SUM_COLUMNS), n_parts);
+    dim3 grid(n_parts, (unsigned)ceil_div(OC, SUM_COLUMNS));
     column_sums_kernel<<<grid, SUM_THREADS>>>(parts, dout, N, OC, BIAS_ROWS);
     cuda_check(cudaGetLastError());
     add_parts(dbias, parts, n_parts, OC, OC);
@@ -705,12 +724,14 @@ void matmul_backward(floatX* dinp, float* dweight, float* dbias, const floatX* d
 
 // ---- attention ----------------------------------------------------------------------------------
 //
-// FlashAttention: Dao et al. 2022, arXiv:2205.14135; the split of backward into two kernels and the
-// loops are those of Dao 2023, arXiv:2307.08691. A T x T matrix of scores would be the largest
-// buffer of all; here it exists one tile at a time. A block owns OWN rows (queries, or keys) of one
-// head of one sequence, and goes through the others, OTHER at a time. All that it works on lies in
-// shared memory as float32: each number is converted once and used OWN or OTHER times, and no more
-// than 64 KB are needed, which is what the smallest GPU has.
+// FlashAttention: Dao et al. 2022, arXiv:2205.14135. Forward's loops are those of Dao 2023,
+// arXiv:2307.08691: queries outside, keys inside, and one division at the end. Its backward is one
+// kernel, whose blocks own keys and add to dq by atomics; here backward is two kernels, which both
+// compute scores and dp (7 products for 5), so that no sum's order is an accident. A T x T matrix
+// of scores would be the largest buffer of all; here it exists one tile at a time. A block owns OWN
+// rows (queries, or keys) of one head of one sequence, and goes through the others, OTHER at a
+// time. All that it works on lies in shared memory as float32: each number is converted once and
+// used OWN or OTHER times, and no more than 64 KB are needed, which is what the smallest GPU has.
 //
 // 128 threads make tiles like blocked matrix products do: thread (ty, tx), of 8 x 16, has rows ty,
 // ty+8, ty+16, ... and columns tx, tx+16, ... of a tile of scores, and 4 (or twice 4) neighbouring
@@ -849,9 +870,10 @@ __device__ inline void put_result(float* tile,
 // qkv (B, T, 3C)   out (B, T, C)   lse (B, NH, T).  Block (x, y): head x % NH of sequence x / NH,
 // and the y-th tile of queries from the end: the last ones have the most keys, and what takes
 // longest should start first.
-// The softmax is that of Milakov and Gimelshein 2018 (arXiv:1805.02867), which goes through the
-// keys once: whenever the maximum m of a row grows, what was summed under the old one is scaled by
-// e^(m_old - m_new). 2*B*T*T*C FLOPs, and T/OWN/2 readings of k and v: bound by arithmetic.
+// The softmax is the online softmax of Milakov and Gimelshein 2018 (arXiv:1805.02867), which goes
+// through the keys once: whenever the maximum m of a row grows, what was summed under the old one
+// is scaled by e^(m_old - m_new). 2*B*T*T*C FLOPs, and T/OWN/2 readings of k and v: bound by
+// arithmetic.
 template <int HS>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
 attention_forward_kernel(floatX* out, float* lse, const floatX* qkv, int T, int C, int NH) {
@@ -939,9 +961,7 @@ __global__ void attention_D_kernel(float* D, const floatX* dout, const floatX* o
 // With p[t,s] = e^(scale * q[t] . k[s] - lse[t]), recomputed, and dp[t,s] = dout[t] . v[s]:
 //     dq[t] = sum_{s<=t} scale * p[t,s] * (dp[t,s] - D[t]) * k[s]
 // dqkv, qkv (B, T, 3C)   dout (B, T, C)   lse, D (B, NH, T).  Blocks as in forward: OWN queries,
-// all keys up to them. 3 products, 3*B*T*T*C FLOPs. dq has a kernel of its own, though p is then
-// computed twice: in one kernel, blocks that own keys would all have to add to the same dq, with
-// atomics.
+// all keys up to them. 3 products, 3*B*T*T*C FLOPs.
 template <int HS>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
 attention_backward_q_kernel(floatX* dqkv, const floatX* dout, const floatX* qkv,
@@ -1166,7 +1186,7 @@ void classifier(float* losses, floatX* dlogits, const floatX* logits, const int*
 
 // ---- the optimizer ------------------------------------------------------------------------------
 
-// parts[block] = sum of squares of the elements that this block meets on its way in equal steps.
+// parts[block] = sum of squares of the elements that this block meets in a grid-stride loop.
 // grads (n)   parts (gridDim.x).  In double: squares of 1e20 are infinite
 // in float, and double units, though few, keep up with memory. Moves 4*n bytes, for 2*n FLOPs.
 __global__ void square_sums_kernel(double* parts, const float* grads, size_t n) {

@@ -8,7 +8,7 @@
 //     DIR/.lock            held by the process that trains there
 //
 // Seed, flags and data fix the weights, bit for bit, however often a run was stopped and resumed.
-// Nothing in DIR is removed or replaced but what a run made there: names alone are no proof.
+// In DIR a run removes and replaces files of its own names only, and those only where it began.
 #pragma once
 #include <algorithm>
 #include <cinttypes>
@@ -241,6 +241,11 @@ inline void resume_flags(std::vector<Flag>& flags, const Gguf& state) {
 
 // ---- the run ------------------------------------------------------------------------------------
 
+// A line of the log. What was not measured is NAN.
+struct Record {
+    double loss = NAN, val_loss = NAN, lr = NAN, grad_norm = NAN, ms = NAN;
+};
+
 struct Run {
     Options o;
     std::vector<Flag> flags;         // point into o: a Run is never copied
@@ -262,6 +267,8 @@ struct Run {
     bool line_open = false;          // the progress line on a terminal, to be written over
     FILE* log = nullptr;
     std::vector<std::pair<int64_t, double>> losses, val_losses;   // (step, loss), for loss.svg
+    Record unfinished;               // of the step resumed from, if its validation was interrupted
+    bool has_unfinished = false;
 };
 
 // The first window of the step that comes next, counted through all epochs.
@@ -292,8 +299,14 @@ inline double log_number(const std::string& line, const char* key) {
     return at == std::string::npos ? NAN : strtod(line.c_str() + at + strlen(key) + 3, nullptr);
 }
 
+// Whether something that is done every so many steps, and at the last, is due after this one.
+inline bool is_due(const Run& run, int64_t every) {
+    return run.step == run.o.steps || (every > 0 && run.step % every == 0);
+}
+
 // Opens log.jsonl to go on after record run.step: later records, and a last line that a crash cut
-// short, are dropped. What stays also goes into the curves.
+// short, are dropped. What stays also goes into the curves. Where the newest record lacks the
+// validation that was due, since a signal came first, it is to be written once more.
 inline void open_log(Run& run) {
     std::string path = run.o.out + "/log.jsonl", kept;
     struct stat info;
@@ -305,7 +318,14 @@ inline void open_log(Run& run) {
             double step = log_number(line, "step"), loss = log_number(line, "loss");
             double val_loss = log_number(line, "val_loss");
             p = newline + 1;
-            if (run.step == 0 || !(step <= (double)run.step)) continue;   // 0 is written again
+            if (!(step <= (double)run.step)) continue;
+            if (step == (double)run.step && run.has_val && std::isnan(val_loss) &&
+                (run.step == 0 || is_due(run, run.o.eval_every))) {
+                run.has_unfinished = true;
+                run.unfinished = {loss, NAN, log_number(line, "lr"), log_number(line, "grad_norm"),
+                                  log_number(line, "ms")};
+                continue;
+            }
             kept += line + "\n";
             if (std::isfinite(loss)) run.losses.push_back({(int64_t)step, loss});
             if (std::isfinite(val_loss)) run.val_losses.push_back({(int64_t)step, val_loss});
@@ -318,10 +338,6 @@ inline void open_log(Run& run) {
     run.log = fopen(path.c_str(), "a");
     if (!run.log) fail("%s: cannot be written: %s", path.c_str(), strerror(errno));
 }
-
-struct Record {
-    double loss = NAN, val_loss = NAN, lr = NAN, grad_norm = NAN, ms = NAN;
-};
 
 // One line of the log. What was not measured is left out.
 inline void write_record(Run& run, const Record& r) {
@@ -444,11 +460,10 @@ inline std::vector<int64_t> find_checkpoints(const std::string& out) {
     for (const std::string& name : names_in(out)) {
         int64_t step = step_of(name, "");
         if (step < 0) continue;
-        std::string path = out + "/" + name;
-        struct stat info;
-        if (lstat(path.c_str(), &info) != 0 || !S_ISDIR(info.st_mode))
-            fail("%s: is no folder, expected a checkpoint (move it out of the run's folder)",
-                 path.c_str());
+        for (const char* file : {"model.gguf", "optimizer.gguf"})
+            if (access((out + "/" + name + "/" + file).c_str(), F_OK) != 0)
+                fail("%s/%s/%s: missing, so this is no checkpoint, but has a checkpoint's name "
+                     "(move it out of the run's folder)", out.c_str(), name.c_str(), file);
         steps.push_back(step);
     }
     std::sort(steps.begin(), steps.end());
@@ -499,6 +514,36 @@ inline void remove_old_checkpoints(const Run& run) {
         if (steps[i] != good) remove_checkpoint(checkpoint_path(run, steps[i]));
 }
 
+// Leaves the progress line, if it stands there unfinished, so that other text begins on its own.
+inline void end_line(Run& run) {
+    if (run.line_open) fputc('\n', stderr);
+    run.line_open = false;
+}
+
+// Stops the program where a number is not finite, before anything made from it is logged or saved.
+inline void check_finite(Run& run, int64_t step, const char* what, double x,
+                         const std::string& where) {
+    if (std::isfinite(x)) return;
+    end_line(run);
+    int64_t good = good_checkpoint(run);
+    std::string last = good < 0 ? "none" : checkpoint_path(run, good);
+    fail("step %lld: the %s is %g, in %s. Nothing was saved after it; last good checkpoint: %s "
+         "(try a lower --lr or a longer --warmup)",
+         (long long)step, what, std::isnan(x) ? NAN : x, where.c_str(), last.c_str());
+}
+
+// The last update before a checkpoint may have been the one that broke the weights.
+inline void check_weights(Run& run) {
+    for (const float* buffer : {run.model.master, run.model.m, run.model.v}) {
+        std::vector<float> host = copy_to_host(run.model, buffer);
+        for (const Param& p : run.model.table)
+            for (size_t i = p.offset; i < p.offset + p.count; i++)
+                if (!std::isfinite(host[i]))
+                    check_finite(run, run.step, buffer == run.model.master ? "weight" : "AdamW",
+                                 host[i], text("element %zu of %s", i - p.offset, p.name.c_str()));
+    }
+}
+
 // Everything but the weights that decides how the run goes on.
 inline void save_optimizer(const Run& run, const std::string& path) {
     GgufWriter w;
@@ -511,6 +556,7 @@ inline void save_optimizer(const Run& run, const std::string& path) {
     for (const Flag& f : run.flags)
         if (f.scope != START) gguf_put_string(w, std::string("legible.") + f.name, flag_text(f));
     gguf_put_strings(w, "legible.sha256", run.ingredients);
+    gguf_put_string(w, "legible.weights_sha256", weights_sha256(run.model));
     std::vector<float> m = copy_to_host(run.model, run.model.m);
     std::vector<float> v = copy_to_host(run.model, run.model.v);
     put_params(run.model, w, m, ".m");
@@ -520,6 +566,7 @@ inline void save_optimizer(const Run& run, const std::string& path) {
 
 inline void save_checkpoint(Run& run) {
     if (run.saved == run.step) return;
+    check_weights(run);
     std::string path = checkpoint_path(run, run.step), temporary = path + ".tmp";
     if (mkdir(temporary.c_str(), 0777) != 0)
         fail("%s: cannot be created: %s", temporary.c_str(), strerror(errno));
@@ -544,27 +591,20 @@ inline void expect_number(const Gguf& state, const char* key, int64_t expected,
              (long long)expected, because);
 }
 
-// AdamW's m or v of one parameter, into host floats. m is a mean of gradients, v of their squares.
-inline void read_moment(const Gguf& state, const Param& p, const char* suffix, float least,
-                        std::vector<float>& host) {
-    read_param(state, p, suffix, host);
-    for (size_t i = 0; i < p.count; i++)
-        if (!(host[i] >= least && std::isfinite(host[i])))
-            fail("%s: tensor %s%s: element %zu is %g, expected a finite number%s",
-                 state.file.path.c_str(), p.name.c_str(), suffix, i, host[i],
-                 least < 0 ? "" : " from 0 on");
-}
-
 // Takes over the checkpoint of a step; its flags have been taken over before.
 inline void load_checkpoint(Run& run, int64_t step, const Gguf& weights, const Gguf& state) {
     gpt2_load(run.model, weights);
     std::vector<float> host;
     for (const Param& p : run.model.table) {
-        read_moment(state, p, ".m", -INFINITY, host);
+        read_param(state, p, ".m", host);
         to_device(run.model.m + p.offset, host.data(), p.count * sizeof(float));
-        read_moment(state, p, ".v", 0, host);
+        read_param(state, p, ".v", host, 0);   // a mean of squares
         to_device(run.model.v + p.offset, host.data(), p.count * sizeof(float));
     }
+    std::string made_with = gguf_string(state, "legible.weights_sha256");
+    if (made_with != weights_sha256(run.model))
+        fail("%s: is not of the same step as the model.gguf beside it (was one of the two copied "
+             "from elsewhere?)", state.file.path.c_str());
     run.step = run.saved = step;
     run.finite = step - 1;   // or this checkpoint would not be there
     run.tokens = step * run.micro_batches * run.B * run.T;
@@ -578,25 +618,9 @@ inline void load_checkpoint(Run& run, int64_t step, const Gguf& weights, const G
     gpt2_save(run.model, run.tokenizer_keys, run.o.untied, run.o.out + "/model.gguf");
 }
 
+inline volatile sig_atomic_t interrupted = 0;   // set by a signal: save, and end
+
 // ---- evaluation and samples ---------------------------------------------------------------------
-
-// Leaves the progress line, if it stands there unfinished, so that other text begins on its own.
-inline void end_line(Run& run) {
-    if (run.line_open) fputc('\n', stderr);
-    run.line_open = false;
-}
-
-// Stops the program where a number is not finite, before anything made from it is logged or saved.
-inline void check_finite(Run& run, int64_t step, const char* what, double x,
-                         const std::string& where) {
-    if (std::isfinite(x)) return;
-    end_line(run);
-    int64_t good = good_checkpoint(run);
-    std::string last = good < 0 ? "none" : checkpoint_path(run, good);
-    fail("step %lld: the %s is %g, in %s. Nothing was saved after it; last good checkpoint: %s "
-         "(try a lower --lr or a longer --warmup)",
-         (long long)step, what, x, where.c_str(), last.c_str());
-}
 
 // Whether this much later is time for another line of progress: on a terminal, where it is written
 // over, often; else each ten seconds.
@@ -621,12 +645,14 @@ inline int64_t validation_windows(const Run& run) {
     return batches == 0 ? run.val.windows : std::min(windows, run.val.windows);
 }
 
-// The mean loss over the validation data from their start, in order. Summed in double.
+// The mean loss over the validation data from their start, in order. Summed in double. NAN if a
+// signal came first.
 inline double evaluate(Run& run) {
     int64_t windows = validation_windows(run);
     std::vector<int> inputs(run.B * run.T), targets(inputs.size());
     double total = 0, start = seconds_now();
     for (int64_t first = 0; first < windows; first += run.B) {
+        if (interrupted) return NAN;
         int rows = (int)std::min<int64_t>(run.B, windows - first);
         read_rows(run.val, first, rows, inputs.data(), targets.data());
         forward(run.model, inputs.data(), rows, run.T);
@@ -652,7 +678,12 @@ inline void print_sample(Run& run) {
     std::vector<int> ids = {run.tokenizer.eot};
     std::vector<floatX> row(c.Vp);
     std::vector<double> p(c.V);
+    const Rng before = run.rng;
     while ((int)ids.size() < std::min(run.T, 128)) {
+        if (interrupted) {
+            run.rng = before;
+            return;
+        }
         forward(run.model, ids.data(), 1, (int)ids.size());
         to_host(row.data(), run.model.acts.logits + (ids.size() - 1) * c.Vp, sizeof(floatX) * c.Vp);
         double most = -INFINITY, total = 0;
@@ -666,13 +697,13 @@ inline void print_sample(Run& run) {
     }
     std::string sample = decode(run.tokenizer, std::vector<int>(ids.begin() + 1, ids.end()));
     end_line(run);
-    printf("--- sample after step %lld\n%s\n---\n", (long long)run.step, sample.c_str());
+    printf("--- sample after step %lld\n", (long long)run.step);
+    print_utf8(sample, true);
+    printf("\n---\n");
     fflush(stdout);
 }
 
 // ---- the loop -----------------------------------------------------------------------------------
-
-inline volatile sig_atomic_t interrupted = 0;
 
 // One update: micro-batches until the step's batch is complete, then AdamW. False if a signal came
 // first; then nothing has changed but the gradients. Stops the program, before any weight has
@@ -716,11 +747,6 @@ inline bool train_step(Run& run, Record& r) {
     return true;
 }
 
-// Whether something that is done every so many steps, and at the last, is due after this one.
-inline bool is_due(const Run& run, int64_t every) {
-    return run.step == run.o.steps || (every > 0 && run.step % every == 0);
-}
-
 // From what steps and validations have taken so far: "4:07", or "2:05:10" with hours.
 inline std::string time_left(const Run& run) {
     int64_t steps = run.o.steps - run.step, every = run.o.eval_every, evals = 0;
@@ -748,8 +774,8 @@ inline void print_progress(Run& run, const Record& r) {
 // Runs to the last step. False if a signal came first; then too, everything is saved.
 inline bool train(Run& run) {
     const Options& o = run.o;
-    if (run.step == 0) {
-        Record r;
+    if (run.saved < 0 || run.has_unfinished) {
+        Record r = run.unfinished;
         if (run.has_val) r.val_loss = evaluate(run);
         write_record(run, r);
     }
@@ -802,7 +828,8 @@ inline Config choose_config(Run& run, const Gguf* given) {
         Config c = gpt2_config(*given);
         const char* path = given->file.path.c_str();
         auto agree = [&](const char* flag, int64_t wanted, int found) {
-            if (flag_given(run.flags, flag) && wanted != found)
+            bool said = flag_given(run.flags, flag) || (o.model.empty() && o.init.empty());
+            if (said && wanted != found)
                 fail("--%s %lld: %s has %d", flag, (long long)wanted, path, found);
         };
         agree("layers", o.layers, c.L);
@@ -886,15 +913,18 @@ inline void list_ingredients(Run& run, const std::string& tokenizer_path, std::s
 
 // --resume: all of it must be what the run was begun with.
 inline void compare_ingredients(const Run& run, const Gguf& state) {
-    std::vector<std::string> then = gguf_strings(state, "legible.sha256");
-    for (size_t i = 0; i < std::max(then.size(), run.ingredients.size()); i++) {
-        std::string was = i < then.size() ? gguf_printable(then[i], 200) : "nothing more";
-        std::string is = i < run.ingredients.size() ? run.ingredients[i] : "nothing more";
-        if (was != is)
-            fail("--resume %s: the run was begun with other data or another tokenizer: with "
-                 "\"%s\", where now is \"%s\" (bring the old file back, or begin another run)",
-                 run.o.out.c_str(), was.c_str(), is.c_str());
-    }
+    typedef std::vector<std::string> Lines;
+    const Lines then = gguf_strings(state, "legible.sha256");
+    auto first_missing = [](const Lines& of, const Lines& in) {
+        for (const std::string& line : of)
+            if (std::find(in.begin(), in.end(), line) == in.end()) return gguf_printable(line, 200);
+        return std::string("nothing else");
+    };
+    if (then != run.ingredients)
+        fail("--resume %s: the run was begun with other data or another tokenizer: with \"%s\", "
+             "where now is \"%s\" (bring the old file back, or begin another run)",
+             run.o.out.c_str(), first_missing(then, run.ingredients).c_str(),
+             first_missing(run.ingredients, then).c_str());
 }
 
 // What a step consists of, in micro-batches and in batches of data.
@@ -962,14 +992,15 @@ inline std::vector<int64_t> take_folder(const std::string& out) {
 // A run that ended before its first checkpoint left a log and perhaps a picture: they stay, under
 // the first numbers that are free. A model without a checkpoint is none of ours.
 inline void move_old_log(const std::string& out) {
-    if (access((out + "/model.gguf").c_str(), F_OK) == 0)
+    struct stat info;   // of a link itself, wherever it leads
+    if (lstat((out + "/model.gguf").c_str(), &info) == 0)
         fail("--out %s: holds a model.gguf, which a run would replace, but no checkpoint of a run "
              "(choose another folder)", out.c_str());
     for (const char* name : {"log.jsonl", "loss.svg"}) {
         std::string path = out + "/" + name, to;
-        if (access(path.c_str(), F_OK) != 0) continue;
+        if (lstat(path.c_str(), &info) != 0) continue;
         std::string stem = path.substr(0, path.rfind('.')), ending = path.substr(path.rfind('.'));
-        for (int i = 1; i == 1 || access(to.c_str(), F_OK) == 0; i++)
+        for (int i = 1; i == 1 || lstat(to.c_str(), &info) == 0; i++)
             to = stem + text(".%d", i) + ending;
         if (rename(path.c_str(), to.c_str()) != 0)
             fail("%s: cannot be renamed to %s: %s", path.c_str(), to.c_str(), strerror(errno));
@@ -1001,6 +1032,7 @@ inline void open_run(Run& run, int argc, char** argv) {
     if (o.help) {
         Options defaults;
         print_help(argv[0], flag_table(defaults));
+        if (fflush(stdout) != 0) fail("standard output: cannot be written: %s", strerror(errno));
         exit(0);
     }
     std::vector<int64_t> checkpoints;
@@ -1028,6 +1060,9 @@ inline void open_run(Run& run, int argc, char** argv) {
         fail("--profile: %s does not time its layers (nsys and ncu do)", device_name());
     std::string tokenizer_path = resumed || o.tokenizer.empty() ? weights.file.path : o.tokenizer;
     std::string tokenizer = open_tokenizer(run, tokenizer_path);
+    if (has_weights && tokenizer_present(weights) && tokenizer_sha256(weights) != tokenizer)
+        fail("--tokenizer %s: is another than that of %s, whose weights know only their own tokens",
+             tokenizer_path.c_str(), weights.file.path.c_str());
     run.model.config = choose_config(run, has_weights ? &weights : nullptr);
     if (run.has_tokenizer && (int)run.tokenizer.tokens.size() != run.model.config.V)
         fail("%s: %zu tokens, but %s has %d rows of token_embd.weight", tokenizer_path.c_str(),
@@ -1054,6 +1089,8 @@ inline void open_run(Run& run, int argc, char** argv) {
     if (has_weights) gguf_close(weights);
     open_log(run);
     print_plan(run);
+    if (!run.has_tokenizer)
+        fprintf(stderr, "warning: no tokenizer, so model.gguf will take and give token ids only\n");
     if (resumed) fprintf(stderr, "resumed after step %lld\n", (long long)run.step);
 }
 

@@ -1,143 +1,143 @@
 #!/bin/sh
-# gpu_check.sh - everything that needs a GPU, in one command of less than ten minutes:
+# gpu_check.sh - everything that needs a GPU, in one command of less than eight minutes (16 cores):
 #
 #     dev/gpu_check.sh [FOLDER]
 #
-#   1. builds train_gpt2cu and the tests for this GPU, in bfloat16 and float32
-#   2. the layer and model tests on the GPU
-#   3. compute-sanitizer (memcheck, racecheck, initcheck) on the layer tests and two training steps
-#   4. each layer's time as a part of what memory or arithmetic allows (dev/bench/gpu_layers.cpp)
-#   5. training of GPT-2 124M and 350M beside PyTorch, eager and compiled (dev/bench/gpu_torch.py)
+#   1. build        train_gpt2cu, the tests and the bench for this GPU, in bfloat16 and float32
+#   2. speed        each layer's time as a part of what memory or arithmetic allows
+#                   (dev/bench/gpu_layers.cpp), and training of GPT-2 124M and 350M beside PyTorch,
+#                   eager and compiled (dev/bench/gpu_torch.py)
+#   3. tests        the layer and model tests on the GPU
+#   4. sanitizers   compute-sanitizer (memcheck, racecheck, initcheck) on two training steps and on
+#                   the layer tests, for as long as there is time
 #
-# Writes FOLDER/report.md and FOLDER/gpu_check.json (default folder: build/gpu).
-# Needs nvcc and a C++ compiler; PyTorch and compute-sanitizer are used where they are.
+# What is slow comes last, and FOLDER (default: build/gpu) holds report.md, gpu_check.json and
+# logs.txt after every stage: a run that is cut short has said what it knew. What is built is kept
+# in build/gpu_work. Needs nvcc; PyTorch and compute-sanitizer are used where they are.
 # Exit code 1 if a build, a test or a sanitizer failed.
 #
-# Settings: ARCH=sm_90  NVCC=...  CXX=...  PYTHON=...
-#           BATCH=32 (sequences of 1024)  MODELS=gpt2,gpt2-medium
+# Settings: ARCH=sm_90  NVCC=...  PYTHON=...  SANITIZER=...  BUDGET=460 (seconds in all)
+#           BATCH=32 (sequences of 1024)  MODELS="gpt2 gpt2-medium"
+# REHEARSE=1: all of it with the emulator for a GPU and a tiny model, to try this script.
 set -u
 cd "$(dirname "$0")/.." || exit 1
-OUT=${1:-build/gpu}
-NVCC=${NVCC:-nvcc} CXX=${CXX:-g++} PYTHON=${PYTHON:-python3}
-BATCH=${BATCH:-32} MODELS=${MODELS:-gpt2,gpt2-medium}
-# need PROGRAM ADVICE
-need() {
-    command -v "$1" > /dev/null || { echo "$1 was not found: $2" >&2; exit 1; }
-}
-need "$NVCC" "install the CUDA Toolkit, or set NVCC"
-need nvidia-smi "is there an NVIDIA GPU?"
-CUDA=$(dirname "$(dirname "$(readlink -f "$(command -v "$NVCC")")")")
-ARCH=${ARCH:-sm_$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)}
-mkdir -p "$OUT/logs" || exit 1
-STARTED=$(date +%s)
+OUT=${1:-build/gpu} WORK=build/gpu_work STARTED=$(date +%s)
+PYTHON=${PYTHON:-python3}
+if [ -n "${REHEARSE:-}" ]; then
+    NVCC=dev/emu/emucc GPU="the emulator" ARCH=sm_90 PATIENCE=10
+    export EMU_CHECK=0
+    MODELS=tiny BATCH=1 LAYERS="tiny 64 2 1 32 128" BUDGET=3600 TRAINING="--seq 32"
+else
+    NVCC=${NVCC:-nvcc} PATIENCE=1 BUDGET=${BUDGET:-460} BATCH=${BATCH:-32} TRAINING=
+    MODELS=${MODELS:-gpt2 gpt2-medium} LAYERS="gpt2 768 12 $BATCH 1024 8192"
+    command -v nvidia-smi > /dev/null ||
+        { echo "nvidia-smi was not found: is there a GPU?" >&2; exit 1; }
+    GPU=$(nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total \
+        --format=csv,noheader | head -1)
+    ARCH=${ARCH:-sm_$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 |
+        tr -d .)}
+fi
+command -v "$NVCC" > /dev/null ||
+    { echo "$NVCC was not found: install the CUDA Toolkit, or set NVCC" >&2; exit 1; }
+SANITIZER=${SANITIZER:-compute-sanitizer}
+command -v "$SANITIZER" > /dev/null ||
+    SANITIZER=$(dirname "$(readlink -f "$(command -v "$NVCC")")")/compute-sanitizer
+rm -rf "$WORK/logs" "$WORK/checks.jsonl" && mkdir -p "$WORK/logs" "$OUT" || exit 1
 
-# check NAME COMMAND...: runs it, keeps its output in logs/NAME.txt, and notes what became
-# of it: passed, failed, unfinished; or refused or absent, which is no fault of ours.
+# stage NAME SECONDS: what follows, and the most that each of its checks may take.
+stage() {
+    STAGE=$1 LIMIT=$(($2 * PATIENCE))
+}
+
+# check NAME COMMAND...: runs it, keeps its output in logs/NAME.txt, and notes what became of it:
+# passed, failed, unfinished (its time or BUDGET was over); or refused or absent, which is no fault
+# of ours. Several may run at a time, in the background.
 check() {
-    name=$1
+    name=$1 began=$(date +%s)
     shift
-    began=$(date +%s)
-    timeout 120 "$@" > "$OUT/logs/$name.txt" 2>&1
+    left=$((STARTED + BUDGET - began))
+    [ $left -gt $LIMIT ] && left=$LIMIT
+    [ $left -lt 1 ] && left=1
+    timeout -k 5 $left "$@" > "$WORK/logs/$name.txt" 2>&1
     code=$? verdict=passed
     if [ $code -ne 0 ]; then
         verdict=failed
         # A driver or a container that does not let a tool in is no fault of the program.
         refusals='device not supported|not supported on this|insufficient permission'
-        grep -qiE "$refusals|unable to (initialize|attach)" "$OUT/logs/$name.txt" && verdict=refused
+        grep -qiE "$refusals|unable to (initialize|attach)" "$WORK/logs/$name.txt" &&
+            verdict=refused
         command -v "$1" > /dev/null || verdict=absent
-        [ $code = 124 ] && verdict=unfinished   # in its 120 seconds
+        case $code in 124 | 137) verdict=unfinished ;; esac
     fi
     seconds=$(($(date +%s) - began))
-    echo "$name: $verdict ($seconds s)"
-    case $verdict in passed | refused | absent) ok=0 ;; *) ok=1 ;; esac
-    [ $ok = 1 ] && tail -5 "$OUT/logs/$name.txt"
-    printf '{"check":"%s","verdict":"%s","seconds":%d}\n' "$name" $verdict $seconds \
-        >> "$OUT/checks.jsonl"
-    return $ok
+    echo "$STAGE: $name: $verdict ($seconds s)"
+    [ $verdict = failed ] && tail -5 "$WORK/logs/$name.txt"
+    printf '{"stage":"%s","check":"%s","verdict":"%s","seconds":%d}\n' "$STAGE" "$name" $verdict \
+        $seconds >> "$WORK/checks.jsonl"
 }
 
-# build bf16|fp32: the program, the tests, and the bench, in $OUT. FLAG is empty for fp32.
-build() {
-    FLAG=
-    [ "$1" = bf16 ] && FLAG=-DLEGIBLE_BF16
-    CU="$NVCC -std=c++17 -O3 -arch=$ARCH $FLAG -Xcompiler -fopenmp -I."
-    CC="$CXX -std=c++17 -O2 -march=native -ffp-contract=off $FLAG -I. -I$CUDA/include"
-    $CU -c train_gpt2.cu -o "$OUT/train_$1.o" &&
-        $CU "$OUT/train_$1.o" -o "$OUT/train_gpt2cu_$1" -lcublasLt || return 1
-    for test in tests/test_layers tests/test_model dev/bench/gpu_layers; do
-        object=$OUT/$(basename $test)_$1
-        $CC -c $test.cpp -o "$object.o" &&
-            $CU "$object.o" "$OUT/train_$1.o" -o "$object" -lcublasLt || return 1
+# Waits for the stage's checks, and writes what is known so far.
+report() {
+    wait
+    "$PYTHON" dev/bench/gpu_report.py "$WORK" "$OUT" "$GPU, $ARCH" $(($(date +%s) - STARTED))
+}
+
+echo "$GPU, $ARCH"
+stage build 240
+CU="$NVCC -std=c++17 -O3 -arch=$ARCH -I. -Xcompiler -fopenmp"
+PROGRAMS="tests/test_layers tests/test_model dev/bench/gpu_layers"
+for precision in bf16 fp32; do
+    [ $precision = bf16 ] && FLAG=-DLEGIBLE_BF16 || FLAG=
+    check compile_train_$precision $CU $FLAG -c train_gpt2.cu -o "$WORK/train_$precision.o" &
+    for source in $PROGRAMS; do
+        name=$(basename $source)_$precision
+        check compile_$name $CU -Xcompiler -march=native,-ffp-contract=off $FLAG -c $source.cpp \
+            -o "$WORK/$name.o" &
     done
-}
+done
+check data "$PYTHON" dev/bench/gpu_torch.py --data "$WORK/data" &
+wait
+for precision in bf16 fp32; do
+    check link_train_$precision $CU "$WORK/train_$precision.o" -o "$WORK/train_gpt2cu_$precision" \
+        -lcublasLt &
+    for source in $PROGRAMS; do
+        name=$(basename $source)_$precision
+        check link_$name $CU "$WORK/$name.o" "$WORK/train_$precision.o" -o "$WORK/$name" \
+            -lcublasLt &
+    done
+done
+report
 
-# check starts programs, so a build is this script once more: gpu_check.sh FOLDER --build PRECISION
-if [ "${2:-}" = --build ]; then
-    build "$3"
-    exit $?
-fi
+stage speed 60
+check layers "$WORK/gpu_layers_bf16" $LAYERS   # alone on the GPU, as all that is timed
+report
+stage speed 150
+for model in $MODELS; do
+    check training_$model "$PYTHON" dev/bench/gpu_torch.py --trainer "$WORK/train_gpt2cu_bf16" \
+        --work "$WORK" --model $model --batch "$BATCH" $TRAINING
+    report
+done
 
-rm -f "$OUT"/*.jsonl
-nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total --format=csv,noheader |
-    head -1 > "$OUT/gpu.txt"
-echo "$(cat "$OUT/gpu.txt"), $ARCH, $($NVCC --version | grep -o 'release [0-9.]*')"
-FAILED=0
-check build_bf16 sh dev/gpu_check.sh "$OUT" --build bf16 || FAILED=1
-check build_fp32 sh dev/gpu_check.sh "$OUT" --build fp32 || FAILED=1
+stage tests 60
 for precision in bf16 fp32; do
     for test in test_layers test_model; do
-        check ${test}_$precision "$OUT/${test}_$precision" || FAILED=1
+        check ${test}_$precision "$WORK/${test}_$precision" &
     done
 done
+report
 
-"$PYTHON" dev/bench/gpu_torch.py --data "$OUT/data" || FAILED=1
-SANITIZER=compute-sanitizer
-command -v $SANITIZER > /dev/null || SANITIZER=$CUDA/bin/compute-sanitizer
+stage sanitizers 90
 for tool in memcheck racecheck initcheck; do
-    check ${tool}_layers "$SANITIZER" --tool $tool --error-exitcode 9 "$OUT/test_layers_bf16" ||
-        FAILED=1
-    rm -rf "$OUT/tiny"
-    check ${tool}_training "$SANITIZER" --tool $tool --error-exitcode 9 "$OUT/train_gpt2cu_bf16" \
-        --train "$OUT/data/train_*.bin" --tokenizer "$OUT/data/tokenizer.gguf" \
-        --layers 2 --heads 2 --channels 64 --context 64 --batch 2 --steps 2 --out "$OUT/tiny" ||
-        FAILED=1
+    rm -rf "$WORK/tiny_$tool"
+    check ${tool}_training "$SANITIZER" --tool $tool --error-exitcode 9 \
+        "$WORK/train_gpt2cu_bf16" --train "$WORK/data/train_*.bin" \
+        --tokenizer "$WORK/data/tokenizer.gguf" --layers 2 --heads 2 --channels 64 --context 64 \
+        --batch 2 --steps 2 --save-minutes 0 --out "$WORK/tiny_$tool" &
 done
-
-"$OUT/gpu_layers_bf16" gpt2 768 12 "$BATCH" 1024 > "$OUT/layers.jsonl" || FAILED=1
-timeout 420 "$PYTHON" dev/bench/gpu_torch.py --trainer "$OUT/train_gpt2cu_bf16" --work "$OUT" \
-    --models "$MODELS" --batch "$BATCH" > "$OUT/training.jsonl" || FAILED=1
-
-"$PYTHON" - "$OUT" $(($(date +%s) - STARTED)) <<'END' || FAILED=1
-import json, os, statistics, sys
-out, seconds = sys.argv[1], int(sys.argv[2])
-def lines(name):
-    path = os.path.join(out, name)
-    return [json.loads(line) for line in open(path)] if os.path.exists(path) else []
-gpu = open(os.path.join(out, "gpu.txt")).read().strip()
-checks, layers, training = lines("checks.jsonl"), lines("layers.jsonl"), lines("training.jsonl")
-with open(os.path.join(out, "gpu_check.json"), "w") as f:
-    json.dump({"gpu": gpu, "seconds": seconds, "checks": checks, "layers": layers,
-               "training": training}, f, indent=1)
-text = [f"# gpu_check: {gpu}", "", f"{seconds} seconds in all."]
-text += ["", "| check | verdict | s |", "|---|---|---|"]
-text += [f"| {c['check']} | {c['verdict']} | {c['seconds']} |" for c in checks]
-for c in (c for c in layers if c["layer"] == "ceilings"):
-    text += ["", f"Ceilings measured: {c['gb_per_s']} GB/s copied, {c['tflop_per_s']} TFLOP/s in "
-             "matrix products."]
-text += ["", "| layer | us | GB/s | TFLOP/s | bound by | % of that ceiling |",
-         "|---|---|---|---|---|---|"]
-columns = ["layer", "us", "gb_per_s", "tflop_per_s", "bound", "percent"]
-text += [f"| {' | '.join(str(r[column]) for column in columns)} |"
-         for r in layers if r["layer"] != "ceilings"]
-text += ["", "| model | trained by | ms a step (each round) | tok/s (median) |",
-         "|---|---|---|---|"]
-for key in dict.fromkeys((r["model"], r["way"]) for r in training):
-    rows = [r for r in training if (r["model"], r["way"]) == key]
-    good = [r for r in rows if "ms" in r]
-    speed = round(statistics.median(r["tok_per_s"] for r in good)) if good else rows[0]["error"]
-    text.append(f"| {key[0]} | {key[1]} | {', '.join(str(r['ms']) for r in good)} | {speed} |")
-open(os.path.join(out, "report.md"), "w").write("\n".join(text) + "\n")
-print("\n".join(text))
-END
-[ $FAILED = 0 ] && echo "all passed: $OUT/report.md" || echo "something failed: see $OUT/logs"
-exit $FAILED
+report
+for tool in memcheck racecheck initcheck; do
+    check ${tool}_layers "$SANITIZER" --tool $tool --error-exitcode 9 "$WORK/test_layers_bf16" &
+done
+report || { cat "$OUT/report.md"; echo "something failed: see $OUT/logs.txt"; exit 1; }
+cat "$OUT/report.md"
+echo "all passed: $OUT/report.md"

@@ -8,11 +8,12 @@ foreach(test IN LISTS TESTS)
     add_test(${test} "$ENV{BUILD}/${test}")
 endforeach()
 
-foreach(run IN LISTS EMU_RUNS)   # PROGRAM:SEED
-    string(REGEX MATCH "(.+):(.+)" run ${run})
+foreach(run IN LISTS EMU_RUNS)   # PROGRAM:SEED, or PROGRAM:SEED:WHAT CUBLASLT REFUSES
+    string(REGEX MATCH "([^:]+):([^:]+):?(.*)" run ${run})
     set(test test_${CMAKE_MATCH_1}_order${CMAKE_MATCH_2})
     add_test(${test} "$ENV{BUILD}/test_${CMAKE_MATCH_1}")
-    set_tests_properties(${test} PROPERTIES ENVIRONMENT EMU_SEED=${CMAKE_MATCH_2})
+    set_tests_properties(${test} PROPERTIES
+        ENVIRONMENT "EMU_SEED=${CMAKE_MATCH_2};EMU_BLAS_REFUSE=${CMAKE_MATCH_3}")
     list(APPEND TESTS ${test})
 endforeach()
 

@@ -33,7 +33,8 @@ SCRIPTS = {"infer": ["infer"], "trainer": ["train_gpt2", "infer"],   # tests/tes
            "safety": ["train_gpt2", "infer"], "data": ["infer"],
            "corpora": ["help"]}   # which builds nothing
 
-# (file, what is wrong, the text, the text instead, the test that must fail)
+# (file, what is wrong, the text, the text instead, the test that must fail and, after it, what its
+# environment must hold)
 MUTANTS = [
     # ---- layers ----------------------------------------------------------------------------------
     ("train_gpt2.cpp", "encoder: position is the row in the batch",
@@ -177,6 +178,20 @@ MUTANTS = [
     ("train_gpt2.cu", "matmul: the epilogue leaves out GELU",
      "fused.epilogue = CUBLASLT_EPILOGUE_GELU_AUX_BIAS", "fused.epilogue = CUBLASLT_EPILOGUE_BIAS",
      "layers_sm90"),
+    ("train_gpt2.cu", "matmul: parts of a sum may meet in bfloat16",
+     "reduction = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE", "reduction = 7", "layers_bf16"),
+    ("train_gpt2.cu", "matmul: a product that cuBLASLt refuses ends the program",
+     "status != CUBLAS_STATUS_NOT_SUPPORTED;   // it", "true;   // it",
+     "layers_sm90 EMU_BLAS_REFUSE=matmul"),
+    ("train_gpt2.cu", "matmul: no advice is taken for an error",
+     "if (status != CUBLAS_STATUS_NOT_SUPPORTED) blas_check(status);", "blas_check(status);",
+     "layers_sm90 EMU_BLAS_REFUSE=epilogues"),
+    ("train_gpt2.cu", "matmul: the plain form has no bias",
+     "128>>>(out, pre_gelu, added ? nullptr : bias, OC)",
+     "128>>>(out, pre_gelu, nullptr, OC)", "layers_sm90 EMU_BLAS_REFUSE=epilogues"),
+    ("train_gpt2.cu", "matmul: the plain form has no bias where there is no GELU",
+     "if (!pre_gelu && (added || !bias)) return;", "if (!pre_gelu) return;",
+     "layers_sm90 EMU_BLAS_REFUSE=matmul"),
     ("train_gpt2.cu", "attention: heads above 64 take the form for 64",
      "if (hs <= 64) launch_forward<64>", "if (hs <= 128) launch_forward<64>", "layers_fp32"),
     ("train_gpt2.cu", "attention: heads above 64 take the form for 64 in backward",
@@ -283,8 +298,6 @@ MUTANTS = [
      "if (begin) memcpy(edge + i * NR, begin, sizeof(float) * width);", "numerics"),
     ("matmul.h", "GELU before the last step of k",
      "if (k0 + depth == K && (f.gelu", "if ((f.gelu", "numerics"),
-    ("matmul.h", "a panel's last columns are not cleared",
-     "memset(panel, 0, sizeof(float) * W * depth);", "", "numerics"),
     ("matmul.h", "later steps are read from the shared buffer's start",
      "shared + (int64_t)(k0 - first) * padded + (int64_t)s * depth", "shared + (int64_t)s * depth",
      "numerics"),
@@ -321,8 +334,12 @@ MUTANTS = [
      "if (end > at && text[end - 1] == '\\r') end--;", "", "tokenizer"),
     ("gguf.h", "a tensor may end past the file",
      "t.bytes > size - expected", "t.bytes > size", "gguf"),
+    ("gguf.h", "a half's infinity is a number", "if (magnitude >= 0x0f800000) bits",
+     "if (magnitude > 0x0f800000) bits", "gguf"),
+    ("gguf.h", "a tensor has as many bytes as elements",
+     "p.tensor.count / facts.block * facts.bytes", "p.tensor.count", "gguf"),
     ("numerics.h", "rounding to bfloat16 cuts off",
-     "(bits + 0x7fff + (bits >> 16 & 1)) >> 16", "bits >> 16", "gguf"),
+     "(bits + 0x7fff + (bits >> 16 & 1)) >> 16", "bits >> 16", "numerics"),
     ("gguf.h", "duplicate names are accepted",
      "if (!g.tensor_at.emplace(g.tensors.back().name, i).second)", "if (false)", "gguf"),
     ("gguf.h", "C1 controls are printed", "!(c >= 0x7f && c < 0xa0)", "c != 0x7f", "gguf"),
@@ -351,10 +368,10 @@ MUTANTS = [
      ": logit[id] * penalty", ": logit[id] / penalty", "infer"),
     ("infer.cpp", "logits that are no number are printed",
      "if (!std::isfinite(out[i])) fail_not_finite", "if (false) fail_not_finite", "infer"),
-    ("infer.cpp", "a character is split while it streams",
+    ("tokenizer.h", "a character is split while it streams",
      "if (c == UTF8_CUT && !last) break;\n        if (c < 0)",
      "if (c == UTF8_CUT && !last) out += pending[at];\n        else if (c < 0)", "infer"),
-    ("infer.cpp", "a terminal obeys the text", "else if (!terminal || c", "else if (true || c",
+    ("tokenizer.h", "a terminal obeys the text", "else if (!terminal || c", "else if (true || c",
      "infer"),
     ("infer.cpp", "a long name pads all rows",
      "std::max(name, std::min(k.name.size(), NAME_COLUMN))", "std::max(name, k.name.size())",
@@ -390,15 +407,21 @@ MUTANTS = [
      "now - saved_at >= pause", "now < saved_at", "safety"),
     ("trainer.h", "a signal waits for the end of the step",
      "if (interrupted) return false;", "", "safety"),
+    ("trainer.h", "a signal waits for the end of a validation",
+     "if (interrupted) return NAN;", "", "safety"),
+    ("trainer.h", "weights that the last step broke are saved",
+     "    check_weights(run);\n    std::string path", "    std::string path", "safety"),
+    ("trainer.h", "a checkpoint of two steps is believed",
+     "if (made_with != weights_sha256(run.model))", "if (false)", "safety"),
     ("trainer.h", "nohup is not respected",
      "before.sa_handler == SIG_IGN", "before.sa_handler == SIG_ERR", "safety"),
     ("trainer.h", "the old log is written over",
-     "i == 1 || access(to.c_str(), F_OK) == 0", "i == 1", "safety"),
+     "i == 1 || lstat(to.c_str(), &info) == 0", "i == 1", "safety"),
     ("trainer.h", "shards of another tokenizer are trained on",
      "if (!s.tokenizer.empty() && s.tokenizer != tokenizer)", "if (false)", "safety"),
     ("trainer.h", "a replaced shard goes unnoticed",
      "if (resumed) compare_ingredients(run, state);", "", "safety"),
-    ("trainer.h", "a negative v is believed",
+    ("gpt2.h", "a negative v is believed",
      "host[i] >= least", "host[i] >= -INFINITY", "safety"),
     ("trainer.h", "somebody's notes go with the checkpoint",
      "if (name != FILES[0] && name != FILES[1]) return false;", "(void)name;", "safety"),
@@ -478,14 +501,17 @@ def run(command, folder):
 def build(folder, test):
     """Without optimisation where it takes longer to compile than to run."""
     level = "-O0" if test in ("layers", "model", "gguf", "tokenizer", "dataloader") else "-O1"
+    test = test.split()[0]
     compiler = ["CXX=" + os.environ["CXX"]] if os.environ.get("CXX") else []
     targets = ["build/test_" + test] if test in PROGRAMS else SCRIPTS[test]
     return run(["make", "-s", "OPTIMIZE=" + level, *compiler, *targets], folder)
 
 
 def run_test(folder, test):
+    test, *settings = test.split()
     script = [sys.executable, f"tests/test_{test}.py"]
-    return run(["build/test_" + test] if test in PROGRAMS else script, folder)
+    command = ["build/test_" + test] if test in PROGRAMS else script
+    return run(["env", *settings, *command], folder)
 
 
 def copy_tree(folder):

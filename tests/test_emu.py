@@ -8,6 +8,7 @@ run clean. Arguments: names to run.
 """
 import concurrent.futures
 import glob
+import json
 import os
 import re
 import shutil
@@ -34,7 +35,7 @@ def build(path, output, flags, **environment):
 
 def runs_clean(program, **environment):
     code, text = run([program], **environment)
-    if code or "emu:" in text:
+    if code or re.search(r"^emu: (?!note: \d+ allocations)", text, re.M):      # many free nothing
         raise AssertionError("%s: exit code %d:\n%s" % (environment or "as it is", code, text))
 
 
@@ -56,6 +57,7 @@ def test_fault(path, folder):
     with open(path) as f:
         lines = f.read().split("\n")
     expected = lines[0].split("expect: ")[1]
+    expected_code = 0 if "/note_" in path else 66
     marks = [i + 1 for i, line in enumerate(lines) if re.search(r"// FAULT2?$", line)]
     main = [i + 1 for i, line in enumerate(lines) if re.search(r"// FAULT$", line)]
     program = os.path.join(folder, os.path.basename(path)[:-3])
@@ -66,9 +68,13 @@ def test_fault(path, folder):
         named = re.findall(file + r":(\d+) in ", text)
         named += re.findall(r"at .*" + file + r":(\d+)$", text, re.M)
         named = [int(n) for n in named if int(n) in marks]
-        if code != 1 or expected not in text or not (set(main) & set(named)):
+        if code != expected_code or expected not in text or not (set(main) & set(named)):
             raise AssertionError("seed %s: exit code %d, expected '%s' at line %s:\n%s"
                                  % (seed, code, expected, main, text))
+    if "race" in expected or "same global memory" in expected:
+        code, text = run([program], EMU_ALLOW="races")
+        if "emu: note: race" not in text or code not in (0, 66):
+            raise AssertionError("EMU_ALLOW: exit code %d:\n%s" % (code, text))
     build(path, program, ["-DFIXED"])
     for seed in SEEDS:
         runs_clean(program, EMU_SEED=seed)
@@ -89,14 +95,57 @@ def test_stats(path, folder):
             raise AssertionError("expected '%s' in:\n%s" % (part, text))
 
 
+def test_report(path, folder):
+    """What a grader reads: the exit code, EMU_REPORT, EMU_TIMEOUT and the notes at exit."""
+    program, report = os.path.join(folder, "report"), os.path.join(folder, "report.json")
+    build(path, program, [])
+
+    def check(name, ok, *said):
+        if not ok:
+            raise AssertionError("%s: %s" % (name, said))
+    for mode, code, timeout in (("fault", 66, "0"), ("endless", 66, "0.5"), ("host", 66, "0.5"),
+                                ("notes", 1, "9")):
+        found, text = run([program, mode], EMU_REPORT=report, EMU_TIMEOUT=timeout)
+        with open(report) as f:
+            data = json.load(f)
+        check(mode, found == code, found, text)
+        check(mode, data["result"] == ("fault" if code == 66 else "clean"), data)
+        launches, message = data["launches"], data["messages"][0]
+        check(mode, launches[0]["kernel"] == "good" and launches[0]["grid"] == [2, 1, 1]
+              and launches[0]["stores"]["global_bytes"] == 256, launches)
+        kind = {"fault": "out-of-bounds", "notes": "launch-error"}.get(mode, "timeout")
+        check(mode, message["kind"] == kind, data)
+        with open(path) as f:
+            marked = [i for i, line in enumerate(f, 1) if "// " + mode in line]
+        if mode == "notes":
+            check(mode, message["launched"]["line"] in marked, message)
+            leak = data["messages"][1]
+            check(mode, leak["kind"] == "never-freed" and leak["lines"][0]["line"] in marked, leak)
+            check(mode, "4 bytes of dynamic shared memory" in text and "2048" in text, text)
+        else:
+            check(mode, message["lines"][0]["line"] in marked, message)
+        if mode == "fault":
+            check(mode, message["block"] == [1, 0, 0] and message["thread"] == [5, 0, 0]
+                  and message["kernel"] == "bad" and message["lines"][0]["function"] == "bad",
+                  message)
+
+
 def test_refused(path, folder):
-    """What the emulator does not have is an error of the compiler that names it, at its line."""
-    code, text = run(EMUCC + [path, "-c", "-o", os.path.join(folder, "refused.o")])
+    """What the emulator does not have, and what nvcc refuses, is an error by line that names it. With -D and each word after #ifdef or #elif defined there is one such line; without, the file
+    compiles."""
     with open(path) as f:
-        for number, line in enumerate(f, 1):
-            for name in re.findall(r"// refused: (.*)$", line):
-                if not code or not re.search(r":%d:.*error.*%s" % (number, re.escape(name)), text):
-                    raise AssertionError("expected '%s' at line %d:\n%s" % (name, number, text))
+        lines = f.read().split("\n")
+    object_file = os.path.join(folder, "refused.o")
+    forms = re.findall(r"^#(?:ifdef|elif defined)\W+(\w+)", "\n".join(lines), re.M)
+    if forms:
+        build(path, object_file, ["-c"])
+    texts = [run(EMUCC + [path, "-c", "-o", object_file] + flags)
+             for flags in [["-D" + form] for form in forms] or [[]]]
+    said = "".join(text for code, text in texts if code)
+    for number, line in enumerate(lines, 1):
+        for name in re.findall(r"// refused: (.*)$", line):
+            if not re.search(r":%d:.*%s" % (number, re.escape(name)), said):
+                raise AssertionError("expected '%s' at line %d:\n%s" % (name, number, said))
 
 
 def main():
@@ -115,8 +164,8 @@ def main():
         def test(path):
             try:
                 kind = os.path.basename(path).split("_")[0]
-                {"ok": test_ok, "fault": test_fault, "stats": test_stats,
-                 "refused": test_refused}[kind](path, folder)
+                {"ok": test_ok, "fault": test_fault, "note": test_fault, "stats": test_stats,
+                 "refused": test_refused, "report": test_report}[kind](path, folder)
             except (AssertionError, subprocess.TimeoutExpired) as error:
                 return "%s: %s" % (os.path.basename(path), error)
         with concurrent.futures.ThreadPoolExecutor(2) as pool:

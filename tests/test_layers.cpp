@@ -354,6 +354,21 @@ static void test_wide_rows() {
     report("matmul, wide rows");
 }
 
+// Sums of many terms, whose parts a library may add up first: 1024 ones, and 1023 of -1.
+// Parts that were rounded to bfloat16 on the way, where 1023 is 1024, would give 0.
+static void test_long_sums() {
+    const int N = 2, C = 2048, OC = 8;
+    Floats w(OC * C);
+    for (int i = 0; i < OC * C; i++) w[i] = i % C < C / 2 ? 1.0f : i % C < C - 1 ? -1.0f : 0.0f;
+    floatX *inp = put(Floats(N * C, 1)), *out = room(N * OC);
+    for (floatX* bias : {put(Floats(OC)), (floatX*)nullptr}) {
+        matmul_forward(out, nullptr, inp, put(w), bias, 1, N, C, OC);
+        check_same("long sums", get(out, N * OC), Floats(N * OC, 1));
+    }
+    free_buffers("long sums");
+    report("matmul, long sums");
+}
+
 // ---- attention ----------------------------------------------------------------------------------
 
 // Attention as layers.h says it, in double, and the scale of each result (check.h).
@@ -716,6 +731,7 @@ int main(int argc, char** argv) {
     test_matmul();
     matmul_differences();
     test_wide_rows();
+    test_long_sums();
     test_attention();
     attention_head_sizes();
     attention_differences();

@@ -298,9 +298,29 @@ static void test_matmul() {
     report("matmul.h");
 }
 
+// Every bfloat16 comes back, and what lies between two of them goes to the nearer, or the even one.
+static void test_bfloat16_bits() {
+    int wrong_back = 0, wrong_rounding = 0;
+    for (uint32_t b = 0; b < 65536; b++) {
+        float f = bits_to_float(b << 16);
+        uint32_t back = bfloat16_bits(f);
+        wrong_back += f != f ? (back & 0x7f80) != 0x7f80 || !(back & 0x7f) : back != b;
+        if ((b & 0x7fff) >= 0x7f80) continue;
+        wrong_rounding += bfloat16_bits(bits_to_float(b << 16 | 0x7fff)) != b;
+        wrong_rounding += bfloat16_bits(bits_to_float(b << 16 | 0x8000)) != b + (b & 1);
+        wrong_rounding += bfloat16_bits(bits_to_float(b << 16 | 0x8001)) != b + 1;
+    }
+    check(wrong_back == 0, "bfloat16_bits: %d of 65536 do not come back", wrong_back);
+    check(wrong_rounding == 0, "bfloat16_bits: %d roundings are wrong", wrong_rounding);
+    check(bfloat16_bits(bits_to_float(0x7f800001)) == 0x7fc0,
+          "bfloat16_bits: a NaN of low bits stays NaN");
+    report("bfloat16_bits");
+}
+
 int main() {
     test_exp();
     test_gelu();
+    test_bfloat16_bits();
     test_log_cos();
     test_random();
     test_generators();

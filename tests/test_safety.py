@@ -92,6 +92,24 @@ def test_signals_in_a_step():
     stop(p)
 
 
+def test_signals_in_a_validation():
+    """It may take long as well: it is left, and made up for when the run goes on."""
+    write_shard(path("long_val.bin"), read_shard(path("val_000.bin")) * 300)
+    flags = dict(val=path("long_val.bin"), eval_batches=0, eval_every=2, steps=4)
+    train("validated", **flags)
+    for after in (0, 1):   # in record 0's, and in that of step 2
+        out = f"unvalidated{after}"
+        p = start(command({**base(out), **flags}))
+        wait_for("the log", lambda: os.path.exists(path(out, "log.jsonl"))
+                 and data(out, "log.jsonl").count(b"\n") >= 2 * after)
+        time.sleep(0.1)
+        begin = time.monotonic()
+        stop(p)
+        check(time.monotonic() - begin < 5, "SIGTERM waited for the end of a long validation")
+        resume(out)
+        same_run(out, "validated", f"stopped in a validation, record {after}")
+
+
 def test_begun_again():
     """The same command, whether the run was never begun, ended before its first checkpoint, or has
     checkpoints. What is in the way is kept."""
@@ -150,7 +168,7 @@ def test_not_ours():
     os.mkdir(path("notes", "step-by-step.tmp"))
     os.mkdir(path("notes", "step-00000001x"))
     kept = ["step-by-step.tmp/a", "step-00000001x/b", "step-00000002/notes.txt", "model.gguf.tmp",
-            "log.jsonl.tmp", "step-.tmp", "model.gguf.old-1.tmp"]
+            "log.jsonl.tmp", "step-.tmp", "model.gguf.old-1.tmp", "model.gguf.2024-11.tmp"]
     for name in kept:
         write(path("notes", name), b"mine")
     resume("notes", steps=8, save_every=1, keep=1)
@@ -164,6 +182,14 @@ def test_not_ours():
                 command({"resume": True, "out": path("notes")}))
         check(data("notes", name) == b"mine", f"a file {name} is gone")
         os.remove(path("notes", name))
+    os.mkdir(path("notes", "step-00000099"))
+    write(path("notes", "step-00000099", "model.gguf"), b"mine")
+    refused([path("notes", "step-00000099"), "checkpoint"],
+            command({"resume": True, "out": path("notes")}))
+    shutil.rmtree(path("notes", "step-00000099"))
+    os.mkdir(path("linked"))
+    os.symlink(path("nowhere.gguf"), path("linked", "model.gguf"))
+    refused([path("linked"), "model.gguf"], command(base("linked")))
     os.mkdir(path("notes", "step-00000009.tmp"))
     write(path("notes", "step-00000009.tmp", "mine"), b"mine")
     refused([path("notes", "step-00000009.tmp")],
@@ -248,6 +274,10 @@ def test_fingerprints():
     bare = {**base("x"), "init": path("no_tokenizer.gguf"), "tokenizer": None}
     refused(["of_1_val.bin", "of_0_train.bin"],
             command({**bare, **own, "val": path("of_1_val.bin")}))
+    # Weights know the tokens that they were trained with, and no others of the same number.
+    refused(["other_tokenizer.gguf", "model.gguf"],
+            command({**base("x"), "init": path("own", "model.gguf"),
+                     "tokenizer": path("other_tokenizer.gguf")}))
     # A tokenizer whose own word for itself is wrong.
     keys = {**bpe.to_keys(mine), "tokenizer.legible.sha256": ("string", shas[1])}
     gguf.write(path("liar.gguf"), {"general.architecture": ("string", "gpt2"), **keys})
@@ -326,7 +356,10 @@ def test_optimizer_fields():
     for key, value in (("step", 2**63 + 5), ("step", 2), ("step", 0), ("tokens", 5),
                        ("epoch", 2**62), ("position", 1), ("position", 2**64 - 1)):
         changed(["legible." + key, value], {"legible." + key: ("u64", value)})
-    for key in ("lr", "seed", "order", "sha256", "rng"):
+    changed(["legible.lr"], {"legible.lr": ("string", "-1")})
+    gguf.write(file, {**state.keys, "legible.heads": ("string", "4")}, state.tensors)
+    refused(["--heads 4", "2"], command({"resume": True, "out": path("fields"), "steps": 5}))
+    for key in ("lr", "seed", "order", "sha256", "weights_sha256", "rng"):
         changed(["legible." + key, "missing"], without="legible." + key)
     changed(["general.architecture", "gpt2"], {"general.architecture": ("string", "gpt2")})
     changed(["general.architecture", "\\x1b"], {"general.architecture": ("string", "\x1b[31m")})
@@ -338,7 +371,51 @@ def test_optimizer_fields():
     gguf.write(file, state.keys, extra)
     refused([file, "blk.7.attn_norm.weight.m"], command({"resume": True, "out": path("fields")}))
     write(file, whole)
+    # The model of one step beside the optimizer of another.
+    model = data("fields", "step-00000004", "model.gguf")
+    write(os.path.join(folder, "model.gguf"), data("fields", "step-00000002", "model.gguf"))
+    refused([file, "model.gguf"], command({"resume": True, "out": path("fields"), "steps": 5}))
+    write(os.path.join(folder, "model.gguf"), model)
     resume("fields", steps=5)
+
+
+def test_broken_by_the_last_step():
+    """Weights that the last update made NaN are not saved, though no loss has shown them."""
+    flags = dict(steps=2, lr=1000, beta1=0, beta2=0, eps=0, grad_clip=0, weight_decay=1000,
+                 warmup=0, schedule="constant", val=None, save_every=1)
+    sentence = refused(["step ", "nan", "last good checkpoint: "],
+                       command({**base("broken"), **flags}))
+    check("-nan" not in sentence, f"a NaN has no sign: {sentence}")
+    for out in (["model.gguf"], [newest("broken"), "model.gguf"]) if checkpoints("broken") else ():
+        for x in gguf.read(path("broken", *out)).tensors:
+            check(all(map(math.isfinite, floats(x))), f"broken: {out}: {x.name} was saved")
+
+
+def test_samples_on_a_terminal():
+    """What a model says is shown there, not obeyed."""
+    escape = bpe.from_merges([(0x1b, ord("["))])
+    gguf.write(path("escape.gguf"),
+               {"general.architecture": ("string", "gpt2"), **bpe.to_keys(escape)})
+    write_shard(path("escapes.bin"), ([257] + [256, 0x1b, 7] * 10) * 20)
+    primary, secondary = os.openpty()
+    p = subprocess.Popen(command({**base("escape"), "train": path("escapes.bin"), "val": None,
+                                  "tokenizer": path("escape.gguf"), "steps": 150, "lr": 0.01,
+                                  "sample_every": 150}), stdout=secondary,
+                         stderr=subprocess.DEVNULL, cwd=t.ROOT)
+    p.wait(timeout=60)
+    os.close(secondary)
+    shown = b""
+    while True:
+        try:
+            part = os.read(primary, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    os.close(primary)
+    check(p.returncode == 0 and b"\\x1b" in shown and b"\x1b" not in shown and b"\x07" not in shown,
+          f"a sample on a terminal: {shown[:200]}")
 
 
 # ---- files that promise more than they hold ------------------------------------------------------
@@ -412,9 +489,11 @@ def main():
     with tempfile.TemporaryDirectory(prefix="test_safety.") as work:
         t.work = os.path.realpath(work)
         make_data()
-        for test in (test_saved_by_time, test_signals_in_a_step, test_begun_again, test_lock,
+        for test in (test_saved_by_time, test_signals_in_a_step, test_signals_in_a_validation,
+                     test_begun_again, test_lock,
                      test_not_ours, test_log_that_is_none, test_fingerprints,
                      test_half_moved_data, test_tokenizer_in_use, test_optimizer_fields,
+                     test_broken_by_the_last_step, test_samples_on_a_terminal,
                      test_hostile_models, test_no_regular_files, test_shard_cut_short,
                      test_command_line):
             begin, failed = time.monotonic(), t.counts[False]

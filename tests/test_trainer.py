@@ -293,7 +293,7 @@ def test_optimizer_file():
     file = gguf.read(path("files", newest("files"), "optimizer.gguf"))
     model = gguf.read(path("files", "model.gguf"))
     names = set(help_flags()) - START
-    names |= {"step", "tokens", "epoch", "position", "rng", "sha256"}
+    names |= {"step", "tokens", "epoch", "position", "rng", "sha256", "weights_sha256"}
     expected = {"legible." + name for name in names} | {"general.architecture"}
     check(set(file.keys) == expected, f"optimizer.gguf: keys {sorted(set(file.keys) ^ expected)}")
     numbers = [file.value("legible." + key) for key in ("step", "tokens", "epoch", "position")]
@@ -690,8 +690,9 @@ def test_resume():
         with open(path(out, "log.jsonl"), "wb") as f:
             f.write(b"\n".join(lines[:step + 3]) + b"\n" + lines[step + 3][:17])
         os.mkdir(path(out, f"step-{step + 4:08d}.tmp"))
-        for name in (f"step-{step + 4:08d}.tmp/model.gguf.77-0.tmp", "model.gguf.7-0.tmp",
-                     "log.jsonl.123456-1.tmp", "loss.svg.1-0.tmp"):
+        for name in (f"step-{step + 4:08d}.tmp/model.gguf.legible-77-0.tmp",
+                     "model.gguf.legible-7-0.tmp", "log.jsonl.legible-123456-1.tmp",
+                     "loss.svg.legible-1-0.tmp"):
             with open(path(out, name), "wb") as f:
                 f.write(b"half")
         _, err = resume(out)
@@ -863,7 +864,7 @@ def loadable(out, kill):
 
 def test_not_finite():
     """Absurd decay blows the weights up; a NaN or a loss beyond float is lost from the start."""
-    flags = dict(lr=1000, weight_decay=1000, warmup=0, grad_clip=0, schedule="constant", steps=40,
+    flags = dict(lr=1000, weight_decay=446, warmup=0, grad_clip=1, schedule="constant", steps=40,
                  save_every=1, keep=0, total_batch=2 * B * T)
     for out, extra, where in (("blown", {"val": None}, ["micro-batch ", " of 2"]),
                               ("blown_val", {"eval_every": 1}, [])):
@@ -918,7 +919,9 @@ def test_not_finite():
     refused(["step 1:", "gradient", "inf", "checkpoint: none"],
             command({**base("cliff"), "init": path("cliff.gguf"), "tokenizer": None}))
     check(not checkpoints("cliff"), "cliff: a checkpoint of nothing good")
-    for name in ("nan", "inf"):
+    refused(["nan.gguf", "blk.1.ffn_up.bias", "element 0"],
+            command({**base("nan"), "init": path("nan.gguf"), "tokenizer": None}))
+    for name in ("inf",):
         for out, val, words in ((name, None, ["step 1:", "micro-batch 1 of 1"]),
                                 (name + "_val", path("val_*.bin"),
                                  ["step 0:", "validation", "batch 0 of --val"])):
@@ -982,7 +985,10 @@ def test_file_errors():
                {"general.architecture": ("string", "gpt2"), **bpe.to_keys(small)})
     gguf.write(path("no_tokens.gguf"), {"general.architecture": ("string", "gpt2")})
     init = {**base("x"), "init": path("first_part", "model.gguf"), "tokenizer": None}
-    refused(["small.gguf", "258", "260"], command({**init, "tokenizer": path("small.gguf")}))
+    refused(["small.gguf", "first_part/model.gguf"],
+            command({**init, "tokenizer": path("small.gguf")}))
+    bare = {**init, "init": path("bare.gguf"), "tokenizer": path("small.gguf")}   # without its own
+    refused(["small.gguf", "258", "260"], command(bare))
     refused(["no_tokens.gguf", "--tokenizer"],
             command({**base("x"), "tokenizer": path("no_tokens.gguf")}))
     refused(["missing.gguf"], command({**base("x"), "tokenizer": path("missing.gguf")}))
@@ -1067,7 +1073,8 @@ def main():
         for test in (test_files, test_bits, test_losses, test_recompute, test_accumulation,
                      test_init, test_untied, test_epochs, test_schedules, test_optimizer_flags,
                      test_profile, test_dtype, test_order, test_keep, test_samples, test_resume,
-                     test_longer, test_signals, test_cannot_differ, test_kill, test_not_finite, test_flag_errors,
+                     test_longer, test_signals, test_cannot_differ, test_kill, test_not_finite,
+                     test_flag_errors,
                      test_file_errors, test_resume_errors):
             begin, failed = time.monotonic(), counts[False]
             test()

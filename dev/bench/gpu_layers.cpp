@@ -1,6 +1,7 @@
 // gpu_layers.cpp - how fast each layer of train_gpt2.cu is on this GPU, and how fast it could be.
 //
-//     gpu_layers NAME C NH B T    prints one JSON object a line: the two ceilings, then each layer
+//     gpu_layers NAME C NH B T CEILINGS    prints one JSON object a line: the two ceilings (of
+//                                          matrices of this size), then each layer
 //
 // Every layer is bound by memory or by arithmetic. Bytes counts each input read once and each
 // output written once, flops are those of layers.h; the larger of bytes / bandwidth and flops /
@@ -75,15 +76,15 @@ static float* floats(size_t n) {
     return (float*)device_alloc(n * sizeof(float));
 }
 
-static void measure_ceilings(const char* model) {
-    const size_t bytes = (size_t)1 << 30;
+// By a product of n x n matrices, and a copy of 16 * n * n bytes: 8192 is enough for any GPU.
+static void measure_ceilings(const char* model, int n) {
+    const size_t bytes = (size_t)16 * n * n;
     char *from = (char*)random_x(bytes / sizeof(floatX)), *to = (char*)device_alloc(bytes);
     bandwidth = 2 * bytes / seconds_of([&] {
                     must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice));
                 });
     device_free(from);
     device_free(to);
-    const int n = 8192;
     floatX *a = random_x((size_t)n * n), *b = random_x((size_t)n * n), *c = random_x((size_t)n * n);
     peak = 2.0 * n * n * n /
            seconds_of([&] { matmul_forward(c, nullptr, a, b, nullptr, 1, n, n, n); });
@@ -171,13 +172,14 @@ static void measure_ends(const char* model, int B, int T, int C) {
 }
 
 int main(int argc, char** argv) {
-    if (argc != 6) fail("usage: gpu_layers NAME C NH B T");
+    if (argc != 7) fail("usage: gpu_layers NAME C NH B T CEILINGS");
     const char* model = argv[1];
     int C = atoi(argv[2]), NH = atoi(argv[3]), B = atoi(argv[4]), T = atoi(argv[5]);
-    if (C < 1 || NH < 1 || C % NH || B < 1 || T < 1)
-        fail("gpu_layers: C %d, NH %d, B %d, T %d: not a model", C, NH, B, T);
+    int n = atoi(argv[6]);
+    if (C < 1 || NH < 1 || C % NH || B < 1 || T < 1 || n < 1)
+        fail("gpu_layers: C %d, NH %d, B %d, T %d, matrices of %d: not a model", C, NH, B, T, n);
     device_init(0);
-    measure_ceilings(model);
+    measure_ceilings(model, n);
     measure_ends(model, B, T, C);
     measure_stream(model, B, T, C, NH);
     measure_matmul(model, "qkv", B, T, C, 3 * C, false, false);

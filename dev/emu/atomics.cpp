@@ -4,13 +4,10 @@
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
 #include "emu.h"
-
 namespace emu {
-
 template <class T> static uint64_t sum(uint64_t a, uint64_t b) {
     return to_word(T(from_word<T>(a) + from_word<T>(b)));
 }
-
 // What *p becomes. Values narrower than 64 bits come zero-extended; bytes says how wide they are.
 static uint64_t apply(AtomicOp op, int bytes, uint64_t old, uint64_t v, uint64_t expected) {
     int64_t s_old = bytes == 4 ? (int32_t)old : (int64_t)old,
@@ -36,7 +33,6 @@ static uint64_t apply(AtomicOp op, int bytes, uint64_t old, uint64_t v, uint64_t
         default: return old == expected ? v : old;
     }
 }
-
 template <class T>
 static uint64_t swap_until_done(AtomicOp op, T* p, uint64_t v, uint64_t expected) {
     T old = __atomic_load_n(p, __ATOMIC_RELAXED);
@@ -44,8 +40,10 @@ static uint64_t swap_until_done(AtomicOp op, T* p, uint64_t v, uint64_t expected
                                         __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
     return old;
 }
-
 uint64_t atomic(AtomicOp op, void* p, int bytes, uint64_t v, uint64_t expected) {
+    if (checking && worker.thread && worker.thread->lock == lock_number(p))
+        grid_release(*worker.block);
+    is_relaxing = (op >= MIN_SIGNED && op <= MAX_UNSIGNED) || op == COMPARE_AND_SWAP;
     if (checking) check_access(p, bytes, ATOMIC, EMU_CALLER);
     uint64_t old = bytes == 2 ? swap_until_done(op, (uint16_t*)p, v, expected)
                    : bytes == 4 ? swap_until_done(op, (uint32_t*)p, v, expected)
@@ -53,7 +51,7 @@ uint64_t atomic(AtomicOp op, void* p, int bytes, uint64_t v, uint64_t expected) 
     // atomicCAS(lock, 0, x) or atomicExch(lock, x) takes a lock that was 0; what comes next on the
     // same word releases it.
     if (worker.thread) {
-        uint32_t lock = (uintptr_t)p / 4 % 127 + 1, &held = worker.thread->lock;
+        uint32_t lock = lock_number(p), &held = worker.thread->lock;
         bool takes = op == EXCHANGE || (op == COMPARE_AND_SWAP && expected == 0);
         if (takes && old == 0 && v != 0) held = lock;
         else if (held == lock) held = 0;
@@ -65,5 +63,4 @@ uint64_t atomic(AtomicOp op, void* p, int bytes, uint64_t v, uint64_t expected) 
         yield();
     return old;
 }
-
 }  // namespace emu

@@ -8,11 +8,8 @@
 #include "cublasLt.h"
 #include "emu.h"
 #include "matmul.h"
-
 namespace emu {
-
 const cublasStatus_t OK = CUBLAS_STATUS_SUCCESS;
-
 static bool type_known(int type) {
     return type == CUDA_R_32F || type == CUDA_R_16F || type == CUDA_R_16BF;
 }
@@ -25,17 +22,16 @@ static void store(const BlasMatrix& m, int64_t i, float x) {
     if (m.type == CUDA_R_32F) ((float*)m.p)[i] = x;
     else ((uint16_t*)m.p)[i] = m.type == CUDA_R_16F ? half_bits(x) : bf16_bits(x);
 }
-
 // What cuBLAS reads and writes is checked as if a kernel did: op(M) of (rows, cols).
 static void touch(const Work& work, BlasMatrix m, int64_t rows, int64_t cols, Access access) {
     if (m.transposed) std::swap(rows, cols);
     for (int64_t j = 0; checking && j < cols; j++)
         check_call(work, m.behind(j * m.ld).p, rows * m.bytes(), access);
 }
-
 struct Epilogue {
     int kind = CUBLASLT_EPILOGUE_DEFAULT;
     BlasMatrix bias = {nullptr, 0}, aux = {nullptr, 0};
+    bool split_k = false;      // in two, and each half's sums are rounded to D's type
 };
 enum { RELU = 2, BIAS = 4, BGRAD = 16, GELU = 32, DGELU = 64, AUX = 128, BGRADA = 256,
        BGRADB = 512 };      // the bits of a cublasLtEpilogue_t
@@ -52,6 +48,30 @@ static Matrix widen(std::vector<float>& room, BlasMatrix m, int64_t rows, int64_
         m.ld = rows;
     }
     return {p, m.transposed ? 1 : m.ld, m.transposed ? m.ld : 1};
+}
+
+// sums (n, m) = bt (n, k) at (k, m), by rows. With split-K, many blocks share a sum; where cuBLAS
+// is not told otherwise, their parts may meet in D, which has 8 or 11 bits.
+static void add_products(std::vector<float>& sums, Matrix bt, Matrix at, int m, int n, int k,
+                         BlasMatrix d, bool split_k) {
+    const int LONG = 256;      // products worth being split
+    if (!split_k || k < LONG || d.type == CUDA_R_32F)
+        return matmul(sums.data(), m, bt, at, n, m, k);
+    std::vector<float> rest(sums.size(), 0.0f);
+    int half = k / 2;
+    matmul(sums.data(), m, bt, at, n, m, half);
+    matmul(rest.data(), m, {bt.p + half * bt.col, bt.row, bt.col},
+           {at.p + half * at.row, at.row, at.col}, n, m, k - half);
+    uint16_t number;
+    BlasMatrix rounded(d.type, &number, 0);
+    for (size_t i = 0; i < sums.size(); i++) {
+        float part[] = {sums[i], rest[i]};
+        for (float& x : part) {
+            store(rounded, 0, x);
+            x = load(rounded, 0);
+        }
+        sums[i] = part[0] + part[1];
+    }
 }
 
 // sums (m, n), by columns without gaps, to D: the epilogue.
@@ -71,7 +91,6 @@ static void finish(const float* sums, float alpha, float beta, BlasMatrix c, Bla
         }
     }
 }
-
 static void product_of_doubles(int m, int n, int k, double alpha, BlasMatrix a, BlasMatrix b,
                                double beta, BlasMatrix c) {
     const double *pa = (const double*)a.p, *pb = (const double*)b.p;
@@ -82,7 +101,6 @@ static void product_of_doubles(int m, int n, int k, double alpha, BlasMatrix a, 
             *x = alpha * sum + (beta != 0 ? beta * *x : 0);
         }
 }
-
 // D (m, n) = epilogue(alpha op(A) op(B) + beta C), op(A) (m, k), op(B) (k, n).
 static void product(const Work& work, int m, int n, int k, double alpha, BlasMatrix a,
                     BlasMatrix b, double beta, BlasMatrix c, BlasMatrix d,
@@ -99,7 +117,7 @@ static void product(const Work& work, int m, int n, int k, double alpha, BlasMat
     // By rows: sums^T (n, m) = op(B)^T (n, k) op(A)^T (k, m).
     std::vector<float> room_a, room_b, sums((size_t)m * n, 0.0f);
     Matrix at = widen(room_a, a, m, k), bt = widen(room_b, b, k, n);
-    matmul(sums.data(), bt, at, n, m, k);
+    add_products(sums, bt, at, m, n, k, d, e.split_k);
     finish(sums.data(), (float)alpha, (float)beta, c, d, m, n, e);
 
     auto add_up = [&](int count, int depth, auto element) {
@@ -113,13 +131,11 @@ static void product(const Work& work, int m, int n, int k, double alpha, BlasMat
     if (e.kind & BGRADA) add_up(m, k, [&](int i, int l) { return at.p[l * at.row + i * at.col]; });
     if (e.kind & BGRADB) add_up(n, k, [&](int j, int l) { return bt.p[j * bt.row + l * bt.col]; });
 }
-
 static bool shape_is_wrong(cublasHandle_t h, int m, int n, int k, BlasMatrix a, BlasMatrix b,
                            BlasMatrix c, int batches) {
     return !h || m < 0 || n < 0 || k < 0 || batches < 0 || c.ld < m ||
            a.ld < (a.transposed ? k : m) || b.ld < (b.transposed ? n : k);
 }
-
 cublasStatus_t gemm(const char* call, cublasHandle_t h, int m, int n, int k, const void* alpha,
                     BlasMatrix a, BlasMatrix b, const void* beta, BlasMatrix c, int batches,
                     ComputeType compute) {
@@ -139,10 +155,23 @@ cublasStatus_t gemm(const char* call, cublasHandle_t h, int m, int n, int k, con
     return OK;
 }
 
+// cuBLASLt has no algorithm for some products with an epilogue; it may say so when it is asked for
+// one, or only by the product itself. EMU_BLAS_REFUSE=epilogues or =matmul makes it so for all, so
+// that what a program does instead can be tested.
+static bool refused(const char* by, int epilogue) {
+    const char* what = getenv("EMU_BLAS_REFUSE");
+    if (!what || !*what) return false;
+    if (strcmp(what, "epilogues") && strcmp(what, "matmul")) {
+        fprintf(stderr, "emu: EMU_BLAS_REFUSE=%s: expected epilogues or matmul\n", what);
+        exit(1);
+    }
+    return !strcmp(what, by) && epilogue != CUBLASLT_EPILOGUE_DEFAULT;
+}
+
 cublasStatus_t lt_check(cublasLtMatmulDesc_t desc, EMU_LAYOUTS) {
     int kind = desc->epilogue;
     bool drelu = kind == CUBLASLT_EPILOGUE_DRELU || kind == CUBLASLT_EPILOGUE_DRELU_BGRAD;
-    if (desc->unsupported || drelu || ((kind & RELU) && (kind & AUX)))
+    if (desc->unsupported || drelu || ((kind & RELU) && (kind & AUX)) || refused("epilogues", kind))
         return CUBLAS_STATUS_NOT_SUPPORTED;
     for (const emu_lt_layout* l : {la, lb, lc, ld}) {
         if (!type_known(l->type) || l->order != CUBLASLT_ORDER_COL)
@@ -159,7 +188,6 @@ cublasStatus_t lt_check(cublasLtMatmulDesc_t desc, EMU_LAYOUTS) {
         return CUBLAS_STATUS_INVALID_VALUE;
     return OK;
 }
-
 // A result for the host, which then has waited, or for the device.
 template <class T>
 static cublasStatus_t give(cublasHandle_t h, const Work& work, T* place, double value) {
@@ -168,7 +196,6 @@ static cublasStatus_t give(cublasHandle_t h, const Work& work, T* place, double 
     *place = (T)value;
     return OK;
 }
-
 template <class F> static double sum(const Work& work, int n, const float* x, int incx,
                                      const float* y, int incy, F f) {
     touch(work, {x, incx}, 1, n, READ);
@@ -177,7 +204,6 @@ template <class F> static double sum(const Work& work, int n, const float* x, in
     for (int64_t i = 0; i < n; i++) sum += f(x[i * incx], y[i * incy]);
     return sum;
 }
-
 // y = f(x, y)
 template <class F> static cublasStatus_t transform(const Work& work, int n, const float* x,
                                                    int incx, float* y, int incy, F f) {
@@ -186,9 +212,7 @@ template <class F> static cublasStatus_t transform(const Work& work, int n, cons
     for (int64_t i = 0; i < n; i++) y[i * incy] = f(x[i * incx], y[i * incy]);
     return OK;
 }
-
 }  // namespace emu
-
 using namespace emu;
 
 #define EMU_CASE(name, value) case name: return #name;
@@ -249,7 +273,6 @@ cublasStatus_t cublasSgemmBatched(EMU_SHAPE, const float* alpha, const float* co
                 {c[i], ldc});
     return OK;
 }
-
 cublasStatus_t cublasSgeam(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, int m,
                            int n, const float* alpha, const float* a, int lda, const float* beta,
                            const float* b, int ldb, float* c, int ldc) {
@@ -265,14 +288,16 @@ cublasStatus_t cublasSgeam(cublasHandle_t h, cublasOperation_t ta, cublasOperati
         }
     return OK;
 }
-
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void* alpha,
                               const void* a, cublasLtMatrixLayout_t la, const void* b,
                               cublasLtMatrixLayout_t lb, const void* beta, const void* c,
                               cublasLtMatrixLayout_t lc, void* d, cublasLtMatrixLayout_t ld,
-                              const cublasLtMatmulAlgo_t*, void*, size_t, cudaStream_t stream) {
+                              const cublasLtMatmulAlgo_t* algorithm, void*, size_t,
+                              cudaStream_t stream) {
     if (cublasStatus_t status = lt_check(desc, la, lb, lc, ld)) return status;
+    if (refused("matmul", desc->epilogue)) return CUBLAS_STATUS_NOT_SUPPORTED;
     Epilogue e = {desc->epilogue};
+    e.split_k = !algorithm || algorithm->data[0] & EMU_LT_ROUNDING_SCHEMES;
     bool needs_bias = e.kind & (BIAS | BGRAD | BGRADA | BGRADB), needs_aux = e.kind & (AUX | DGELU);
     if ((needs_bias && !desc->bias) || (needs_aux && !desc->aux))
         return CUBLAS_STATUS_INVALID_VALUE;

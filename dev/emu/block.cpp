@@ -17,7 +17,6 @@ __thread dim3 blockDim;
 __thread dim3 gridDim;
 
 namespace emu {
-
 __thread Worker worker;
 __thread char arena[ARENA_BYTES] __attribute__((aligned(128)));
 
@@ -79,7 +78,6 @@ static void prepare(Fiber* fiber) {
     frame[RETURN_WORD] = (void*)emu_fiber_entry;
     fiber->sp = frame;
 }
-
 // Fibers for up to `count` threads; they stay for later launches. Each stack ends in a page that
 // faults.
 static void need_fibers(int count) {
@@ -108,13 +106,11 @@ uint64_t random_next(uint64_t& state) {        // splitmix64
     z = (z ^ z >> 27) * 0x94d049bb133111eb;
     return z ^ z >> 31;
 }
-
 void make_ready(Block& block, int number) {
     block.thread[number].state = READY;
     int place = block.ready_first + block.ready_count++;
     block.ready[place < block.threads ? place : place - block.threads] = number;
 }
-
 static int take_ready(Block& block) {
     if (seed) {      // any of those that can run, instead of the one that has waited longest
         int pick = block.ready_first + random_next(worker.random) % block.ready_count;
@@ -128,7 +124,6 @@ static int take_ready(Block& block) {
     block.ready_count--;
     return number;
 }
-
 // The next thread to run, or null when every thread has exited or waits for the whole grid.
 static Thread* next_thread(Block& block) {
     while (block.ready_count == 0) {
@@ -140,12 +135,10 @@ static Thread* next_thread(Block& block) {
     }
     return &block.thread[take_ready(block)];
 }
-
 void become(Thread* thread) {
     worker.thread = thread;
     if (thread) threadIdx = thread->index;
 }
-
 static void switch_from(Fiber* fiber, Thread* next) {
     if (!next) {
         become(nullptr);
@@ -159,7 +152,6 @@ static void switch_from(Fiber* fiber, Thread* next) {
     become(next);
     emu_switch(&fiber->sp, next->fiber->sp);
 }
-
 void wait_here(ThreadState state, Pc pc) {
     Block& block = *worker.block;
     Thread* thread = worker.thread;
@@ -169,7 +161,6 @@ void wait_here(ThreadState state, Pc pc) {
     Thread* next = next_thread(block);
     if (next != thread) switch_from(thread->fiber, next);
 }
-
 // Nobody but waiting threads for so many seconds: what they wait for does not come.
 static void check_progress() {
     const int PATIENCE = 5;
@@ -182,9 +173,8 @@ static void check_progress() {
     Text idle("%d blocks have not begun: to wait for other blocks takes a cooperative launch",
               l.blocks - l.next);
     fault(EMU_CALLER, "deadlock: for %d seconds all threads that run have waited in loops\n%s",
-          PATIENCE, l.next < l.blocks ? idle.s : "");
+          PATIENCE, l.next < l.blocks && !l.config.cooperative ? idle.s : "");
 }
-
 // Loops that wait for another thread's store must let it run. When threads do nothing but wait like
 // this, those in __activemask cannot hope for more company either.
 void yield() {
@@ -193,13 +183,20 @@ void yield() {
     if (worker.launch->abandoned) abandon((cudaError_t)worker.launch->abandoned.load());
     if (++block.spins > 2 * block.threads) {
         block.spins = 0;
-        if (!release_activemask(block)) check_progress();
+        if (release_activemask(block)) return;
+        check_progress();
+        if (worker.launch->config.cooperative) {      // another block may have what they wait for
+            Thread* thread = worker.thread;
+            if (checking) race_flush();
+            make_ready(block, thread->number);
+            switch_from(thread->fiber, nullptr);
+            return;
+        }
     }
     if (block.ready_count == 0) return;
     make_ready(block, worker.thread->number);
     wait_here(READY, nullptr);
 }
-
 static void finish_barrier(Block& block);
 
 // A fiber runs one thread after another: a kernel that never waits needs one stack for all of its
@@ -251,11 +248,9 @@ struct Places {
     struct Known { Pc pc; Place* place; } known[2 * MAX_PLACES];      // by the hash of pc
 };
 static __thread Places* places;
-
 static uint32_t depth(const void* frame) {
     return (uint32_t)(worker.thread->fiber->top - (char*)frame);
 }
-
 static __attribute__((noinline)) void add_place(Places::Known& known, Pc pc, const void* frame) {
     if (places->count == MAX_PLACES) return;
     Place& p = places->place[places->count++];
@@ -263,7 +258,6 @@ static __attribute__((noinline)) void add_place(Places::Known& known, Pc pc, con
     p.depth = depth(frame);
     known = {pc, p.depth < worker.thread->kernel ? nullptr : &p};      // null: what calls kernels
 }
-
 static inline void enter_place(Pc pc, const void* frame) {
     uint32_t i = (uintptr_t)pc * 0x9e3779b97f4a7c15 >> 32;
     Places::Known* known = &places->known[i % (2 * MAX_PLACES)];
@@ -274,13 +268,11 @@ static inline void enter_place(Pc pc, const void* frame) {
     worker.thread->touched = false;
     known->place->when[worker.thread->number] = worker.epoch;
 }
-
 // Where emucc has each kernel begin. Host code that calls a kernel without <<<>>> comes here too.
 bool not_launched() {
     if (worker.thread) worker.thread->kernel = depth(EMU_FRAME);
     return !worker.thread && set_error(cudaErrorMissingConfiguration);
 }
-
 // At a barrier that opens though threads have ended since the last one.
 static void find_passed(Block& block) {
     for (uint32_t n = 0; n < places->count; n++) {
@@ -301,7 +293,6 @@ static void find_passed(Block& block) {
         block.passed = true;
     }
 }
-
 static void check_passed(Block& block) {
     for (uint32_t n = 0; n < places->count; n++) {
         const Place& p = places->place[n];
@@ -319,7 +310,6 @@ static void check_passed(Block& block) {
 static void flush_stats(const Block& block) {
     for (int w = 0; counting && w * WARP < block.threads; w++) stats_flush(w);
 }
-
 // It opens when all threads that have not exited have come. CUDA demands that they come to the same
 // one.
 static void finish_barrier(Block& block) {
@@ -338,7 +328,6 @@ static void finish_barrier(Block& block) {
     for (int i = 0; i < block.threads; i++)
         if (block.thread[i].state == AT_BARRIER) make_ready(block, i);
 }
-
 static int barrier(int predicate, Pc pc, const void* frame) {
     Thread* thread = worker.thread;
     if (!thread) fault(pc, "__syncthreads() was called by host code");
@@ -360,7 +349,6 @@ static int barrier(int predicate, Pc pc, const void* frame) {
     wait_here(thread->state, pc);
     return block.barrier_result;
 }
-
 // Nobody can run, but not everybody is done.
 [[noreturn]] void stalled(Block& block) {
     auto first = [&](ThreadState state) {
@@ -379,23 +367,19 @@ static int barrier(int predicate, Pc pc, const void* frame) {
         Thread& other = block.thread[base + l];
         if ((thread->mask >> l & 1) && !meets(other, *thread)) missing = &other;
     }
-    Text elsewhere("the others have exited");
+    Text elsewhere("the others have ended");
     if (missing)
         elsewhere = {"lane %d, %s, waits elsewhere: %s", missing->number % WARP,
                      thread_name(missing->number).s, where(missing->pc).s};
     fault(thread->pc, "a %s waits for lanes that are inactive: its mask is %08x\n%s",
-          is_shuffle(thread->op)   ? "shuffle"
-          : thread->op == SYNCWARP ? "__syncwarp()" : "warp operation",
-          thread->mask, elsewhere.s);
+          name_of(thread->op), thread->mask, elsewhere.s);
 }
-
 void grid_sync() {
     if (!worker.launch->config.cooperative)
         fault(EMU_CALLER,
               "grid.sync() in a kernel that was not launched by cudaLaunchCooperativeKernel");
     wait_here(AT_GRID_SYNC, EMU_CALLER);
 }
-
 void abandon(cudaError_t error) {
     worker.launch->abandoned = error;
     void* nowhere;
@@ -413,6 +397,7 @@ static void begin_block(Block& block, int number) {
     block.barrier_trues = block.ended = 0;
     block.barrier_all = true;
     block.passed = false;
+    block.number = number;
     for (int w = 0; w * WARP < block.threads; w++) {
         int lanes = block.threads - w * WARP;
         block.alive_lanes[w] = lanes >= WARP ? 0xffffffff : (1u << lanes) - 1;
@@ -428,9 +413,8 @@ static void begin_block(Block& block, int number) {
     block.ready_count = block.threads;
     block.barriers = block.first_epoch = ++worker.epoch;
     worker.launch->progress++;
-    if (checking) race_block_begins(block);
+    if (checking) race_block_begins(block), grid_block_begins(block);
 }
-
 // Runs a block until its threads have exited or all wait for the grid.
 static void continue_block(Block& block) {
     worker.block = &block;
@@ -439,11 +423,10 @@ static void continue_block(Block& block) {
     Thread* next = next_thread(block);
     if (next) switch_from(&worker.main, next);
     worker.thread = nullptr;
-    if (checking && !worker.launch->abandoned) check_unwritten();
+    if (checking && !worker.launch->abandoned && !block.ready_count) check_unwritten();
     if (block.passed && !block.alive && !worker.launch->config.cooperative) check_passed(block);
     flush_stats(block);
 }
-
 // The next bytes of the arena, and a gap.
 static void* new_shared(size_t bytes) {
     size_t start = worker.arena_used;
@@ -452,7 +435,6 @@ static void* new_shared(size_t bytes) {
         worker.shared_valid[start / 4 + w] = worker.launch->id;
     return arena + start;
 }
-
 static void enter(Launch& launch) {
     need_fibers(launch.config.cooperative ? launch.threads * launch.blocks : launch.threads);
     // A launch that was abandoned left threads in the middle: take their stacks back.
@@ -460,6 +442,7 @@ static void enter(Launch& launch) {
     for (int i = 0; i < worker.free_count; i++)
         worker.free_fibers[worker.free_count - 1 - i] = &worker.fibers[i];
     worker.launch = &launch;
+    if (worker.races) worker.races->stores = 0;
     worker.random = seed * 0x9e3779b97f4a7c15 + launch.id;
     worker.variables = 0;
     worker.arena_used = 0;
@@ -469,12 +452,10 @@ static void enter(Launch& launch) {
     blockDim = launch.config.block;
     gridDim = launch.config.grid;
 }
-
 static void leave() {
     worker.launch = nullptr;
     worker.block = nullptr;
 }
-
 static void run_blocks(Launch& launch) {
     static __thread Block block = {};
     enter(launch);
@@ -486,7 +467,6 @@ static void run_blocks(Launch& launch) {
     }
     leave();
 }
-
 // A cooperative grid may wait for all of its blocks, so all of them must be under way at once. They
 // share one worker; shared memory is copied out of the arena while another block has its turn.
 static void run_cooperative(Launch& launch) {
@@ -495,28 +475,37 @@ static void run_cooperative(Launch& launch) {
     Paused* all = (Paused*)calloc(launch.blocks, sizeof(Paused));
     for (int i = 0; i < launch.blocks; i++) begin_block(all[i].block, i);
     for (int alive = 1; alive && !launch.abandoned;) {
+        bool met = true;      // at grid.sync(): nobody has anything else to do
+        for (int i = 0; i < launch.blocks; i++) met = met && !all[i].block.ready_count;
+        if (met) grid_begins(false);
         alive = 0;
         for (int i = 0; i < launch.blocks && !launch.abandoned; i++) {
-            Block& block = all[i].block;
-            if (!block.alive) continue;
-            memcpy(arena, all[i].arena, ARENA_BYTES);
-            for (int t = 0; t < launch.threads; t++)
+            Paused& paused = all[launch.order ? launch.order[i] : i];
+            Block& block = paused.block;
+            for (int t = 0; met && t < launch.threads; t++)
                 if (block.thread[t].state == AT_GRID_SYNC) make_ready(block, t);
-            continue_block(block);
-            memcpy(all[i].arena, arena, ARENA_BYTES);
             alive += block.alive;
+            if (!block.ready_count) continue;
+            memcpy(arena, paused.arena, ARENA_BYTES);
+            continue_block(block);
+            memcpy(paused.arena, arena, ARENA_BYTES);
         }
     }
     free(all);
     leave();
 }
-
 void run_launch(Launch& launch) {
-    if (launch.config.cooperative) return run_cooperative(launch);
+    grid_begins(true);
+    kernel_runs = true;
     int workers = std::min(omp_get_max_threads(), launch.blocks);
-    if (workers == 1 || omp_in_parallel()) return run_blocks(launch);
+    if (launch.config.cooperative) run_cooperative(launch);
+    else if (workers == 1 || omp_in_parallel()) run_blocks(launch);
+    else {
 #pragma omp parallel num_threads(workers)
-    run_blocks(launch);
+        run_blocks(launch);
+    }
+    kernel_runs = false;
+    settle_doubts(launch);
 }
 
 // ---- shared memory ------------------------------------------------------------------------------
@@ -524,7 +513,6 @@ void run_launch(Launch& launch) {
 // bytes or more behind each: a subscript that runs off the end lands in the gap, not in the next
 // variable.
 void* dynamic_shared() { return arena; }
-
 void* shared(Slot& slot, size_t bytes) {
     static std::atomic<int> slots{0};
     int id = slot.id.load(std::memory_order_acquire);
@@ -546,7 +534,6 @@ void* shared(Slot& slot, size_t bytes) {
     worker.placed[worker.variables++] = &v;
     return new_shared(bytes);
 }
-
 }  // namespace emu
 
 void __syncthreads() { emu::barrier(0, EMU_CALLER, EMU_FRAME); }

@@ -12,13 +12,10 @@
 #include <ucontext.h>
 #include <unistd.h>
 #include "emu.h"
-
 namespace emu {
-
 static const char* verb(Access a) {
     return a == READ ? "read" : a == WRITE ? "write" : "atomic operation";
 }
-
 [[noreturn]] static void bad_address(uintptr_t p, size_t bytes, Access access, Pc pc,
                                      const char* what, const char* hint = "") {
     fault(pc, "%s: %s of %zu bytes: %s\n%s", what, verb(access), bytes,
@@ -34,7 +31,6 @@ static const char* verb(Access a) {
           verb(access), describe_address((void*)p).s, describe_op(work.op).s, other_access,
           describe_op(other).s);
 }
-
 [[noreturn]] static void bad_word(uintptr_t p, size_t bytes, Access access, const Work& work) {
     const Range* r = nearest_range((void*)p);
     bool freed = r && r->freed && (char*)p < r->start + r->bytes && (char*)p >= r->start;
@@ -42,7 +38,6 @@ static const char* verb(Access a) {
           freed ? "use after cudaFree:" : "out-of-bounds", verb(access), bytes,
           describe_address((void*)p).s);
 }
-
 // A word may be touched when its last writer comes before this work, and, to write, its last reader
 // too.
 static inline void touch_word(uintptr_t p, uint32_t* state, uint32_t* reader, size_t bytes,
@@ -66,7 +61,6 @@ static inline void touch_word(uintptr_t p, uint32_t* state, uint32_t* reader, si
     }
     if (access != READ) *state = (s & TAIL) | work.op;
 }
-
 static inline void touch_words(uintptr_t p, size_t bytes, Access access, const Work& work,
                                bool must_be_written) {
     uint32_t *state = word_state(heap_writer, p), *reader = word_state(heap_reader, p);
@@ -77,19 +71,28 @@ static inline void touch_words(uintptr_t p, size_t bytes, Access access, const W
                    must_be_written);
     }
 }
-
 static bool tracked(const void* p) { return (uintptr_t)p - (uintptr_t)heap < 2 * HEAP_BYTES; }
-
 void check_call(const Work& work, const void* p, size_t bytes, Access access) {
     // Matrices may be read where nothing was written: of a triangle, say, cuBLAS is given the whole
     // square, and it is the program that ignores the other half of the result.
     if (tracked(p)) touch_words((uintptr_t)p, bytes, access, work, false);
     else if (!find_range(p)) bad_address((uintptr_t)p, bytes, access, work.pc, work.call);
 }
-
+static void note_unwritten(const Work& work, uintptr_t p, size_t bytes) {
+    static Pc last;
+    uintptr_t first = 0;
+    size_t count = 0;
+    for (uintptr_t q = p; q < p + bytes && work.pc != last; q = (q | 3) + 1)
+        if (!(*word_state(heap_writer, q) & ~TAIL) && !count++) first = q;
+    if (!count) return;
+    last = work.pc;
+    note(work.pc, "%s to the host: %zu of its %zu words were never written\nthe first: %s",
+         work.call, count, (bytes + 3) / 4, describe_address((void*)first).s);
+}
 // After a copy the words of dst are written if those of src were.
 void copy_state(const Work& work, void* dst, const void* src, size_t bytes) {
     if (tracked(src)) touch_words((uintptr_t)src, bytes, READ, work, false);
+    if (tracked(src) && !tracked(dst)) note_unwritten(work, (uintptr_t)src, bytes);
     if (!tracked(dst)) return;
     touch_words((uintptr_t)dst, bytes, WRITE, work, false);
     if (!tracked(src) || (((uintptr_t)dst ^ (uintptr_t)src) & 3)) return;
@@ -103,19 +106,21 @@ void copy_state(const Work& work, void* dst, const void* src, size_t bytes) {
 static uint32_t stamp() {      // what marks a word that this block has written
     return worker.launch->config.cooperative ? worker.launch->id : worker.block->first_epoch;
 }
-
 // A read of a word that nobody has written: a fault, but perhaps the writer is only late, for want
 // of a barrier. So it is reported at the next barrier: until then the writer may come, and the race
 // detector names both.
 static __thread struct { char* p; Pc pc; Thread* thread; } unwritten;
 
+Text unwritten_before() {
+    return {"%s%s", unwritten.pc ? "before, it read shared memory that was never written, at " : "",
+            unwritten.pc ? where(unwritten.pc).s : ""};
+}
 void check_unwritten() {
     if (!unwritten.pc) return;
     become(unwritten.thread);
     fault(unwritten.pc, "read of shared memory that this block has never written: %s",
           describe_address(unwritten.p).s);
 }
-
 static void shared_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool must_be_written) {
     size_t first = (p - (uintptr_t)arena) / 4, last = (p + bytes - 1 - (uintptr_t)arena) / 4;
     for (size_t w = first; w <= last; w++) {
@@ -133,7 +138,6 @@ static void shared_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool 
 struct Segment { uintptr_t start, end; };
 static Segment read_only[16];
 static int read_only_count;
-
 static int add_segments(dl_phdr_info* info, size_t, void*) {
     for (int i = 0; i < info->dlpi_phnum && read_only_count < 16; i++) {
         const auto& h = info->dlpi_phdr[i];
@@ -144,24 +148,20 @@ static int add_segments(dl_phdr_info* info, size_t, void*) {
     }
     return 1;      // the program itself comes first
 }
-
 static bool is_read_only(uintptr_t p) {
     if (!read_only_count) dl_iterate_phdr(add_segments, nullptr);
     for (int i = 0; i < read_only_count; i++)
         if (p >= read_only[i].start && p < read_only[i].end) return true;
     return false;
 }
-
 template <class T> static bool is_in(const T& variable, uintptr_t p) {
     return p - (uintptr_t)&variable < sizeof variable;
 }
-
 static inline void note_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared) {
     worker.thread->touched = true;
     race_access(p, bytes, access, pc, in_shared);
     if (counting) stats_access(p, bytes, access, pc, in_shared);
 }
-
 // Neither device memory nor shared nor the thread's own: symbols, pinned memory, constants - or a
 // mistake.
 static void other_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
@@ -195,7 +195,6 @@ static void other_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
     }
     note_access(p, bytes, access, pc, false);
 }
-
 static inline void kernel_access(uintptr_t p, size_t bytes, Access access, Pc pc,
                                  bool must_be_written) {
     if (p - (uintptr_t)heap < 2 * HEAP_BYTES) {
@@ -220,7 +219,6 @@ static inline void kernel_access(uintptr_t p, size_t bytes, Access access, Pc pc
     fault(pc, "host code touches managed memory before it has waited for a kernel that uses it\n"
           "used by %s; call cudaDeviceSynchronize() before", describe_op(op).s);
 }
-
 static void host_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
     if (!heap || heap_is_open()) return;
     const char* what = "host code touches device memory";
@@ -248,18 +246,15 @@ static void host_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
     if (r->symbol != MANAGED)
         bad_address(p, bytes, access, pc, what, "use cudaMemcpyFromSymbol or cudaMemcpyToSymbol");
 }
-
 static inline void hook(uintptr_t p, size_t bytes, Access access, Pc pc,
                         bool must_be_written = true) {
     if (!checking) return;
     if (worker.thread) kernel_access(p, bytes, access, pc, must_be_written);
     else host_access(p, bytes, access, pc);
 }
-
 void check_access(const void* p, size_t bytes, Access access, Pc pc) {
     hook((uintptr_t)p, bytes, access, pc);
 }
-
 // Copies of whole structures: bytes that were never written (padding, say) may travel, and stay so.
 static void copied(void* dst, const void* src, size_t bytes) {
     uintptr_t d = (uintptr_t)dst, s = (uintptr_t)src;
@@ -293,7 +288,34 @@ static void on_signal(int number, siginfo_t* info, void*) {
                                 : "segmentation fault in host code",
           describe_address((void*)p).s);
 }
-
+// EMU_TIMEOUT=seconds. The timer of each host thread comes again and again, until it finds one that
+// runs a kernel, or that no kernel runs.
+static void on_timeout(int, siginfo_t*, void*) {
+    bool main = gettid() == getpid();
+    if (!worker.thread && (worker.launch || kernel_runs || !main)) return;
+    void* frames[3] = {};
+    backtrace(frames, 3);
+    fault((char*)frames[2] + 1, "EMU_TIMEOUT: %s seconds are over, and %s", getenv("EMU_TIMEOUT"),
+          worker.thread ? "this kernel runs" : "the host runs, no kernel");
+}
+static void start_timer() {
+    const char* seconds = getenv("EMU_TIMEOUT");
+    if (!seconds || atof(seconds) <= 0) return;
+    static const clock_t begun = clock64() / 1000000;
+    long left = (long)(atof(seconds) * 1000) - (clock64() / 1000000 - begun);
+    if (left < 1) left = 1;
+    sigevent event = {};
+    event.sigev_notify = SIGEV_THREAD_ID;
+    event.sigev_signo = SIGRTMIN;
+    event._sigev_un._tid = gettid();
+    struct sigaction action = {};
+    action.sa_sigaction = on_timeout;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+    sigaction(SIGRTMIN, &action, nullptr);
+    timer_t timer;
+    itimerspec when = {{0, 50000000}, {left / 1000, left % 1000 * 1000000}};
+    if (!timer_create(CLOCK_MONOTONIC, &event, &timer)) timer_settime(timer, 0, &when, nullptr);
+}
 // Each host thread that runs kernels needs a stack for the handler, since the fiber's own may be
 // what is full.
 void catch_signals() {
@@ -308,25 +330,26 @@ void catch_signals() {
     action.sa_sigaction = on_signal;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     for (int s : {SIGSEGV, SIGBUS, SIGFPE}) sigaction(s, &action, nullptr);
+    start_timer();
 }
-
 }  // namespace emu
 
 // ---- the hooks that the compiler calls ----------------------------------------------------------
 using namespace emu;
 static __thread struct { void* dst; size_t bytes; Pc pc; } last_write;  // half of a copy, perhaps
 
-#define EMU_HOOK(name, bytes, access) \
-    void __tsan_##name##bytes(void* p) { hook((uintptr_t)p, bytes, access, EMU_CALLER); }
-#define EMU_HOOKS(bytes) \
-    EMU_HOOK(read, bytes, READ) EMU_HOOK(unaligned_read, bytes, READ) \
-    EMU_HOOK(write, bytes, WRITE) EMU_HOOK(unaligned_write, bytes, WRITE) \
-    EMU_HOOK(volatile_write, bytes, WRITE) EMU_HOOK(unaligned_volatile_write, bytes, WRITE) \
-    EMU_HOOK(unaligned_volatile_read, bytes, READ) \
-    void __tsan_volatile_read##bytes(void* p) { \
-        hook((uintptr_t)p, bytes, READ, EMU_CALLER); \
-        emu::yield(); \
+#define EMU_HOOK(name, vol, bytes, access) \
+    void __tsan_##name##bytes(void* p) { hook((uintptr_t)p, bytes, access, EMU_CALLER); } \
+    void __tsan_##vol##bytes(void* p) { \
+        is_volatile = true; \
+        hook((uintptr_t)p, bytes, access, EMU_CALLER); \
+        is_volatile = false; \
+        if (access == READ) emu::yield(); \
     }
+#define EMU_HOOKS(bytes) \
+    EMU_HOOK(read, volatile_read, bytes, READ) EMU_HOOK(write, volatile_write, bytes, WRITE) \
+    EMU_HOOK(unaligned_read, unaligned_volatile_read, bytes, READ) \
+    EMU_HOOK(unaligned_write, unaligned_volatile_write, bytes, WRITE)
 
 // std::atomic, and the compiler's __atomic functions: order and strength do not matter here.
 #define EMU_ATOMIC_HOOK(bits, T, name) \
@@ -368,7 +391,6 @@ void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 void __tsan_atomic_thread_fence(int) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 void __tsan_atomic_signal_fence(int) {}
-
 void __tsan_write_range(void* p, size_t bytes) {
     hook((uintptr_t)p, bytes, WRITE, EMU_CALLER);
     last_write = {p, bytes, EMU_CALLER};
@@ -381,7 +403,6 @@ void __tsan_read_range(void* p, size_t bytes) {
     if (checking && worker.thread && !vector && copy) copied(last_write.dst, p, bytes);
     last_write.bytes = 0;
 }
-
 void* emu_memmove(void* dst, const void* src, size_t bytes) {
     if (bytes) {
         hook((uintptr_t)src, bytes, READ, EMU_CALLER, false);
@@ -395,7 +416,6 @@ void* emu_memset(void* p, int value, size_t bytes) {
     if (bytes) hook((uintptr_t)p, bytes, WRITE, EMU_CALLER);
     return memset(p, value, bytes);
 }
-
 // -fsanitize=bounds: a subscript outside of an array whose size the compiler knows, local arrays
 // among them.
 struct UbsanType { uint16_t kind, info; char name[1]; };
@@ -406,10 +426,9 @@ void __ubsan_handle_out_of_bounds(UbsanBounds* where, uintptr_t index) {
     bool is_signed = where->index->info & 1;
     int bits = 1 << (where->index->info >> 1);
     long long value = is_signed && bits <= 32 ? (int)index : (long long)index;
-    fault(nullptr, "out-of-bounds subscript: [%lld] of an array of type %s\nat %s:%u", value,
-          where->array->name, where->at.file, where->at.line);
+    fault(EMU_CALLER, "out-of-bounds subscript: [%lld] of an array of type %s", value,
+          where->array->name);
 }
-
 // -fsanitize=alignment: a GPU refuses an address that is no multiple of its type's alignment.
 // -fsanitize=object-size: where a pointer comes from a variable that the compiler knows.
 struct UbsanMismatch { UbsanPlace at; const UbsanType* type; uint8_t log_alignment, kind; };

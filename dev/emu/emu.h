@@ -9,11 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 #include "cuda_runtime.h"
-
 namespace emu {
-
 typedef const void* Pc;      // an address in the program, from which addr2line finds the .cu line
-
 const int MAX_THREADS = 1024, WARP = 32;
 const size_t STACK_BYTES = 256 << 10;  // of a thread: its registers, local variables and calls
 const size_t SHARED_DEFAULT = 48 << 10;        // shared memory of a block without asking
@@ -26,9 +23,7 @@ struct Fiber {
     void* sp;                // where its registers lie while it does not run
     char *stack, *top;       // STACK_BYTES, which are used from somewhat below their end
 };
-
 enum ThreadState { READY, AT_BARRIER, AT_WARP_OP, AT_GRID_SYNC, EXITED };
-
 struct Thread {
     uint3 index;
     int number;              // in the block; its warp is number / 32 and its lane number % 32
@@ -46,13 +41,11 @@ struct Thread {
     uint64_t value = 0, result = 0;
     uint32_t lock = 0;       // the one it holds, by a number from 1 to 127 (atomics.cpp), or 0
 };
+const char* name_of(WarpOp op);
 inline bool is_shuffle(WarpOp op) { return op >= SHFL_IDX && op <= SHFL_XOR; }
 inline bool meets(const Thread& a, const Thread& b) {      // at one operation of their warp
     return a.state == AT_WARP_OP && a.op == b.op && a.mask == b.mask;
 }
-
-enum BarrierKind { SYNC, COUNT, AND_, OR_ };
-
 struct Block {
     uint3 index;
     int threads, alive, waiting;         // waiting: at the barrier
@@ -71,10 +64,12 @@ struct Block {
     bool passed;                         // perhaps one went around a barrier: see Place
     uint32_t barriers;  // how many so far in this worker: the epoch of the race detector
     uint32_t first_epoch;                // its value when the block began
+    // Of the races between blocks (grid.cpp):
+    uint32_t number, interval;           // the block's in the grid, and where in its life it is
+    uint32_t looked;                     // when it looked at another block's flag last
+    bool looking;                        // it does so now
 };
-
 extern std::atomic<uint64_t> equal_stores;       // by several threads to one word, and so no race
-
 struct Launch {
     Kernel kernel;
     Config config;
@@ -89,13 +84,11 @@ struct Launch {
     std::atomic<size_t> static_shared;   // bytes of its static __shared__ variables, seen so far
     struct Stats* stats;
 };
-
 struct Variable {                        // a static __shared__ one
     uint32_t launch;                     // that it has its place in
     size_t offset, bytes;
     const char* name;
 };
-
 struct WarpTrace;
 struct Worker {
     Launch* launch;
@@ -119,7 +112,6 @@ struct Worker {
 };
 extern __thread Worker worker;
 extern __thread char arena[ARENA_BYTES] __attribute__((aligned(128)));
-
 void run_launch(Launch& launch);
 void wait_here(ThreadState state, Pc pc);      // lets others run until this thread is READY
 void become(Thread* thread);                   // also before a message, to speak of that thread
@@ -130,7 +122,6 @@ bool release_activemask(Block& block);
 [[noreturn]] void stalled(Block& block);
 void grid_sync();
 uint64_t random_next(uint64_t& state);
-
 enum Access { READ, WRITE, ATOMIC };
 
 // ---- memory (memory.cpp) ------------------------------------------------------------------------
@@ -142,6 +133,7 @@ struct Range {
     SymbolKind symbol = DEVICE;
     const char* name = nullptr;
     bool freed = false, address_taken = false;
+    Pc freed_at = nullptr;
     mutable uint32_t user = 0, writer = 0;      // the last kernels, of a __managed__ variable
 };
 // State of a 4-byte word of device or managed memory: 0 never written, INVALID outside every
@@ -171,7 +163,9 @@ inline bool is_unused(uintptr_t p) { return p >= (uintptr_t)heap_top[p >= (uintp
 inline cudaError_t ok() { return set_error(cudaSuccess); }
 void set_sticky(cudaError_t error);
 extern bool checking, counting;                // EMU_CHECK (and built with checks), EMU_STATS
+extern bool was_reset;                         // by cudaDeviceReset(), which frees all memory
 extern uint64_t seed;                          // EMU_SEED, 0 for none
+extern std::atomic<bool> kernel_runs;
 
 // A piece of a message. Not std::string: a checked program may have an instrumented copy of its
 // functions, and the linker keeps only one.
@@ -182,9 +176,15 @@ struct Text {
 // Prints what is wrong (the format's first line), in which kernel, block and thread, at which line
 // of the program if pc is not null, and the format's other lines; and exits.
 [[noreturn]] void fault(Pc pc, const char* format, ...) __attribute__((format(printf, 2, 3)));
+void note(Pc pc, const char* format, ...) __attribute__((format(printf, 2, 3)));      // and goes on
+const int FAULT_EXIT_CODE = 66;                // no program's own, and ThreadSanitizer's too
+void begin_report();
+void note_launch_error();
+void note_leaks();
 Text where(Pc pc);                             // "file.cu:12 in function"
 bool same_line(Pc a, Pc b);
 Text thread_name(int number);                  // "thread (5,0,0)"
+Text block_name(uint32_t number);
 Text describe_address(const void* p);          // "byte 40 of d_x of 400 bytes (...)"
 
 // ---- streams (streams.cpp) ----------------------------------------------------------------------
@@ -216,6 +216,7 @@ cudaError_t valid_stream(cudaStream_t stream);
 void check_access(const void* p, size_t bytes, Access access, Pc pc);
 void catch_signals();
 void check_unwritten();                        // at a barrier and at a block's end
+Text unwritten_before();                       // a hint for other faults, or empty
 void copy_state(const Work& work, void* dst, const void* src, size_t bytes);
 void check_call(const Work& work, const void* p, size_t bytes, Access access);
 
@@ -223,10 +224,14 @@ void check_call(const Work& work, const void* p, size_t bytes, Access access);
 struct Note {                    // one access to a word
     uint32_t epoch, clock;       // of the block and of the lane; older than the block's first: none
     uint32_t pc;                 // as an offset
-    uint32_t who;  // in one, which is faster: thread, bytes of the word << 16, atomic << 24,
-                   // and the lock held << 25
+    uint32_t who;  // in one, which is faster: thread, bytes of the word << 16, relaxing << 21,
+                   // tested << 22 (a thread that writes has read it), volatile << 23,
+                   // atomic << 24, and the lock held << 25
     unsigned thread() const { return who & 0xffff; }
     unsigned bytes() const { return who >> 16 & 0xf; }
+    bool relaxing() const { return who >> 21 & 1; }
+    bool tested() const { return who >> 22 & 1; }
+    bool strong() const { return who >> 23 & 3; }      // volatile or atomic
     bool atomic() const { return who >> 24 & 1; }
     unsigned lock() const { return who >> 25; }
 };
@@ -234,29 +239,57 @@ struct alignas(64) Cell {        // what is kept of a word
     Note write, read, read_other;    // read_other: of another warp than read
     uintptr_t word;              // global memory: whose notes these are
 };
-const size_t GLOBAL_CELLS = 1 << 15;
+struct Store {                   // one word of a write whose value is not there yet: see race_flush
+    uintptr_t p;
+    uint32_t bytes, old;
+    Cell* cell;
+    Note now, before, reader;    // before: the write before; reader: another thread's read, if any
+    bool two, global;            // two: it is another thread's, and not ordered
+};
+const int GLOBAL_CELLS = 1 << 15, MOST_STORES = 16;
 struct Races {
     Cell shared[ARENA_BYTES / 4];
     Cell global[GLOBAL_CELLS];  // by hash; a collision forgets, which may miss a race but invents
                                 // none
     uint32_t clock[MAX_THREADS][WARP];  // of each thread: a vector clock over the lanes of its warp
-    bool pending;                // two stores to one word, perhaps of one value: see race_flush
-    bool guessing;               // a plain read of what others change by atomics: see race_access
-    uintptr_t p;
-    uint32_t old_value;
-    uint8_t bytes;
-    Note first, second;
+    struct { uint32_t clock, epoch, looked; } fence[MAX_THREADS];      // see race_fence
+    Store store[MOST_STORES];
+    int stores;
 };
+// The second access is by the thread that runs, the first by another thread, or by another block.
+struct Conflict {
+    uintptr_t p;
+    bool between_blocks;
+    uint32_t first, pc[2];
+    const char* verb[2];
+    uint3 block, thread;
+};
+void race(const Conflict& c);
+void doubt(uint64_t key, const Conflict& c, uint32_t value = 0, uint32_t writer = 0);
+void doubt_store(uint32_t pc, uint32_t bytes, bool tested, uint32_t writer, const Conflict& c);
+void excuse(uint64_t key);
+void settle_doubts(Launch& launch);
 void race_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared);
-void race_flush();  // compare a doubtful store's value, before others run
+void race_flush();               // compare the stores' values, before others run
 void race_block_begins(Block& block);
 void race_syncwarp(int warp, unsigned mask);
+extern __thread bool is_volatile;    // the access under way
+extern __thread bool is_relaxing;    // ... is an atomic minimum, maximum or compare-and-swap
+inline uint32_t lock_number(const void* p) { return (uintptr_t)p / 4 % 127 + 1; }
+
+// ---- races between blocks (grid.cpp) ------------------------------------------------------------
+void grid_begins(bool launch);   // or has met in grid.sync()
+void grid_block_begins(Block& block);
+void grid_access(uintptr_t p, uint32_t bytes, Access access, uint32_t pc);
+void grid_store(const Store& s, uint32_t value, bool changes);      // it has been done
+void grid_release(Block& block); // what it did so far is done, for those who look for it
 
 // ---- counters (stats.cpp) -----------------------------------------------------------------------
 void stats_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared);
 void stats_flush(int warp);  // a warp's requests since the last barrier are complete
 void stats_barrier();
 void stats_begin(Launch& launch);
+void stats_report(FILE* f);
 
 #define EMU_CALLER __builtin_return_address(0)
 #define EMU_FRAME __builtin_dwarf_cfa()      // where the caller's stack ends

@@ -11,12 +11,9 @@
 #include <mutex>
 #include <vector>
 #include "emu.h"
-
 namespace emu {
-
 char *heap, *managed, *heap_top[2];
 uint32_t *heap_writer, *heap_reader;
-
 struct Memory {
     std::map<char*, Range> ranges;       // by start; live, or freed device and managed memory
     std::map<char*, Range> symbols;
@@ -27,10 +24,9 @@ struct Memory {
 };
 const size_t FRONT_GAP = 1 << 20;     // before the first allocation: for negative subscripts
 static Memory& memory() {
-    static Memory m;
+    static Memory& m = *new Memory();      // never destroyed: it is looked at when all else is
     return m;
 }
-
 static void* reserve(size_t bytes, int protection) {
     void* p = mmap(nullptr, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
@@ -38,7 +34,6 @@ static void* reserve(size_t bytes, int protection) {
     madvise(p, bytes, MADV_HUGEPAGE);      // fewer pages for mprotect to walk
     return p;
 }
-
 // Called by whatever touches memory first: a symbol's constructor or the first call of the API.
 static void memory_init() {
     if (heap) return;
@@ -55,7 +50,6 @@ static void memory_init() {
     m.total = std::min(physical / 4 * 3, HEAP_BYTES / 2);
     catch_signals();
 }
-
 void protect_heap(bool open) {
     memory_init();
     if (!checking) return;
@@ -64,7 +58,6 @@ void protect_heap(bool open) {
     int protection = open ? PROT_READ | PROT_WRITE : PROT_NONE;
     if (m.opened == open) mprotect(heap, heap_top[0] - heap, protection);
 }
-
 bool heap_is_open() { return memory().opened > 0; }
 
 // ---- who owns an address ------------------------------------------------------------------------
@@ -74,14 +67,12 @@ static const Range* lookup(const std::map<char*, Range>& ranges, const void* p) 
     const Range& r = std::prev(after)->second;
     return (char*)p < r.start + r.bytes ? &r : nullptr;
 }
-
 const Range* find_range(const void* p) {
     Memory& m = memory();
     const Range* r = lookup(m.ranges, p);
     if (r && !r->freed) return r;
     return lookup(m.symbols, p);
 }
-
 const Range* nearest_range(const void* p) {
     Memory& m = memory();
     if (const Range* r = lookup(m.ranges, p)) return r;
@@ -92,10 +83,8 @@ const Range* nearest_range(const void* p) {
     char* end = before->start + before->bytes;
     return (char*)p - end <= behind->start - (char*)p ? before : behind;
 }
-
 static uintptr_t first_symbol = UINTPTR_MAX, last_symbol;
 bool near_symbols(uintptr_t p) { return p >= first_symbol && p < last_symbol; }
-
 Symbol::Symbol(const char* name, const void* address, size_t bytes, SymbolKind kind) {
     first_symbol = std::min(first_symbol, (uintptr_t)address);
     last_symbol = std::max(last_symbol, (uintptr_t)address + bytes);
@@ -110,7 +99,11 @@ static void set_state(char* p, size_t bytes, uint32_t state) {
     if (state != INVALID && bytes % 4) words[bytes / 4] |= TAIL;
     if (several_streams) std::fill_n(word_state(heap_reader, (uintptr_t)p), (bytes + 3) / 4, 0);
 }
-
+// An allocation and the gap behind it, as large again, but for the smallest and the largest.
+static size_t room_for(size_t bytes) {
+    size_t gap = std::min(std::max<size_t>(bytes, 256), (size_t)1 << 20);
+    return (bytes + gap + 255) / 256 * 256;
+}
 // A place for bytes: behind the last one, or, when the range is used up, in the first gap that
 // freed allocations have left.
 static char* find_place(int which, size_t bytes) {
@@ -119,14 +112,13 @@ static char* find_place(int which, size_t bytes) {
     if ((size_t)(base + HEAP_BYTES - m.cursor[which]) < bytes) m.cursor[which] = base + FRONT_GAP;
     char* p = m.cursor[which];
     for (auto i = m.ranges.lower_bound(p); i != m.ranges.end() && i->first < p + bytes;) {
-        if (!i->second.freed) p = i->first + (i->second.bytes + 511) / 256 * 256;
+        if (!i->second.freed) p = i->first + room_for(i->second.bytes);
         i = i->second.freed ? m.ranges.erase(i) : std::next(i);
     }
     if ((size_t)(base + HEAP_BYTES - p) < bytes) return nullptr;
     m.cursor[which] = p + bytes;
     return p;
 }
-
 cudaError_t allocate(void** out, size_t bytes, Space space) {
     memory_init();
     if (!out) return set_error(cudaErrorInvalidValue);
@@ -142,7 +134,7 @@ cudaError_t allocate(void** out, size_t bytes, Space space) {
     }
     if (bytes > m.total - m.used) return set_error(cudaErrorMemoryAllocation);
     int which = space == MANAGED_MEMORY;
-    size_t room = (bytes + 511) / 256 * 256;     // a gap of 256 bytes or more behind each
+    size_t room = room_for(bytes);
     char* p = find_place(which, room);
     if (!p) return set_error(cudaErrorMemoryAllocation);
     if (checking && p + room > heap_top[which]) {
@@ -157,7 +149,6 @@ cudaError_t allocate(void** out, size_t bytes, Space space) {
     *out = p;
     return ok();
 }
-
 cudaError_t release(void* p, bool pinned, bool wait) {
     // An argument's destructor. A GPU's threads have the bytes of the host's copy, destroying none.
     if (worker.thread) return ok();
@@ -180,14 +171,25 @@ cudaError_t release(void* p, bool pinned, bool wait) {
         return ok();
     }
     m.used -= r.bytes;
-    r.freed = true;
+    r.freed = true, r.freed_at = EMU_CALLER;
     if (checking) set_state(r.start, r.bytes, INVALID);
     char* first = (char*)(((uintptr_t)p + 4095) / 4096 * 4096);
     char* last = (char*)((uintptr_t)(r.start + r.bytes) / 4096 * 4096);
     if (last > first) madvise(first, last - first, MADV_DONTNEED);
     return ok();
 }
-
+void note_leaks() {
+    const Range* first = nullptr;
+    size_t count = 0, bytes = 0;
+    for (auto& [p, r] : memory().ranges) {
+        if (r.freed || !r.pc || was_reset) continue;
+        if (!first) first = &r;
+        count++, bytes += r.bytes;
+    }
+    if (first)
+        note(nullptr, "%zu allocations of %zu bytes were never freed\nthe first: %zu bytes, "
+             "allocated at %s", count, bytes, first->bytes, where(first->pc).s);
+}
 cudaError_t pinned_address(void** device, void* host) {
     const Range* r = find_range(host);
     *device = host;
@@ -196,7 +198,6 @@ cudaError_t pinned_address(void** device, void* host) {
 
 // ---- copies -------------------------------------------------------------------------------------
 static bool on_device(Space space) { return space == DEVICE_MEMORY || space == SYMBOL; }
-
 // One side of a copy or fill: its space, and a fault (or an error) unless all its bytes are one
 // allocation's.
 static cudaError_t check_side(const char* call, const char* name, const Side& side,
@@ -217,7 +218,6 @@ static cudaError_t check_side(const char* call, const char* name, const Side& si
     fault(pc, "%s: out of bounds: the %s has %zu bytes from %s", call, name, bytes,
           describe_address(p).s);
 }
-
 static cudaError_t check_direction(const char* call, Space dst, Space src, cudaMemcpyKind kind,
                                    Pc pc) {
     bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
@@ -235,13 +235,11 @@ static cudaError_t check_direction(const char* call, Space dst, Space src, cudaM
           dst_wrong ? "destination" : "source",
           (dst_wrong ? dst : src) == HOST ? "host" : "device");
 }
-
 static bool is_empty(cudaExtent e) { return !e.width || !e.height || !e.depth; }
 template <class F> static void each_row(cudaExtent e, F f) {      // a plain copy is one row
     for (size_t z = 0; z < e.depth; z++)
         for (size_t y = 0; y < e.height; y++) f(y, z);
 }
-
 // State travels with the words, so that copying memory that was never written is no fault, and
 // reading the copy is one.
 static cudaError_t copy_checked(const char* call, Side dst, Side src, cudaExtent e,
@@ -269,12 +267,10 @@ static cudaError_t copy_checked(const char* call, Side dst, Side src, cudaExtent
     if (wait || d == HOST || s == HOST) op_waited(stream);
     return ok();
 }
-
 cudaError_t copy(const char* call, Side dst, Side src, cudaExtent e, cudaMemcpyKind kind,
                  cudaStream_t stream, bool wait) {
     return copy_checked(call, dst, src, e, kind, stream, wait, EMU_CALLER);
 }
-
 cudaError_t fill(const char* call, Side p, int value, cudaExtent e, cudaStream_t stream) {
     memory_init();
     if (cudaError_t error = valid_stream(stream)) return set_error(error);
@@ -292,7 +288,6 @@ cudaError_t fill(const char* call, Side p, int value, cudaExtent e, cudaStream_t
     });
     return ok();
 }
-
 cudaError_t copy_symbol(const char* call, const void* symbol, size_t offset, void* p, size_t bytes,
                         cudaMemcpyKind kind, cudaStream_t stream, bool wait) {
     auto i = memory().symbols.find((char*)symbol);
@@ -308,7 +303,6 @@ cudaError_t copy_symbol(const char* call, const void* symbol, size_t offset, voi
     return copy_checked(call, to_symbol ? inside : p, to_symbol ? p : inside, {bytes, 1, 1}, kind,
                         stream, wait, EMU_CALLER);
 }
-
 cudaError_t symbol_address(void** p, size_t* bytes, const void* symbol) {
     auto i = memory().symbols.find((char*)symbol);
     if (i == memory().symbols.end()) return set_error(cudaErrorInvalidSymbol);
@@ -316,11 +310,8 @@ cudaError_t symbol_address(void** p, size_t* bytes, const void* symbol) {
     if (bytes) *bytes = i->second.bytes;
     return ok();
 }
-
 }  // namespace emu
-
 using namespace emu;
-
 cudaError_t cudaHostRegister(void* p, size_t bytes, unsigned) {
     if (!p || !bytes) return set_error(cudaErrorInvalidValue);
     if (find_range(p)) return set_error(cudaErrorHostMemoryAlreadyRegistered);
@@ -347,7 +338,6 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
     *free = memory().total - memory().used;
     return ok();
 }
-
 cudaError_t cudaMemPrefetchAsync(const void* p, size_t, int, cudaStream_t) {
     const Range* r = find_range(p);
     return set_error(r && r->space == MANAGED_MEMORY ? cudaSuccess : cudaErrorInvalidValue);

@@ -10,15 +10,14 @@ extern "C" int emu_compiled_for;
 extern "C" __attribute__((weak)) int emu_built_with_checks;
 
 namespace emu {
-
-bool checking, counting;
+bool checking, counting, was_reset;
 uint64_t seed;
+std::atomic<bool> kernel_runs;
 static cudaError_t last_error, sticky_error;
 // By a kernel's address: what cudaFuncSetAttribute allows it, and what its variables took.
 // (Within functions, as constructors of the program's own variables may come first.)
 static auto& opt_ins() { static std::map<const void*, int> m; return m; }
 static auto& static_shared() { static std::map<const void*, size_t> m; return m; }
-
 static void start() __attribute__((constructor(101)));
 static void start() {
     const char* check = getenv("EMU_CHECK");
@@ -26,6 +25,8 @@ static void start() {
     const char* order = getenv("EMU_SEED");
     checking = &emu_built_with_checks && !(check && !strcmp(check, "0"));
     counting = checking && stats && strcmp(stats, "0");
+    if (checking) begin_report();
+    catch_signals();
     seed = order ? strtoull(order, nullptr, 10) : 0;
     if (stats && strcmp(stats, "0") && !checking)
         fprintf(stderr, "emu: EMU_STATS needs a program that was built and runs with checks\n");
@@ -50,7 +51,6 @@ static int opted_in(const Kernel& kernel) {
         if (!kernel.address || f == kernel.address) most = std::max(most, bytes);
     return most;
 }
-
 static cudaError_t check_launch(const Kernel& kernel, const Config& c) {
     uint64_t threads = (uint64_t)c.block.x * c.block.y * c.block.z;
     uint64_t blocks = (uint64_t)c.grid.x * c.grid.y * c.grid.z;
@@ -70,14 +70,28 @@ static cudaError_t check_launch(const Kernel& kernel, const Config& c) {
     }
     return valid_stream(c.stream);
 }
-
+// A launch that failed, and nobody has asked for errors since.
+static cudaError_t unasked;
+static Launch failed;
+void note_launch_error() {
+    if (!unasked) return;
+    dim3 g = failed.config.grid, b = failed.config.block;
+    worker.launch = &failed;
+    note(nullptr, "launch error: %s, and nobody asked for it\nit never ran: grid (%u,%u,%u), block "
+         "(%u,%u,%u), %zu bytes of dynamic shared memory\ncall cudaGetLastError() after a launch",
+         cudaGetErrorString(unasked), g.x, g.y, g.z, b.x, b.y, b.z, failed.config.shared);
+    worker.launch = nullptr;
+}
 void launch_kernel(const Kernel& kernel, const Config& config) {
     static uint32_t launches;
     if (sticky_error) return;
     if (worker.thread)
         fault(nullptr, "a kernel launches a kernel: dynamic parallelism is not supported\n"
               "the inner launch: %s, %s:%d", kernel.name, kernel.file, kernel.line);
-    if (set_error(check_launch(kernel, config))) return;
+    if (cudaError_t error = set_error(check_launch(kernel, config))) {
+        unasked = error, failed.kernel = kernel, failed.config = config;
+        return;
+    }
     uint64_t blocks = (uint64_t)config.grid.x * config.grid.y * config.grid.z;
     if (blocks > 0x7fffffff)
         fault(nullptr, "%s: a grid of %llu blocks is more than the emulator runs", kernel.name,
@@ -109,9 +123,7 @@ void launch_kernel(const Kernel& kernel, const Config& config) {
         static_shared()[kernel.address] = launch.static_shared;
     if (launch.abandoned) set_sticky((cudaError_t)launch.abandoned.load());
 }
-
 }  // namespace emu
-
 using namespace emu;
 
 // ---- kernels as values --------------------------------------------------------------------------
@@ -121,7 +133,6 @@ cudaError_t cudaFuncSetAttribute(KernelAddress f, cudaFuncAttribute attribute, i
     opt_ins()[f.p] = value;
     return ok();
 }
-
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, KernelAddress f) {
     *a = {};
     a->sharedSizeBytes = static_shared().count(f.p) ? static_shared()[f.p] : 0;
@@ -131,7 +142,6 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, KernelAddress f) {
     a->maxDynamicSharedSizeBytes = opt_ins().count(f.p) ? opt_ins()[f.p] : (int)SHARED_DEFAULT;
     return ok();
 }
-
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, KernelAddress,
                                                           int block_size, size_t shared) {
     if (block_size <= 0 || block_size > MAX_THREADS) return set_error(cudaErrorInvalidValue);
@@ -140,7 +150,6 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, KernelAdd
     if (shared) *blocks = std::min(*blocks, (int)(SHARED_OPTIN / shared));
     return ok();
 }
-
 cudaError_t cudaOccupancyMaxPotentialBlockSize(int* min_grid, int* block_size, KernelAddress f,
                                                size_t shared, int limit) {
     *block_size = limit > 0 && limit < MAX_THREADS ? limit : MAX_THREADS;
@@ -162,9 +171,12 @@ const char* cudaGetErrorString(cudaError_t error) {
     switch (error) { EMU_CUDA_ERRORS(EMU_TEXT) }
     return "unrecognized error code";
 }
-cudaError_t cudaPeekAtLastError() { return last_error; }
+cudaError_t cudaPeekAtLastError() {
+    unasked = cudaSuccess;
+    return last_error;
+}
 cudaError_t cudaGetLastError() {
-    cudaError_t error = last_error;
+    cudaError_t error = cudaPeekAtLastError();
     last_error = sticky_error;
     return error;
 }
@@ -173,7 +185,6 @@ cudaError_t cudaGetLastError() {
 cudaError_t cudaSetDevice(int device) {
     return set_error(device ? cudaErrorInvalidDevice : cudaSuccess);
 }
-
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
     if (device) return set_error(cudaErrorInvalidDevice);
     *p = {};
@@ -188,7 +199,6 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
     EMU_DEVICE_PROPERTIES(EMU_SET)
     return ok();
 }
-
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
     cudaDeviceProp p;
     if (cudaError_t error = cudaGetDeviceProperties(&p, device)) return error;
@@ -200,10 +210,10 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
     EMU_DEVICE_PROPERTIES(EMU_GET)
     return ok();
 }
-
 cudaError_t cudaDeviceReset() {
     cudaError_t error = cudaDeviceSynchronize();
     fflush(stdout);
+    was_reset = true;
     return error;
 }
 cudaError_t cudaDeviceGetLimit(size_t* value, cudaLimit limit) {
@@ -226,7 +236,6 @@ long long clock64() {
 }
 unsigned long long __globaltimer() { return clock64(); }
 void __nanosleep(unsigned) { emu::yield(); }
-
 // assert() in a kernel stops the launch, and the program learns of it from cudaErrorAssert.
 extern "C" void __assert_fail(const char* expression, const char* file, unsigned line,
                               const char* function) noexcept {

@@ -11,9 +11,7 @@
 #include <string>
 #include <vector>
 #include "emu.h"
-
 namespace emu {
-
 struct Record {
     Pc pc;
     uintptr_t p;
@@ -22,22 +20,26 @@ struct Record {
     bool shared;
 };
 struct WarpTrace : std::vector<Record> {};
-
 struct Stats {
     unsigned long long launches, blocks, threads;
     unsigned long long bytes[3], sectors[3];               // global memory: READ, WRITE, ATOMIC
     unsigned long long requests[3], conflicts, barriers;   // shared memory; conflicts: extra turns
+    Config config;                                         // of the last launch
+    const char* file;
+    int line;
 };
 static std::mutex mutex;
-static std::map<std::string, Stats>& all() {
-    static auto* m = new std::map<std::string, Stats>;     // never destroyed: it is printed at exit
+// By kernel; for a report by launch.
+static auto& all() {
+    static auto* m = new std::map<std::pair<uint32_t, std::string>, Stats>;  // used at exit, too
     return *m;
 }
-
+static bool reporting() { return getenv("EMU_REPORT"); }
 static void print_all() {
+    if (!getenv("EMU_STATS")) return;
     for (auto& [name, s] : all()) {
         fprintf(stderr, "emu: stats of %s: %llu launches, %llu blocks, %llu threads\n",
-                name.c_str(), s.launches, s.blocks, s.threads);
+                name.second.c_str(), s.launches, s.blocks, s.threads);
         const char* names[] = {"loads", "stores", "atomics"};
         for (int a = 0; a < 3; a++)
             if (s.bytes[a])
@@ -54,25 +56,40 @@ static void print_all() {
         fprintf(stderr, "emu: %llu stores of a value that another thread of the block stored there "
                 "too\n", (unsigned long long)equal_stores.load());
 }
-
+void stats_report(FILE* f) {
+    const char* comma = "";
+    for (auto& [name, s] : all()) {
+        dim3 g = s.config.grid, b = s.config.block;
+        fprintf(f, "%s\n  {\"number\": %u, \"kernel\": \"%s\", \"file\": \"%s\", \"line\": %d, "
+                "\"grid\": [%u, %u, %u], \"block\": [%u, %u, %u], \"dynamic_shared\": %zu", comma,
+                name.first, name.second.c_str(), s.file, s.line, g.x, g.y, g.z, b.x, b.y, b.z,
+                s.config.shared);
+        const char* names[] = {"loads", "stores", "atomics"};
+        for (int a = 0; a < 3; a++)
+            fprintf(f, ", \"%s\": {\"global_bytes\": %llu, \"global_sectors\": %llu, "
+                    "\"shared_requests\": %llu}", names[a], s.bytes[a], s.sectors[a],
+                    s.requests[a]);
+        fprintf(f, ", \"bank_conflicts\": %llu, \"barriers\": %llu}", s.conflicts, s.barriers);
+        comma = ",";
+    }
+}
 void stats_begin(Launch& launch) {
     if (all().empty()) atexit(print_all);
-    Stats& s = all()[launch.kernel.name];
+    Stats& s = all()[{reporting() ? launch.id : 0, launch.kernel.name}];
+    s.config = launch.config;
+    s.file = launch.kernel.file, s.line = launch.kernel.line;
     s.launches++;
     s.blocks += launch.blocks;
     s.threads += (uint64_t)launch.blocks * launch.threads;
     launch.stats = &s;
 }
-
 void stats_barrier() { __atomic_fetch_add(&worker.launch->stats->barriers, 1, __ATOMIC_RELAXED); }
-
 void stats_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared) {
     if (!worker.traces) worker.traces = new WarpTrace[MAX_THREADS / WARP];
     WarpTrace& t = worker.traces[worker.thread->number / WARP];
     t.push_back({pc, p, (uint32_t)t.size(), (uint8_t)(worker.thread->number % WARP),
                  (uint8_t)std::min<size_t>(bytes, 255), (uint8_t)access, in_shared});
 }
-
 // The sectors or words that the lanes of one request touch, each once: how many there are.
 static size_t touched(const Record* r, size_t n, size_t unit, uintptr_t* units) {
     uintptr_t* end = units;
@@ -81,12 +98,10 @@ static size_t touched(const Record* r, size_t n, size_t unit, uintptr_t* units) 
     std::sort(units, end);
     return std::unique(units, end) - units;
 }
-
 static uint64_t count_sectors(const Record* r, size_t n) {
     uintptr_t sectors[64 * 9];
     return touched(r, std::min<size_t>(n, 64), 32, sectors);
 }
-
 // How many extra turns a request takes: 128 bytes go at a time, each bank serves one word in a
 // turn.
 static uint64_t count_conflicts(const Record* r, size_t n) {
@@ -101,7 +116,6 @@ static uint64_t count_conflicts(const Record* r, size_t n) {
     }
     return extra;
 }
-
 void stats_flush(int warp) {
     if (!worker.traces) return;
     WarpTrace& t = worker.traces[warp];
@@ -135,5 +149,4 @@ void stats_flush(int warp) {
     }
     s.conflicts += sum.conflicts;
 }
-
 }  // namespace emu

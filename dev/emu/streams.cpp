@@ -23,9 +23,7 @@ struct emu_event {
 };
 
 namespace emu {
-
 bool several_streams;
-
 struct Op {
     int stream;
     const char* what;
@@ -41,25 +39,21 @@ static Streams& all() {
     static Streams s;
     return s;
 }
-
 static void join(Clock& into, const Clock& from) {
     if (into.size() < from.size()) into.resize(from.size(), 0);
     for (size_t i = 0; i < from.size(); i++)
         if (from[i] > into[i]) into[i] = from[i];
 }
-
 static emu_stream* resolve(cudaStream_t stream) {
     return !stream || stream == cudaStreamLegacy || stream == cudaStreamPerThread ? &all().legacy
                                                                                   : stream;
 }
-
 cudaError_t valid_stream(cudaStream_t stream) {
     stream = resolve(stream);
     for (emu_stream* s : all().streams)
         if (s == stream) return s->destroyed ? cudaErrorInvalidResourceHandle : cudaSuccess;
     return cudaErrorInvalidResourceHandle;
 }
-
 Work begin_op(cudaStream_t stream, const char* what, Pc pc) {
     Streams& s = all();
     stream = resolve(stream);
@@ -75,19 +69,15 @@ Work begin_op(cudaStream_t stream, const char* what, Pc pc) {
     stream->clock[stream->number] = op;
     return {what, pc, op, several_streams ? 0 : op};      // with one stream there is nothing to ask
 }
-
 static bool reached(const Clock& clock, uint32_t op) {
     size_t stream = all().ops[op].stream;
     return stream < clock.size() && clock[stream] >= op;
 }
-
 bool op_ordered(uint32_t earlier, uint32_t op) {
     return reached(all().streams[all().ops[op].stream]->clock, earlier);
 }
 bool host_has_waited(uint32_t op) { return reached(all().host, op); }
-
 void op_waited(cudaStream_t stream) { join(all().host, resolve(stream)->clock); }
-
 Text describe_op(uint32_t op) {
     const Op& o = all().ops[op];
     return {"%s on %s %d%s%s", o.what, o.stream ? "stream" : "the default stream,", o.stream,
@@ -102,7 +92,6 @@ struct HostCopy {
 };
 static std::vector<HostCopy> host_copies;
 static uintptr_t first_copied = UINTPTR_MAX, last_copied;      // around all of them
-
 void host_copy(const void* host, size_t bytes, bool writes, uint32_t op) {
     uintptr_t p = (uintptr_t)host;
     if (!host_copies.empty() && host_copies.back().end == p && host_copies.back().op == op)
@@ -111,7 +100,6 @@ void host_copy(const void* host, size_t bytes, bool writes, uint32_t op) {
     if (p < first_copied) first_copied = p;
     if (p + bytes > last_copied) last_copied = p + bytes;
 }
-
 uint32_t copy_under_way(uintptr_t p, size_t bytes, Access access) {
     if (p >= last_copied || p + bytes <= first_copied) return 0;
     size_t kept = 0;
@@ -124,11 +112,8 @@ uint32_t copy_under_way(uintptr_t p, size_t bytes, Access access) {
     if (!kept) first_copied = UINTPTR_MAX, last_copied = 0;
     return 0;
 }
-
 }  // namespace emu
-
 using namespace emu;
-
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
     Streams& s = all();
     int number = (int)s.streams.size();
@@ -176,7 +161,6 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t f, void* data) 
     f(data);
     return ok();
 }
-
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
     *event = new emu_event{{}, 0, false, !(flags & cudaEventDisableTiming)};
     return ok();

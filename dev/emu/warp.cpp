@@ -5,12 +5,9 @@
 // come to the same operation with the same mask. Nothing but that mask brings lanes together; there
 // is no lockstep to lean on.
 #include "emu.h"
-
 namespace emu {
-
 unsigned lane() { return worker.thread->number % WARP; }
 unsigned warp_number() { return worker.thread->number / WARP; }
-
 // Which lane a shuffle reads from; its own where CUDA says that the value stays unchanged.
 static int source_lane(const Thread& t) {
     int me = t.number % WARP, first = me & ~(t.width - 1), from = me;
@@ -20,13 +17,18 @@ static int source_lane(const Thread& t) {
     if (t.op == SHFL_XOR) from = (me ^ t.argument) >= first + t.width ? me : me ^ t.argument;
     return from;
 }
-
+const char* name_of(WarpOp op) {
+    return is_shuffle(op)   ? "shuffle"
+           : op == SYNCWARP ? "__syncwarp()"
+           : op == COLLECT  ? "wmma operation or a group's reduction" : "warp's vote or reduction";
+}
 static void inactive_lane(const Thread& t, int from, const char* why) {
     become((Thread*)&t);
-    fault(t.pc, "a shuffle reads lane %d, which is inactive: %s\n"
-          "this thread is lane %d, its mask %08x", from, why, t.number % WARP, t.mask);
+    fault(t.pc, "a %s reads lane %d, which is inactive: %s\n"
+          "this thread is lane %d, its mask %08x", name_of(t.op), from, why, t.number % WARP,
+          t.mask);
 }
-
+static const char* const GONE = "it has ended without coming here";
 static uint64_t reduce(WarpOp op, uint64_t a, uint64_t b) {
     int sa = (int)a, sb = (int)b;
     unsigned ua = (unsigned)a, ub = (unsigned)b;
@@ -41,17 +43,15 @@ static uint64_t reduce(WarpOp op, uint64_t a, uint64_t b) {
         default: return ua ^ ub;
     }
 }
-
 // Calls f with each lane of a mask, the lowest first.
 template <class F> static void each(unsigned mask, F f) {
     for (; mask; mask &= mask - 1) f(__builtin_ctz(mask));
 }
-
 // The first lane's `all` is put together from every lane's `mine`, and copied to the other lanes.
 static void collect(Thread* lanes, unsigned present) {
     const Thread& t = lanes[__builtin_ctz(present)];
     if (present != t.mask && checking)
-        inactive_lane(t, __builtin_ctz(t.mask & ~present), "it has exited");
+        inactive_lane(t, __builtin_ctz(t.mask & ~present), GONE);
     char *all = (char*)t.result, *end = all;
     each(t.mask, [&](int l) {
         if (present >> l & 1) memcpy(end, (const void*)lanes[l].value, t.argument);
@@ -59,7 +59,6 @@ static void collect(Thread* lanes, unsigned present) {
     });
     each(present & (present - 1), [&](int l) { memcpy((void*)lanes[l].result, all, end - all); });
 }
-
 static uint64_t shuffled(const Thread& t, Thread* lanes, unsigned present, const Block& block) {
     int from = source_lane(t);
     if (present >> from & 1) return lanes[from].value;
@@ -67,10 +66,9 @@ static uint64_t shuffled(const Thread& t, Thread* lanes, unsigned present, const
         inactive_lane(t, from, !(t.mask >> from & 1)                       ? "it is not in the mask"
                                : &lanes[from] >= block.thread + block.threads
                                    ? "the block has no such thread"
-                                   : "it has exited");
+                                   : GONE);
     return 0;
 }
-
 // All lanes in `present` have come: each gets its result and may go on.
 static void complete(Block& block, int base, unsigned present) {
     Thread* lanes = block.thread + base;
@@ -108,7 +106,6 @@ static void complete(Block& block, int base, unsigned present) {
     block.waiting_lanes[base / WARP] -= (uint8_t)__builtin_popcount(present);
     each(present, [&](int l) { make_ready(block, base + l); });
 }
-
 // If every lane named in the mask of thread t has come or has exited, lets them go on.
 static void try_complete(Block& block, const Thread& t) {
     int base = t.number / WARP * WARP;
@@ -118,7 +115,6 @@ static void try_complete(Block& block, const Thread& t) {
         if ((expected >> l & 1) && !meets(block.thread[base + l], t)) return;
     complete(block, base, expected);
 }
-
 void warp_lane_exited(Block& block, Thread& thread) {
     int base = thread.number / WARP * WARP;
     block.alive_lanes[base / WARP] &= ~(1u << thread.number % WARP);
@@ -129,7 +125,6 @@ void warp_lane_exited(Block& block, Thread& thread) {
         }
     }
 }
-
 // __activemask has no mask to wait for. A GPU would answer with the lanes that happen to run
 // together. Here a lane waits until no other thread can run: the lanes that then stand at the same
 // call are its company.
@@ -150,7 +145,6 @@ bool release_activemask(Block& block) {
     }
     return released;
 }
-
 static uint64_t meet(WarpOp op, unsigned mask, uint64_t value, int argument, int width, Pc pc) {
     Thread& t = *worker.thread;
     t.op = op, t.mask = mask, t.value = value, t.argument = argument, t.width = width;
@@ -166,14 +160,11 @@ static uint64_t meet(WarpOp op, unsigned mask, uint64_t value, int argument, int
     wait_here(t.state, t.pc);
     return t.result;
 }
-
 uint64_t warp(WarpOp op, unsigned mask, uint64_t value, int argument, int width) {
     return meet(op, mask, value, argument, width, EMU_CALLER);
 }
-
 void warp_collect(unsigned mask, const void* mine, size_t bytes, void* all) {
     worker.thread->result = (uint64_t)all;
     meet(COLLECT, mask, (uint64_t)mine, (int)bytes, WARP, EMU_CALLER);
 }
-
 }  // namespace emu

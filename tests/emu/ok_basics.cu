@@ -28,7 +28,7 @@ __global__ void two_roles(float* out) {
         __syncthreads();
         if (first) part[threadIdx.x] = part[threadIdx.x + 32] + 1;
         __syncthreads();
-        if (!first) out[threadIdx.x] = part[threadIdx.x - 32];
+        if (!first) out[blockIdx.x * 64 + threadIdx.x] = part[threadIdx.x - 32];
     }
 }
 
@@ -59,6 +59,7 @@ __device__ __noinline__ float weight(float x) { return x > 3 ? 2 * x : x; }
 __global__ void leaves_early(float* out, int n) {
     __shared__ float s[64];
     int t = threadIdx.x;
+    out += blockIdx.x * blockDim.x;
     if (t >= n) {
         out[t] = weight(t);
         return;

@@ -9,7 +9,6 @@
 namespace emu { void grid_sync(); }
 
 namespace cooperative_groups {
-
 class thread_block {
 public:
     static constexpr unsigned thread_rank_of(uint3 i, dim3 n) {
@@ -25,7 +24,6 @@ public:
     static dim3 dim_threads() { return blockDim; }
 };
 inline thread_block this_thread_block() { return {}; }
-
 class grid_group {
 public:
     __forceinline__ void sync() const { emu::grid_sync(); }
@@ -44,7 +42,6 @@ public:
     static dim3 block_index() { return blockIdx; }
 };
 inline grid_group this_grid() { return {}; }
-
 // Lanes of one warp: those in mask. What tiles and coalesced groups have in common.
 class emu_lanes {
 protected:
@@ -97,7 +94,6 @@ public:
         return packed(__match_all_sync(mask, v, &all));
     }
 };
-
 template <unsigned N, class Parent = void> class thread_block_tile : public emu_lanes {
     static_assert(N <= 32 && (N & (N - 1)) == 0,
                   "the emulator has tiles of 1, 2, 4, 8, 16 and 32 threads");
@@ -115,14 +111,12 @@ public:
     unsigned meta_group_rank() const { return thread_block::thread_rank() / N; }
     unsigned meta_group_size() const { return (thread_block::size() + N - 1) / N; }
 };
-
 class coalesced_group : public emu_lanes {
 public:
     coalesced_group(unsigned mask) : emu_lanes(mask) {}
     unsigned meta_group_rank() const { return 0; }
     unsigned meta_group_size() const { return 1; }
 };
-
 // Any group within a block, and tiles whose size is known only when the program runs.
 class thread_group : public emu_lanes {
     bool block = false;
@@ -138,7 +132,6 @@ public:
         else __syncwarp(mask);
     }
 };
-
 template <unsigned N, class Parent> thread_block_tile<N, Parent> tiled_partition(const Parent&) {
     return {};
 }
@@ -199,5 +192,5 @@ __forceinline__ void memcpy_async(const Group& g, T* dst, const T* src, size_t b
     for (size_t i = g.thread_rank(); i < bytes / sizeof(T); i += g.size()) dst[i] = src[i];
 }
 template <class Group> __forceinline__ void wait(const Group& g) { g.sync(); }
-
+template <unsigned N, class Group> __forceinline__ void wait_prior(const Group& g) { g.sync(); }
 }  // namespace cooperative_groups

@@ -40,6 +40,14 @@ enum cublasLtMatmulPreferenceAttributes_t {
     CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
     CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES
 };
+enum cublasLtReductionScheme_t {
+    CUBLASLT_REDUCTION_SCHEME_NONE, CUBLASLT_REDUCTION_SCHEME_INPLACE,
+    CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE = 4,
+    CUBLASLT_REDUCTION_SCHEME_MASK = 7
+};
+// Those in which the parts of a sum are rounded to D's type.
+const uint32_t EMU_LT_ROUNDING_SCHEMES =
+    CUBLASLT_REDUCTION_SCHEME_INPLACE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
 
 // ---- what a product is described by -------------------------------------------------------------
 struct emu_lt_desc {
@@ -59,7 +67,7 @@ struct emu_lt_layout {
     int batches = 1;
     cublasLtOrder_t order = CUBLASLT_ORDER_COL;
 };
-struct emu_lt_preference {};
+struct emu_lt_preference { uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_MASK; };
 typedef emu_lt_desc* cublasLtMatmulDesc_t;
 typedef emu_lt_layout* cublasLtMatrixLayout_t;
 typedef emu_lt_preference* cublasLtMatmulPreference_t;
@@ -111,10 +119,13 @@ inline cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t l,
     }
     return CUBLAS_STATUS_INVALID_VALUE;
 }
-inline cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t,
-                                                           cublasLtMatmulPreferenceAttributes_t,
-                                                           const void*, size_t) {
-    return CUBLAS_STATUS_SUCCESS;
+inline cublasStatus_t cublasLtMatmulPreferenceSetAttribute(
+    cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t attribute, const void* value,
+    size_t bytes) {
+    switch (attribute) {
+        EMU_SET_MEMBER(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, p->schemes)
+        default: return CUBLAS_STATUS_SUCCESS;
+    }
 }
 
 // ---- the product --------------------------------------------------------------------------------
@@ -123,12 +134,16 @@ inline cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPrefere
     cublasLtMatrixLayout_t ld
 namespace emu { cublasStatus_t lt_check(cublasLtMatmulDesc_t desc, EMU_LAYOUTS); }
 inline cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
-    cublasLtHandle_t, cublasLtMatmulDesc_t desc, EMU_LAYOUTS, cublasLtMatmulPreference_t,
-    int requested, cublasLtMatmulHeuristicResult_t* results, int* found) {
+    cublasLtHandle_t, cublasLtMatmulDesc_t desc, EMU_LAYOUTS,
+    cublasLtMatmulPreference_t preference, int requested, cublasLtMatmulHeuristicResult_t* results,
+    int* found) {
     cublasStatus_t status = emu::lt_check(desc, la, lb, lc, ld);
     if (!status && requested < 1) status = CUBLAS_STATUS_INVALID_VALUE;
     *found = !status;
-    if (*found) results[0] = {};
+    if (*found) {
+        results[0] = {};
+        results[0].algo.data[0] = preference->schemes;
+    }
     return status;
 }
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void* alpha,

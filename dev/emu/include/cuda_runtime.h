@@ -31,6 +31,7 @@
 #define __launch_bounds__(...)
 #define __forceinline__ inline __attribute__((always_inline))
 #define __inline_hint__
+#define __builtin_assume(condition)
 #define __align__(n) __attribute__((aligned(n)))
 #define __builtin_align__(n) __attribute__((aligned(n)))
 #define CUDART_CB
@@ -57,7 +58,6 @@ typedef struct emu_stream* cudaStream_t;
 typedef struct emu_event* cudaEvent_t;
 
 namespace emu {
-
 // One static __shared__ variable. emucc turns `__shared__ float tile[32][33];` into a Slot and a
 // reference to the place which this block's memory has for it.
 struct Slot {
@@ -82,7 +82,6 @@ struct KernelAddress {
     const void* p;
     template <class F> KernelAddress(F* kernel) : p((const void*)kernel) {}
 };
-
 // A launch. body calls the kernel with copies of the arguments, once for each thread of the grid.
 struct Config {
     dim3 grid, block;
@@ -111,14 +110,12 @@ template <class T, class... P>
 inline const void* address_of(void (*f)(P...)) { return (const void*)f; }
 template <class A> inline auto address(A find, int) -> decltype(find(0)) { return find(0); }
 template <class A> inline const void* address(A, long) { return nullptr; }
-
 template <class Address, class Body>
 inline void launch(const char* name, const char* file, int line, Address find, Config config,
                    Body body) {
     launch_kernel({name, file, line, address(find, 0), [](void* p) { (*(Body*)p)(); }, &body,
                    sizeof body}, config);
 }
-
 }  // namespace emu
 
 // ---- errors -------------------------------------------------------------------------------------
@@ -316,7 +313,6 @@ inline cudaPitchedPtr make_cudaPitchedPtr(void* p, size_t pitch, size_t xsize, s
 }
 inline cudaExtent make_cudaExtent(size_t w, size_t h, size_t d) { return {w, h, d}; }
 inline cudaPos make_cudaPos(size_t x, size_t y, size_t z) { return {x, y, z}; }
-
 // What the functions of memory come down to (../memory.cpp). They note the address that they return
 // to, so those functions are inlined: a message then names the line of the .cu file.
 namespace emu {
@@ -370,10 +366,15 @@ template <class T> EMU_API cudaHostGetDevicePointer(T** device, void* host, unsi
 }
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* p);
 cudaError_t cudaMemPrefetchAsync(const void* p, size_t bytes, int device, cudaStream_t stream = 0);
+struct cudaMemLocation { int type, id; };      // CUDA 13's form of a device
+const int cudaMemLocationTypeDevice = 1, cudaMemLocationTypeHost = 2;
+inline cudaError_t cudaMemPrefetchAsync(const void* p, size_t bytes, cudaMemLocation at, unsigned,
+                                        cudaStream_t stream = 0) {
+    return cudaMemPrefetchAsync(p, bytes, at.id, stream);
+}
 inline cudaError_t cudaMemAdvise(const void* p, size_t bytes, cudaMemoryAdvise, int device) {
     return cudaMemPrefetchAsync(p, bytes, device);
 }
-
 // A function and its ...Async form, which takes a stream as well and does not wait for it.
 #define EMU_AND_ASYNC(name, result, ...) \
     EMU_API name(__VA_ARGS__) { \

@@ -11,10 +11,12 @@ int __syncthreads_count(int predicate);
 int __syncthreads_and(int predicate);
 int __syncthreads_or(int predicate);
 // Fences order one thread's own accesses. Threads of a block run in turns here and blocks share the
-// host's memory, so the host's fence is enough. A fence is not a barrier: it waits for nobody.
-__forceinline__ void __threadfence_block() { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
-__forceinline__ void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-__forceinline__ void __threadfence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+// host's memory, so the host's fence is enough. A fence is not a barrier: it waits for nobody. The
+// race detectors take note of it.
+namespace emu { void fence(bool grid); }
+inline void __threadfence_block() { emu::fence(false); }
+inline void __threadfence() { emu::fence(true); }
+inline void __threadfence_system() { emu::fence(true); }
 
 // ---- warps --------------------------------------------------------------------------------------
 namespace emu {
@@ -173,6 +175,24 @@ inline int __dp4a(int a, int b, int c) {
     for (int i = 0; i < 4; i++) c += (signed char)(a >> 8 * i) * (signed char)(b >> 8 * i);
     return c;
 }
+// A word as four bytes or two halves, each on its own: __vadd4, __vmaxs2, ...
+#define EMU_SIMD(name, T, count, value) \
+    inline unsigned name##count(unsigned x, unsigned y) { \
+        const int bits = 32 / count; \
+        unsigned result = 0; \
+        for (int i = 0; i < 32; i += bits) { \
+            long a = (T)(x >> i), b = (T)(y >> i); \
+            result |= (unsigned)((value) & ((1ul << bits) - 1)) << i; \
+        } \
+        return result; \
+    }
+#define EMU_SIMDS(U, S, n) \
+    EMU_SIMD(__vadd, U, n, a + b) EMU_SIMD(__vsub, U, n, a - b) \
+    EMU_SIMD(__vavgu, U, n, (a + b + 1) >> 1) EMU_SIMD(__vabsdiffu, U, n, a > b ? a - b : b - a) \
+    EMU_SIMD(__vminu, U, n, a < b ? a : b) EMU_SIMD(__vmaxu, U, n, a > b ? a : b) \
+    EMU_SIMD(__vmins, S, n, a < b ? a : b) EMU_SIMD(__vmaxs, S, n, a > b ? a : b) \
+    EMU_SIMD(__vcmpeq, U, n, -(a == b)) EMU_SIMD(__vcmpgtu, U, n, -(a > b))
+EMU_SIMDS(uint8_t, int8_t, 4) EMU_SIMDS(uint16_t, int16_t, 2)
 
 // ---- floating point -----------------------------------------------------------------------------
 // The fast forms (__expf ...) are rounded better here than on a GPU: a program that needs their
@@ -209,6 +229,16 @@ EMU_UNARY(float, __log10f, log10f(a)) EMU_UNARY(float, __tanf, tanf(a))
 EMU_UNARY(float, __sinf, sinf(a)) EMU_UNARY(float, __cosf, cosf(a))
 EMU_UNARY(float, sinpif, sin(CUDART_PI * a)) EMU_UNARY(float, cospif, cos(CUDART_PI * a))
 EMU_UNARY(float, __saturatef, a > 0 ? (a < 1 ? a : 1.0f) : 0.0f)
+inline double erfinv(double y) {      // by Newton's method, from Winitzki's guess
+    double l = ::log(1 - y * y), t = 4.330746750799873 + l / 2;
+    double x = copysign(sqrt(sqrt(t * t - l / 0.147) - t), y);
+    for (int i = 0; i < 3 && y > -1 && y < 1; i++)
+        x -= (erf(x) - y) * 0.8862269254527580 * exp(x * x);
+    return x;
+}
+EMU_UNARY(float, erfinvf, (float)erfinv(a)) EMU_UNARY(double, erfcinv, erfinv(1 - a))
+EMU_UNARY(double, normcdfinv, 1.4142135623730951 * erfinv(2 * a - 1))
+EMU_UNARY(float, normcdfinvf, (float)normcdfinv(a))
 EMU_UNARY(float, normcdff, 0.5f * erfcf(-a * 0.70710678f))
 __forceinline__ float __fmaf_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 __forceinline__ double __fma_rn(double a, double b, double c) { return __builtin_fma(a, b, c); }
@@ -229,7 +259,6 @@ __forceinline__ float __int2float_rn(int x) { return (float)x; }
 __forceinline__ float __uint2float_rn(unsigned x) { return (float)x; }
 __forceinline__ float __ull2float_rn(unsigned long long x) { return (float)x; }
 __forceinline__ float __double2float_rn(double x) { return (float)x; }
-
 // CUDA has min and max without std::, for mixed types of one kind too.
 #define EMU_MIN_MAX(T) \
     __forceinline__ constexpr T min(T a, T b) { return b < a ? b : a; } \

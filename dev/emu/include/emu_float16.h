@@ -6,14 +6,12 @@
 #include "cuda_runtime.h"
 
 namespace emu {
-
 inline uint16_t bf16_bits(float x) {
     uint32_t u = emu_bits<uint32_t>(x);
     if ((u & 0x7fffffff) > 0x7f800000) return 0x7fff;                      // CUDA's NaN
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 inline float bf16_value(uint16_t h) { return emu_bits<float>((uint32_t)h << 16); }
-
 inline uint16_t half_bits(float x) {
     uint32_t u = emu_bits<uint32_t>(x), sign = u >> 16 & 0x8000;
     u &= 0x7fffffff;
@@ -38,7 +36,6 @@ inline float half_value(uint16_t h) {
         (h & 0x7c00) == 0x7c00 ? emu_bits<float>(u | 0x7f800000) : emu_bits<float>(u) * 0x1p112f;
     return emu_bits<float>(emu_bits<uint32_t>(x) | sign);
 }
-
 }  // namespace emu
 
 // The same list for both types: H and H2 are the scalar and the pair, NAME is how functions spell
@@ -57,7 +54,6 @@ inline float half_value(uint16_t h) {
 #define EMU_FLOAT16_UNARY(H, H2, suffix, expression) \
     __forceinline__ H h##suffix(H p) { float a = p; return H(expression); } \
     __forceinline__ H2 h2##suffix(H2 p) { return H2(h##suffix(p.x), h##suffix(p.y)); }
-
 #define EMU_FLOAT16(H, H2, NAME, ATOMIC, to_bits, to_value) \
     struct H##_raw { unsigned short x; }; \
     struct H { \

@@ -10,7 +10,6 @@
 
 namespace nvcuda {
 namespace wmma {
-
 struct row_major {};
 struct col_major {};
 struct matrix_a {};
@@ -24,7 +23,6 @@ inline float __float_to_tf32(float x) {      // 10 bits of fraction
     unsigned u = __float_as_uint(x);
     return __uint_as_float((u + 0x1000) & 0xffffe000);
 }
-
 template <class Use, int M, int N, int K, class T, class Layout = void> struct fragment {
     static_assert((M == 16 && N == 16 && (K == 16 || K == 8)) || (M == 32 && N == 8 && K == 16) ||
                   (M == 8 && N == 32 && K == 16), "wmma: this shape does not exist");
@@ -35,7 +33,6 @@ template <class Use, int M, int N, int K, class T, class Layout = void> struct f
     static constexpr int num_storage_elements = num_elements;
     element_type x[num_elements];
 };
-
 template <class F>
 __forceinline__ void emu_load(F& f, const typename F::element_type* p, unsigned ld, bool by_rows) {
     for (int e = 0; e < F::num_elements; e++) {
@@ -85,6 +82,5 @@ __forceinline__ void mma_sync(fragment<accumulator, M, N, K, U>& d,
         d.x[e] = sum;
     }
 }
-
 }  // namespace wmma
 }  // namespace nvcuda
