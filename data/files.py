@@ -29,11 +29,23 @@ class Failure(Exception):
 def open_regular(path):
     """A file's bytes. Only a regular file has a size, can be read twice, and ends: opening a FIFO
     would wait for a writer, if need be for ever, but not with O_NONBLOCK."""
-    f = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    try:
+        f = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    except IsADirectoryError:
+        raise Failure(f"{path}: is a folder, expected a file")
     if not stat.S_ISREG(os.fstat(f.fileno()).st_mode):
         f.close()
         raise Failure(f"{path}: is not a regular file (a pipe? write it to a file first)")
     return f
+
+
+def read_exactly(f, size):
+    """Another program may cut the file short at any time. In a mapping that would be a SIGBUS."""
+    data = f.read(size)
+    if len(data) != size:
+        raise Failure(f"{f.name}: was cut short while it was read (replace a file in use by"
+                      " renaming, not in place)")
+    return data
 
 
 def sha256_file(path):

@@ -20,7 +20,7 @@ Reading:
     f.keys                        {name: (type, value)}, as write() takes them
     f.tensors                     [Tensor(name, type, dims, data)], as write() takes them
     t = f.tensor("token_embd.weight")
-    t.data                        a memoryview into the mapped file: nothing is copied
+    t.data                        bytes, or None after read(..., keys_only=True)
     numpy.frombuffer(t.data, numpy.float32).reshape(t.dims[::-1])
 
 The file: "GGUF", version, counts, keys, tensor descriptions, padding, data; all little endian. The
@@ -28,11 +28,10 @@ sizes and offsets come from outside, so each is checked against the file's end b
 """
 import collections
 import math
-import mmap
 import os
 import struct
 
-from files import Failure, atomic_open, open_regular
+from files import Failure, atomic_open, open_regular, read_exactly
 
 SCALARS = {   # name: (number in the file, struct's letter)
     "u8": (0, "B"), "i8": (1, "b"), "u16": (2, "H"), "i16": (3, "h"), "u32": (4, "I"),
@@ -56,26 +55,27 @@ Tensor = collections.namedtuple("Tensor", "name type dims data")
 # ---- reading -------------------------------------------------------------------------------------
 
 class Reader:
-    """A cursor over the file's bytes that cannot leave them."""
+    """Reads from a file's beginning on, and asks it for no more than it has."""
 
-    def __init__(self, path, data):
-        self.path, self.data, self.at = path, data, 0
+    def __init__(self, path, file):
+        self.path, self.file, self.at = path, file, 0
+        self.size = os.fstat(file.fileno()).st_size
 
     def fail(self, message):
         raise Failure(f"{self.path}: byte {self.at}: {message}")
 
     def take(self, size, what):
-        if size > len(self.data) - self.at:
-            left = len(self.data) - self.at
+        left = self.size - self.at
+        if size > left:
             self.fail(f"{what} needs {size} bytes, only {left} are left (was the file cut short?)")
         self.at += size
-        return self.data[self.at - size:self.at]
+        return read_exactly(self.file, size)
 
     def number(self, letter, what):
         return struct.unpack("<" + letter, self.take(struct.calcsize("<" + letter), what))[0]
 
     def string(self, what):
-        raw = bytes(self.take(self.number("Q", f"length of {what}"), what))
+        raw = self.take(self.number("Q", f"length of {what}"), what)
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
@@ -89,7 +89,7 @@ class Reader:
             element = self.number("I", f"element type of {what}")
             count = self.number("Q", f"count of {what}")
             if element == STRING:
-                if count > (len(self.data) - self.at) // 8:
+                if count > (self.size - self.at) // 8:
                     self.fail(f"{what} claims {count} strings, more than the file can hold")
                 return "strings", [self.string(what) for _ in range(count)]
             if element in SCALAR_NAMES:
@@ -125,16 +125,16 @@ class File:
         return self.by_name[name]
 
 
-def read(path):
+def read(path, keys_only=False):
     path = str(path)
     with open_regular(path) as f:
-        if os.fstat(f.fileno()).st_size == 0:
-            raise Failure(f"{path}: is empty")
-        mapped = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-    r = Reader(path, memoryview(mapped))
-    if bytes(r.data[:4]) != b"GGUF":
-        raise Failure(f"{path}: is not a GGUF file: begins with {bytes(r.data[:4])!r}, not b'GGUF'")
-    r.at = 4
+        return read_file(Reader(path, f), keys_only)
+
+
+def read_file(r, keys_only):
+    magic = r.take(min(4, r.size), "magic")
+    if magic != b"GGUF":
+        raise Failure(f"{r.path}: is not a GGUF file: begins with {magic!r}, not b'GGUF'")
     version = r.number("I", "version")
     if version != 3:
         r.fail(f"version {version}, expected 3 (a big-endian or very old file?)")
@@ -145,10 +145,10 @@ def read(path):
         if name in keys:
             r.fail(f"key {name} appears twice")
         keys[name] = r.value(r.number("I", f"type of key {name}"), f"key {name}")
-    return File(path, keys, read_tensors(r, tensor_count, keys))
+    return File(r.path, keys, read_tensors(r, tensor_count, keys, keys_only))
 
 
-def read_tensors(r, tensor_count, keys):
+def read_tensors(r, tensor_count, keys, keys_only):
     alignment = keys.get("general.alignment", ("u32", ALIGNMENT))[1]
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
         r.fail(f"key general.alignment is {alignment!r}, expected a power of two")
@@ -177,10 +177,15 @@ def read_tensors(r, tensor_count, keys):
         found.append((name, TYPE_NAMES[number], dims, offset, size))
     start = padded(r.at, alignment)
     for name, _, dims, offset, size in found:
-        if start + offset + size > len(r.data):
+        if start + offset + size > r.size:
             r.fail(f"tensor {name} {dims} ends at byte {start + offset + size}, but the file has"
-                   f" {len(r.data)} (was it cut short?)")
-    return [Tensor(name, type, dims, r.data[start + offset:start + offset + size])
+                   f" {r.size} (was it cut short?)")
+
+    def data(offset, size):
+        r.file.seek(start + offset)
+        return read_exactly(r.file, size)
+
+    return [Tensor(name, type, dims, None if keys_only else data(offset, size))
             for name, type, dims, offset, size in found]
 
 

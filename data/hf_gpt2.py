@@ -14,15 +14,14 @@ that a round trip gives every parameter's name, shape and bytes, whatever type t
 """
 import json
 import math
-import mmap
 import os
 import struct
 import sys
 
 import bpe
 import gguf
-from files import (Failure, atomic_open, open_regular, parse_object, parser, read_object, run,
-                   shown, visible)
+from files import (Failure, atomic_open, open_regular, parse_object, parser, read_exactly,
+                   read_object, run, shown, visible)
 
 try:
     import numpy as np
@@ -85,20 +84,25 @@ def read_safetensors(path):
         length = os.fstat(f.fileno()).st_size
         if length < 8:
             raise Failure(f"{path}: {length} bytes, expected more (was it cut short?)")
-        data = memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
-    size = struct.unpack("<Q", data[:8])[0]
-    if size > length - 8:
-        raise Failure(f"{path}: the header claims {size} bytes, but {length - 8} follow"
-                      " (was it cut short, or is it only a Git LFS pointer?)")
-    header = parse_object(f"{path}: the header", bytes(data[8:8 + size]))
-    header.pop("__metadata__", None)
-    data, found, at = data[8 + size:], {}, 0
+        size = struct.unpack("<Q", read_exactly(f, 8))[0]
+        if size > length - 8:
+            raise Failure(f"{path}: the header claims {size} bytes, but {length - 8} follow"
+                          " (was it cut short, or is it only a Git LFS pointer?)")
+        header = parse_object(f"{path}: the header", read_exactly(f, size))
+        header.pop("__metadata__", None)
+        return {name: (type, shape, read_exactly(f, n))
+                for name, type, shape, n in layout(path, header, length - 8 - size)}
+
+
+def layout(path, header, length):
+    """[(name, type, shape, bytes)] in the order in which they fill the file to its end."""
     for name, row in header.items():
         if not (isinstance(row, dict) and isinstance(row.get("dtype"), str)
                 and are_counts(row.get("shape"), 0, 8)
                 and are_counts(row.get("data_offsets"), 2, 2)):
             raise Failure(f"{path}: {name}: {shown(row)}, expected a dtype, a shape of up to 8"
                           " counts, and two data_offsets")
+    found, at = [], 0
     for name, row in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         type, shape, (begin, end) = row["dtype"], tuple(row["shape"]), row["data_offsets"]
         if begin != at or end < begin:
@@ -107,10 +111,10 @@ def read_safetensors(path):
         if type in WIDTHS and end - begin != math.prod(shape) * WIDTHS[type]:
             raise Failure(f"{path}: {name}: {end - begin} bytes, expected"
                           f" {math.prod(shape) * WIDTHS[type]} from {type} {list(shape)}")
-        found[name] = type, shape, data[begin:end]
+        found.append((name, type, shape, end - begin))
         at = end
-    if at != len(data):
-        raise Failure(f"{path}: the tensors take {at} bytes, but {len(data)} follow the header (was"
+    if at != length:
+        raise Failure(f"{path}: the tensors take {at} bytes, but {length} follow the header (was"
                       " the file cut short, or is there something else in it?)")
     return found
 
@@ -199,6 +203,9 @@ def read_model(folder, config):
 def to_gguf(folder, out):
     if not out.endswith(".gguf"):   # it might be one of the files that are read
         raise Failure(f"{out}: expected a name that ends with .gguf")
+    if os.path.isfile(folder):
+        raise Failure(f"{folder}: is a file, expected a Hugging Face model's folder (the way back"
+                      " is --to-hf)")
     config = read_config(os.path.join(folder, "config.json"))
     path, tensors, prefix = read_model(folder, config)
     C, T, V = config["n_embd"], config["n_positions"], config["vocab_size"]
@@ -225,7 +232,7 @@ def to_gguf(folder, out):
     for ours, theirs, shape, conv1d in rows:
         if theirs not in tensors:
             raise Failure(f"{path}: {theirs}: missing, expected {list(shape)}")
-        type, found, data = tensors[theirs]
+        type, found, data = tensors.pop(theirs)   # so only one is in memory twice
         if found != shape:
             raise Failure(f"{path}: {theirs}: shape {list(found)}, expected {list(shape)} from"
                           " config.json")
@@ -295,6 +302,10 @@ def to_hf(source, folder):
     if not tied:   # llama.cpp before 2025-03 needed the copy, even of a tied model
         tied = f.tensor("output.weight")[1:] == embd[1:]
         rows += [] if tied else [("output.weight", "lm_head.weight", (V, C), False)]
+    unknown = sorted(f.by_name.keys() - {"output.weight"} - {row[0] for row in rows})
+    if unknown:
+        raise Failure(f"{source}: tensor {unknown[0]}: unexpected, the keys describe a model"
+                      f" without it (is gpt2.block_count, {layers}, wrong?)")
     prefix = f.value(PREFIX_KEY, "transformer.", type="string")
     written = []
     for ours, theirs, shape, conv1d in rows:

@@ -51,16 +51,13 @@ WORK = ".prepare.tmp"
 NOT_UTF8 = (   # how a file begins that is no UTF-8, what it is, and what makes UTF-8 of it
     (rb"\xff\xfe\0\0|\0\0\xfe\xff", "UTF-32", "iconv -f utf-32 -t utf-8 {}"),
     (rb"\xff\xfe|\xfe\xff", "UTF-16", "iconv -f utf-16 -t utf-8 {}"),
-    (rb"([^\0]\0\0\0){3}", "UTF-32", "iconv -f utf-32le -t utf-8 {}"),
-    (rb"(\0\0\0[^\0]){3}", "UTF-32", "iconv -f utf-32be -t utf-8 {}"),
-    (rb"([^\0]\0){3}", "UTF-16", "iconv -f utf-16le -t utf-8 {}"),
-    (rb"(\0[^\0]){3}", "UTF-16", "iconv -f utf-16be -t utf-8 {}"),
     (rb"\x1f\x8b", "a gzip file", "gunzip -c < {}"),
     (rb"BZh[1-9]1AY", "a bzip2 file", "bunzip2 -c < {}"),
     (rb"\xfd7zXZ\0", "an xz file", "xz -dc < {}"),
     (rb"\x28\xb5\x2f\xfd", "a zstd file", "zstd -dc < {}"),
     (rb"PK\x03\x04", "a zip file", "unzip -p {}, or for a .docx or .epub: pandoc -t plain {}"),
-    (rb"%PDF-\d", "a PDF", "pdftotext {} -"))
+    (rb"%PDF-\d", "a PDF", "pdftotext {} -"),
+    (rb".{257}ustar(  )?\0", "a tar archive", "tar -xOf {}"))
 GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 GPT2_SHA256 = {
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
@@ -87,7 +84,7 @@ def read_blocks(path):
     """The file as text, a block at a time. A byte order mark at its start is dropped."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     with open_regular(path) as f:
-        start = f.read(16)
+        start = f.read(4096)
         for pattern, kind, command in NOT_UTF8:
             if re.match(pattern, start, re.S):
                 command = command.replace("{}", shlex.quote(path))
@@ -96,16 +93,39 @@ def read_blocks(path):
         f.seek(0)
         while True:
             block = f.read(BLOCK)
+            if b"\0" in block:
+                at = f.tell() - len(block) + block.index(0)
+                raise Failure(f"{path}: byte {at}: a NUL, which no text has"
+                              f" ({why_nul(start, shlex.quote(path))})")
             try:
                 yield decoder.decode(block, final=not block)
             except UnicodeDecodeError as e:   # e.object begins with what the last block left over
                 at = f.tell() - len(e.object) + e.start
-                hint = ("it has NUL bytes, is it text at all?" if b"\0" in e.object else
-                        "if it is Latin-1, convert it first: iconv -f latin1 -t utf-8")
                 raise Failure(f"{path}: byte {at}: 0x{e.object[e.start]:02x} is not UTF-8 here:"
-                              f" {e.reason} ({hint})")
+                              f" {e.reason} (if it is Latin-1, convert it first: iconv -f latin1 -t"
+                              " utf-8)")
             if not block:
                 return
+
+
+def why_nul(start, path):
+    """A guess at what a file is that has NULs, from its first 4 KB. Hardly anything but UTF-32 can
+    be read as UTF-32. As UTF-16 nearly everything can, but there every space and Latin letter has
+    a NUL: there are many, and all in even places or all in odd ones."""
+    def reads_as(encoding):
+        try:
+            return "\0" not in start.decode(encoding)
+        except UnicodeDecodeError:
+            return False
+
+    many = start.count(0) > 1 and start.count(0) * 200 > len(start)
+    for encoding, fits in (("utf-32le", reads_as("utf-32le")), ("utf-32be", reads_as("utf-32be")),
+                           ("utf-16le", many and 0 not in start[::2]),
+                           ("utf-16be", many and 0 not in start[1::2])):
+        if fits:
+            return (f"it looks like UTF-{encoding[4:6]}; convert it first: iconv -f {encoding} -t"
+                    f" utf-8 {path} > FILE.txt")
+    return f"is it text at all? if so: tr -d '\\000' < {path} > FILE.txt"
 
 
 def whole_lines(blocks):
@@ -293,7 +313,7 @@ def choose_tokenizer(spec, split, gpt2_dir):
     elif re.fullmatch(r"bpe:[0-9]{1,9}", spec):
         tokenizer = train_bpe(int(spec[4:]), split)
     elif spec.endswith(".gguf"):
-        f = gguf.read(spec)
+        f = gguf.read(spec, keys_only=True)
         tokenizer = bpe.from_gguf(f)
         if len(tokenizer.tokens) > 65536:
             raise Failure(f"{spec}: {len(tokenizer.tokens)} tokens, expected at most 65536 (shards"
@@ -493,6 +513,9 @@ def arguments(argv):
     if not 1 <= a.shard_tokens < 1 << 31:
         raise Failure(f"--shard-tokens {a.shard_tokens}: expected 1 to 2^31 - 1, as the header's"
                       " count is an int32")
+    for path in a.files + a.val:
+        if os.path.isdir(path):
+            raise Failure(f"{path}: is a folder, expected files (such as {path}/*.txt)")
     return a
 
 
@@ -616,8 +639,8 @@ def main(argv=None):
         finish(a.out)   # a run that was killed may have left this to do
         check_replaced(a)
         discard(folder)
-        os.mkdir(folder)
         try:
+            os.mkdir(folder)   # an interrupt may come before the next line
             manifest = build(a, argv, folder)
         except BaseException:   # Ctrl-C as well
             discard(folder)

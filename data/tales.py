@@ -29,12 +29,13 @@ that is played on it; and last the writing of the two files.
 """
 
 import argparse
+import hashlib
 import os
 import re
 import sys
 import time
 
-from files import atomic_open, parser, run
+from files import Failure, atomic_open, parser, run, sha256_file
 
 SEPARATOR = '<|endoftext|>\n'
 
@@ -880,29 +881,34 @@ PLOTS = [(stage, script(text)) for stage, text in (
 # ---- the corpus ----------------------------------------------------------------------------------
 
 
-def write_tales(path, wanted, pick, seen, vocabulary):
-    """Writes tales to path until it holds `wanted` bytes: none that is in `seen`, where they are
-    added, as their words are to `vocabulary`. The file gets its name only when it is complete."""
-    tales = words = size = 0
-    with atomic_open(path, 'w', encoding='ascii', newline='\n') as file:
-        while size < wanted:
-            tale = Tale(pick)
-            stage, lines = pick(PLOTS)
-            stage(tale)
-            tale.play(lines)
-            text = tale.text()
-            if text in seen:
-                continue
-            seen.add(text)
-            text_words = re.findall('[a-z]+', text.lower())
-            vocabulary.update(text_words)
-            text = SEPARATOR + text if tales else text
-            file.write(text)
-            tales, words, size = tales + 1, words + len(text_words), size + len(text)
-            if tales % 500 == 0:
-                print(f'\r{path}: {size / 1e6:.1f} of {wanted / 1e6:.1f} MB', end='',
-                      file=sys.stderr)
-    print(f'\r{path}: {tales} tales, {words} words, {size} bytes', file=sys.stderr)
+def make_tales(path, wanted, pick, seen, vocabulary):
+    """The bytes for path: tales until there are `wanted` bytes, none that is in `seen`, where they
+    are added, as their words are to `vocabulary`."""
+    tales, words, size = [], 0, 0
+    while size < wanted:
+        tale = Tale(pick)
+        stage, lines = pick(PLOTS)
+        stage(tale)
+        tale.play(lines)
+        text = tale.text()
+        if text in seen:
+            continue
+        seen.add(text)
+        text_words = re.findall('[a-z]+', text.lower())
+        vocabulary.update(text_words)
+        words, size = words + len(text_words), size + len(SEPARATOR) * bool(tales) + len(text)
+        tales.append(text)
+        if len(tales) % 500 == 0:
+            print(f'\r{path}: {size / 1e6:.1f} of {wanted / 1e6:.1f} MB', end='', file=sys.stderr)
+    print(f'\r{path}: {len(tales)} tales, {words} words, {size} bytes', file=sys.stderr)
+    return SEPARATOR.join(tales).encode('ascii')
+
+
+def check_free(path, content):
+    """What is there stays: it may be what equal flags wrote, but a user's own file is an error."""
+    if os.path.lexists(path) and sha256_file(path) != hashlib.sha256(content).hexdigest():
+        raise Failure(f'{path}: is there, and holds something else than the tales to be written'
+                      ' (move it, or choose another --out)')
 
 
 def integer(text, least):
@@ -927,8 +933,16 @@ def main():
     start = time.monotonic()
     pick, seen, vocabulary = make_pick(args.seed), set(), set()
     os.makedirs(args.out, exist_ok=True)
+    made = {}
     for name, wanted in (('val.txt', args.val_bytes), ('train.txt', args.train_bytes)):
-        write_tales(os.path.join(args.out, name), wanted, pick, seen, vocabulary)
+        path = os.path.join(args.out, name)
+        made[path] = make_tales(path, wanted, pick, seen, vocabulary)
+    for path, content in made.items():   # nothing is written before both have been looked at
+        check_free(path, content)
+    for path, content in made.items():
+        if not os.path.lexists(path):
+            with atomic_open(path) as file:
+                file.write(content)
     print(f'{len(seen)} different tales of {len(vocabulary)} different words in '
           f'{time.monotonic() - start:.1f} s', file=sys.stderr)
 

@@ -31,7 +31,8 @@ PROGRAMS = ["numerics", "layers", "model", "gguf", "tokenizer", "dataloader",   
             "layers_fp32", "layers_bf16", "layers_sm90",   # of train_gpt2.cu, on the emulator
             "ladder"]   # build/ladder, which checks before it measures
 SCRIPTS = {"infer": ["infer"], "trainer": ["train_gpt2", "infer"],   # tests/test_X.py runs these
-           "safety": ["train_gpt2", "infer"], "data": ["infer"]}
+           "safety": ["train_gpt2", "infer"], "data": ["infer"],
+           "corpora": ["help"]}   # which builds nothing
 
 # (file, what is wrong, the text, the text instead, the test that must fail and, after it, what its
 # environment must hold)
@@ -453,12 +454,19 @@ MUTANTS = [
      'name != "manifest.json"', 'name == "manifest.json"', "data"),
     ("data/prepare.py", "two runs work in one folder",
      "fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", "data"),
+    ("data/prepare.py", "bytes of 0 are text", 'if b"\\0" in block:', "if False:", "data"),
+    ("data/prepare.py", "stray NULs are taken for UTF-16's",
+     "many and 0 not in start[::2]", "many", "data"),
+    ("data/files.py", "a file that was cut short while it was read is taken for whole",
+     "if len(data) != size:", "if False:", "data"),
+    ("data/tales.py", "a user's own train.txt is replaced",
+     "        check_free(path, content)\n", "        pass\n", "corpora"),
     ("data/download.py", "a damaged part is continued",
-     'known.get("sha256") == sha256_file(part)', "os.path.exists(part)", "data"),
+     'known.get("sha256") == sha256_file(part)', "os.path.exists(part)", "corpora"),
     ("data/download.py", "bytes from another place are taken",
-     " and int(m[1]) == start", "", "data"),
+     " and int(m[1]) == start", "", "corpora"),
     ("data/download.py", "a body without an end is taken for whole",
-     "not reply.chunked and must_know_end", "must_know_end and False", "data"),
+     "not reply.chunked and must_know_end", "must_know_end and False", "corpora"),
 ]
 
 

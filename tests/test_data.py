@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""test_data.py - the Python side of the data: GGUF files, BPE, token shards, downloads.
+"""test_data.py - the Python side of the data: GGUF files, BPE, token shards.
 
 What is fast in data/ is written down here a second time, slowly and obviously, and must agree. Uses
 the standard library; tiktoken and the files beside the repository are extras.
@@ -12,7 +12,6 @@ import copy
 import fcntl
 import gzip
 import hashlib
-import http.server
 import io
 import json
 import lzma
@@ -26,8 +25,8 @@ import stat
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
-import threading
 import time
 import zipfile
 
@@ -216,6 +215,46 @@ def test_regular_files(folder):
                   and arguments[-1].encode() in p.stderr, f"{arguments}: {p.stderr.decode()}")
         except subprocess.TimeoutExpired:
             check(False, f"{arguments}: still waiting after 20 s")
+
+
+# A program that reads argv[1] with argv[3], a module's function, while another cuts it short: while
+# its tensors' sizes are computed, if argv[4] says so, and certainly afterwards.
+CUT_SHORT = """
+import importlib, math, os, sys
+sys.path.insert(0, sys.argv[2])
+module, function = sys.argv[3].split(".")
+import files
+prod = math.prod
+def cut(dims=()):
+    os.truncate(sys.argv[1], 300_000)
+    return prod(dims)
+def main():
+    if sys.argv[4] == "while":
+        math.prod = cut
+    found = getattr(importlib.import_module(module), function)(sys.argv[1])
+    cut()
+    tensors = found.values() if function == "read_safetensors" else found.tensors
+    print(sum(sum(bytes(tensor[-1])) for tensor in tensors))
+files.run(main)
+"""
+
+
+def check_cut_short(path, function, total):
+    """What has been read is in memory, and the rest of a file that ends too early is an error: a
+    mapping would end in a SIGBUS without a word. The bytes of path's tensors add up to total."""
+    content = read(path)
+    for when, code, said in (("after", 0, f"{total}\n"), ("while", 1, "")):
+        write(path, content)
+        p = subprocess.run([sys.executable, "-c", CUT_SHORT, path, DATA, function, when],
+                           capture_output=True, text=True)
+        check_equal((p.returncode, p.stdout), (code, said), f"{function}: cut short {when} reading")
+        check(code == 0 or path in p.stderr and "cut short" in p.stderr, f"message: {p.stderr!r}")
+
+
+def test_cut_short(folder):
+    path = os.path.join(folder, "a.gguf")
+    gguf.write(path, {}, [(name, "F16", (1 << 20,), b"ab" * (1 << 20)) for name in "xy"])
+    check_cut_short(path, "gguf.read", 2 * (1 << 20) * (ord("a") + ord("b")))
 
 
 # ---- bpe.py --------------------------------------------------------------------------------------
@@ -643,11 +682,24 @@ def test_refused(folder):
     bad(["2"], '["a", %s]' % digits, "bad.json")
     bad(["document 1", "no text"], "[" * 800 + "]" * 800, "bad.jsonl")
     bad(["document 1", "no text"], '{"text": {"a": [1]}}', "bad.jsonl")
-    bad(["NUL", "text at all"], b"\x7fELF\0\0\0\xff\xfe")
+    bad(["byte 4", "NUL", "text at all"], b"\x7fELF\0\0\0\xff\xfe")
+    bad(["byte 9998", "NUL", "tr -d '\\000'"], b"some text\n" * 999 + b"some tex\0\0")
+    bad(["byte 1048577", "NUL"], b"x" * 1048577 + b"\0")
+    bad(["byte 10", "NUL", "text at all"], b"some text\n\0\0\0\0\0" * 9)
+    bad(["byte 1", "UTF-16", "iconv -f utf-16le"], "hi".encode("utf-16-le"))
     text = "caf\u00e9 au lait\n" * 30
     zipped = io.BytesIO()
     with zipfile.ZipFile(zipped, "w") as z:
         z.writestr("a.txt", text)
+    tarred = io.BytesIO()
+    with tarfile.open(fileobj=tarred, mode="w") as t:
+        t.add(good)
+    russian = "\u0421\u043a\u0430\u0437\u043a\u0430 \u043e \u0440\u044b\u0431\u0435\n" * 300
+    check(russian.encode("utf-16-le").decode("utf-8"), "which is UTF-8 as well")
+    for name in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"):
+        short = name.replace("-le", "le").replace("-be", "be")
+        bad(["NUL", name[:6].upper(), f"iconv -f {short}"], russian.encode(name))
+        bad(["NUL", name[:6].upper(), f"iconv -f {short}"], russian.encode(name), "bad.jsonl")
     for content, words in (
             (text.encode("utf-16"), ["UTF-16", "iconv -f utf-16 -t utf-8"]),
             (b"\xfe\xff" + text.encode("utf-16-be"), ["UTF-16", "iconv -f utf-16 -t utf-8"]),
@@ -660,6 +712,7 @@ def test_refused(folder):
             (bz2.compress(text.encode()), ["bzip2", "bunzip2 -c"]),
             (lzma.compress(text.encode()), ["xz", "xz -dc"]),
             (b"\x28\xb5\x2f\xfd\x04\x00", ["zstd", "zstd -dc"]),
+            (tarred.getvalue(), ["tar archive", "tar -xOf"]),
             (zipped.getvalue(), ["zip", "unzip -p"]), (b"%PDF-1.7\n%\xe2", ["PDF", "pdftotext"])):
         for name in ("a copy.txt", "a.json", "a.jsonl"):
             path = write(os.path.join(folder, name), content)
@@ -690,6 +743,11 @@ def test_refused(folder):
     p = subprocess.run(command, capture_output=True)
     check_equal((p.returncode, p.stderr), (1, b"error: missing.txt: No such file or directory\n"),
                 "a file that is not there")
+    for arguments in ([folder], [good, "--val", folder]):
+        refused([f"{folder}: is a folder, expected files", f"{folder}/*.txt"], run_prepare,
+                *arguments, "--out", out)
+    for function in (gguf.read, files.read_object, files.sha256_file):
+        refused([f"{folder}: is a folder, expected a file"], function, folder)
     after = {name: read(os.path.join(out, name)) for name in os.listdir(out)}
     check(before == after, "a refused run leaves the old files as they were")
 
@@ -814,6 +872,15 @@ def test_moves(folder):
     with contextlib.suppress(KeyboardInterrupt):
         run_prepare(texts[0], "--out", out, "--tokenizer", "bytes")
     check(snapshot(out) == before, "interrupted before the moves, something was changed")
+    def mkdir(path, *mode):
+        calls["mkdir"](path, *mode)
+        raise KeyboardInterrupt
+
+    calls["mkdir"], os.mkdir = os.mkdir, mkdir
+    with contextlib.suppress(KeyboardInterrupt):
+        run_prepare(texts[0], "--out", out, "--tokenizer", "bytes")
+    os.mkdir = calls["mkdir"]
+    check(snapshot(out) == before, "interrupted where its folder was made, something was left")
     removed = []
     prepare.os.remove, remove = lambda path: removed.append(path) or die(), os.remove
     with contextlib.suppress(KeyboardInterrupt):
@@ -984,158 +1051,12 @@ def test_tiktoken():
     check_equal(prepare.fastest_encoder(odd, text)[1], "bpe.py", "for an unordered vocabulary")
 
 
-# ---- download.py ---------------------------------------------------------------------------------
-
-class Server(http.server.BaseHTTPRequestHandler):
-    """Sends CONTENT, from where it is asked to if it still has the ETag that is asked for. What the
-    path says goes wrong."""
-    CONTENT = bytes(range(256)) * 1000
-    etag = '"1"'
-    asked = []
-
-    def do_GET(self):
-        start, known = self.headers.get("Range"), self.headers.get("If-Range")
-        Server.asked.append((start, known))
-        content, how = Server.CONTENT, self.path[1:]
-        if how == "missing":
-            self.send_response(404, "\x1b[2Jgone")
-            self.end_headers()
-            return
-        at = int(start[len("bytes="):-1]) if start and (known == self.etag or how == "rude") else 0
-        if at >= len(content):
-            self.send_error(416)
-            return
-        self.send_response(206 if at else 200)
-        if at:
-            first = at - 1 if how == "shifted" else at
-            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
-        if how != "nameless":
-            self.send_header("ETag", self.etag)
-        if how == "chunked":
-            self.send_header("Transfer-Encoding", "chunked")
-        elif how == "digits":
-            self.send_header("Content-Length", "1" * 5000)
-        elif how != "endless":
-            self.send_header("Content-Length", str(len(content) - at))
-        self.end_headers()
-        half = how in ("broken", "chunked", "endless", "nameless")
-        content = content[at:len(content) // 2 if half else len(content)]
-        self.wfile.write(b"%x\r\n" % len(content) * (how == "chunked") + content)
-
-    def log_message(self, *_):
-        pass
-
-
-def test_download(folder):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}/"
-    half = len(Server.CONTENT) // 2
-    sha256 = hashlib.sha256(Server.CONTENT).hexdigest()
-    path = os.path.join(folder, "new", "file")
-    part, record = path + ".part", path + ".part.json"
-
-    def fetched(want, how, sha256, what):
-        """The next request asks for `want`, and the file is whole afterwards."""
-        Server.asked.clear()
-        download.fetch(url + how, path, sha256)
-        check_equal(Server.asked, [want], f"{what}: what is asked for")
-        check(read(path) == Server.CONTENT, f"{what}: another file")
-        check_equal(os.listdir(os.path.dirname(path)), ["file"], f"{what}: what is left")
-        os.remove(path)
-
-    from_start, from_half = (None, None), (f"bytes={half}-", '"1"')
-    with contextlib.redirect_stderr(io.StringIO()):
-        for known in (sha256, None):
-            def broken(how="broken"):
-                refused([url, "resume"], download.fetch, url + how, path, known)
-                check(not os.path.exists(path), "half a download has no name")
-
-            broken()
-            fetched(from_half, "whole", known, "in two parts")
-            broken("chunked")   # no length, and the chunk never ends: it counts for nothing
-            fetched(from_start, "whole", known, "after a chunk that broke off")
-            broken()
-            write(part, read(part)[:-1] + b"!")
-            fetched(from_start, "whole", known, "a damaged part")
-            broken()
-            write(part, read(part) * 3)
-            fetched(from_start, "whole", known, "a part that is too long")
-            broken()
-            os.remove(record)
-            fetched(from_start, "whole", known, "a part of which nothing is known")
-            broken()
-            write(record, "{")
-            fetched(from_start, "whole", known, "a damaged record")
-            broken("nameless")
-            fetched(from_start, "whole", known, "a server without ETags")
-            broken()
-            victim = write(os.path.join(folder, "victim"), "mine")
-            os.remove(part)
-            os.symlink(victim, part)
-            fetched(from_start, "whole", known, "a link in the part's place")
-            check_equal(read(victim), b"mine", "what a link in the part's place names")
-            broken()
-            Server.etag, Server.CONTENT = '"2"', Server.CONTENT[::-1]
-            fetched(from_half, "whole", known and hashlib.sha256(Server.CONTENT).hexdigest(),
-                    "a file that has changed")
-            Server.etag, Server.CONTENT = '"1"', Server.CONTENT[::-1]
-            broken()
-            Server.etag = '"2"'
-            refused([url, "206", "start over"], download.fetch, url + "rude", path, known)
-            Server.etag = '"1"'
-            fetched(from_start, "whole", known, "a server that ignores If-Range")
-            broken()
-            refused([url, "206", "start over"], download.fetch, url + "shifted", path, known)
-            fetched(from_start, "whole", known, "bytes from another place")
-            broken()
-            Server.CONTENT = Server.CONTENT[:half]
-            refused([url, "416"], download.fetch, url + "whole", path, known)
-            Server.CONTENT = bytes(range(256)) * 1000
-            fetched(from_start, "whole", known, "a file that became shorter")
-            refused([url, "digits"], download.fetch, url + "digits", path, known)
-        refused([url, "how long"], download.fetch, url + "endless", path)
-        refused([url, "sha256"], download.fetch, url + "endless", path, sha256)
-        Server.CONTENT, content = Server.CONTENT * 2, Server.CONTENT   # of which it sends the half
-        download.fetch(url + "endless", path, sha256)
-        check(read(path) == content, "without a length, but with a sha256")
-        Server.CONTENT = content
-        Server.asked.clear()
-        download.fetch(url + "whole", path, sha256)
-        check_equal(Server.asked, [], "what is there is not downloaded again")
-        refused([path, "sha256"], download.fetch, url, path, "0" * 64)
-        os.remove(path)
-        refused(["sha256", url], download.fetch, url, path, "0" * 64)
-        check_equal(os.listdir(os.path.dirname(path)), [], "a wrong download is not kept")
-        refused([url, "404"], download.fetch, url + "missing", path)
-        server.shutdown()
-        server.server_close()
-        refused([url, "no network", "--from"], download.fetch, url, path)
-
-
-def test_corpora(folder):
-    """The two corpora's scripts on files that are here, and the words when they are not."""
-    stories = write(os.path.join(folder, "s.json"), json.dumps(["Once upon", "a time", "the end"]))
-    out = os.path.join(folder, "out")
-    scripts = [os.path.join(DATA, name) for name in ("tinystories.py", "tinyshakespeare.py")]
-    command = [sys.executable, scripts[0], "--from", stories, "--out", out, "--tokenizer", "bytes"]
-    p = subprocess.run(command, capture_output=True)
-    check(p.returncode == 0, f"tinystories.py: {p.stderr.decode()}")
-    check_equal(Prepared(out).manifest["licence"], "CDLA-Sharing-1.0", "licence of TinyStories")
-    for script in scripts:
-        p = subprocess.run([sys.executable, script, "--unknown"], capture_output=True)
-        check(p.returncode != 0 and b"--unknown" in p.stderr, "an unknown flag, before a download")
-    command = [sys.executable, scripts[1], "--from", stories, "--out", out]
-    p = subprocess.run(command, capture_output=True)
-    check(p.returncode == 1 and b"sha256" in p.stderr, "another file than tinyshakespeare's")
-
-
 def main():
     os.fsync = lambda fd: None   # no power cut is tested, and on a busy disk each takes long
-    tests = [test_gguf, test_atomic, test_messages, test_regular_files, test_refused_tokenizers,
-             test_tokenizer_json, test_documents, test_split,
+    tests = [test_gguf, test_atomic, test_messages, test_regular_files, test_cut_short,
+             test_refused_tokenizers, test_tokenizer_json, test_documents, test_split,
              test_shards, test_refused, test_replaced, test_moves, test_stopped, test_marks,
-             test_odd_inputs, test_killed, test_download, test_corpora]
+             test_odd_inputs, test_killed]
     for test in tests:
         with tempfile.TemporaryDirectory() as folder:
             test(folder)

@@ -30,21 +30,14 @@ sys.path.insert(0, os.path.join(ROOT, "data"))
 import bpe         # noqa: E402
 import gguf        # noqa: E402
 import hf_gpt2     # noqa: E402
-from files import Failure                              # noqa: E402
-from test_data import change, damage, tokenizer_json   # noqa: E402
+from files import Failure   # noqa: E402
+from test_data import change, check, check_cut_short, counts, damage, tokenizer_json   # noqa: E402
 
 SHARED = os.environ.get("LEGIBLE_SHARED", os.path.join(ROOT, "..", "shared"))
 INFER = os.path.abspath(os.environ.get("INFER", os.path.join(ROOT, "infer")))
 LAYERS, HEADS, C, T, V = 2, 2, 8, 16, 300
 CONFIG = {"model_type": "gpt2", "n_layer": LAYERS, "n_head": HEADS, "n_embd": C, "n_positions": T,
           "vocab_size": V, "layer_norm_epsilon": 1e-5, "activation_function": "gelu_new"}
-counts = {True: 0, False: 0}
-
-
-def check(ok, what):
-    counts[bool(ok)] += 1
-    if not ok:
-        print("FAIL:", what)
 
 
 def convert(*arguments, code=0, words=()):
@@ -315,10 +308,20 @@ def test_odd_values(folder):
                         ("tokenizer.ggml.bos_token_id", ("string", "1"))):
         gguf.write(copy, {**f.keys, name: value}, f.tensors)
         convert("--to-hf", copy, back, code=1, words=[copy, name])
+    gguf.write(copy, {**f.keys, "gpt2.block_count": ("u32", 1)}, f.tensors)
+    convert("--to-hf", copy, back, code=1, words=[copy, "blk.1.attn_norm.bias", "block_count"])
+    gguf.write(copy, f.keys, [*f.tensors, ("rope_freqs.weight", "F32", (1,), bytes(4))])
+    convert("--to-hf", copy, back, code=1, words=[copy, "rope_freqs.weight: unexpected"])
     os.mkfifo(os.path.join(folder, "pipe.gguf"))
     convert("--to-hf", os.path.join(folder, "pipe.gguf"), back, code=1,
             words=["is not a regular file"])
     check(not os.path.exists(back), "a refused model leaves no folder")
+
+
+def test_cut_short(folder):
+    write_folder(folder, {name: ("F16", (1 << 20,), b"ab" * (1 << 20)) for name in "xy"})
+    check_cut_short(os.path.join(folder, "model.safetensors"), "hf_gpt2.read_safetensors",
+                    2 * (1 << 20) * (ord("a") + ord("b")))
 
 
 def test_odd_inputs(folder):
@@ -385,7 +388,9 @@ def test_refused(folder):
     os.remove(os.path.join(hf, "model.safetensors"))
     convert(hf, path, code=1, words=["model.safetensors", "missing"])
     check(not os.path.exists(path), "a refused model leaves no file")
+    convert("--to-hf", hf, folder, code=1, words=[hf, "is a folder, expected a file"])
     gguf.write(path, {"general.architecture": ("string", "llama")})
+    convert(path, os.path.join(folder, "n.gguf"), code=1, words=[path, "is a file", "--to-hf"])
     convert("--to-hf", path, hf, code=1, words=["general.architecture", "llama"])
     gguf.write(path, {
         "general.architecture": ("string", "gpt2"), "gpt2.embedding_length": ("u32", 8),
@@ -431,7 +436,7 @@ def test_tiny_model(folder):
 
 def main():
     for test in (test_round_trips, test_output, test_tokenizer, test_tokenizer_json,
-                 test_odd_values, test_odd_inputs, test_refused, test_tiny_model):
+                 test_odd_values, test_cut_short, test_odd_inputs, test_refused, test_tiny_model):
         with tempfile.TemporaryDirectory() as folder:
             test(folder)
     print(f"{counts[True]} passed, {counts[False]} failed")
