@@ -55,7 +55,7 @@ TEST_SCRIPTS += test_emu test_backends
 endif
 
 # ---- programs ------------------------------------------------------------------------------------
-.PHONY: all help demo demo-emu ladder test test-torch compare test-mutants sanitize clean
+.PHONY: all help demo demo-emu ladder test test-torch test-bits compare test-mutants sanitize clean
 all: $(BIN)/train_gpt2 $(BIN)/infer
 	@echo "built $(BIN)/train_gpt2 and $(BIN)/infer; next: make demo"
 
@@ -69,12 +69,13 @@ help:
 	@echo "make ladder         the matrix product from three loops to matmul.h, each step with its speed"
 	@echo "make test           build and run the test suite (no network, no packages)"
 	@echo "make test-torch     recompute the tests' golden values with PyTorch (needs torch and numpy)"
+	@echo "make test-bits      many compilers, processors and threads: the same model, bit for bit"
 	@echo "make compare        train on tinyshakespeare beside PyTorch, and compare every loss"
 	@echo "make test-mutants   plant known bugs, and see that the tests catch every one"
 	@echo "make sanitize       the test suite under the address and undefined behaviour sanitizers"
 	@echo "make clean          remove what was built (runs/ and data stay)"
 	@echo ""
-	@echo "Settings: CXX=clang++, PYTHON=python3.12, EXTRA=-g, ARCH=sm_90"
+	@echo "Settings: CXX=clang++, PYTHON=python3.12, NATIVE=-march=haswell, EXTRA=-g, ARCH=sm_90"
 
 $(BIN)/train_gpt2: $(BUILD)/train_gpt2.o
 	$(CXX) $(CXXFLAGS) $< -o $@
@@ -173,6 +174,10 @@ test: $(BIN)/train_gpt2 $(BIN)/infer $(TEST_PROGRAMS) $(BUILD)/CTestTestfile.cma
 
 test-torch:
 	$(NEED_PYTHON)"$(PYTHON)" tests/reference.py --check
+
+# gcc, clang; AVX2, AVX-512, emulated Arm: the script makes each build in build/bits.
+test-bits:
+	$(NEED_PYTHON)"$(PYTHON)" tests/bits.py
 
 # tinyshakespeare, every loss beside PyTorch's. SHAKESPEARE=FILE: a copy, so no download.
 STEPS ?= 500
