@@ -66,7 +66,7 @@ help:
 	    "no GPU and no CUDA Toolkit"
 	@echo "make demo           train a small GPT and let it tell a tale; says first how long it takes"
 	@echo "make demo-emu       ten steps of it by the CUDA kernels on the CPU, loss beside loss"
-	@echo "make ladder         the matrix product from three loops to matmul.h, each step with its speed"
+	@echo "make ladder         the matrix product from three loops to matmul.h, with each speed"
 	@echo "make test           build and run the test suite (no network, no packages)"
 	@echo "make test-torch     recompute the tests' golden values with PyTorch (needs torch and numpy)"
 	@echo "make test-bits      many compilers, processors and threads: the same model, bit for bit"

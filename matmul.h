@@ -16,10 +16,12 @@
 //                loads for 24 fma instructions, where a core does two of each in a cycle; and 24
 //                chains, of which two units of latency 4 need 8.
 //     L1         What a tile reads are two panels: MR rows of a and NR columns of b, packed so that
-//                step k + 1 lies behind step k. KC = 192 makes the panel of b 24 KB (AVX-512), half
-//                of L1, where it stays while tiles go down the rows of a.
-//     L2         The panels of a that pass by have 9 KB each, for 2,304 cycles of multiply-adds. A
-//                block of b has 128 columns, 96 KB.
+//                step k + 1 lies behind step k. KC = 384 makes the panel of b 48 KB (AVX-512), all
+//                of L1, while tiles go down the rows of a. What a's panels push out comes back
+//                from L2 at 11 bytes a cycle, a fifth of what L2 can give; shorter panels would
+//                stay, but c's tiles would be loaded and stored more often, which costs more.
+//     L2         The panels of a that pass by have 18 KB each, for 4,608 cycles of multiply-adds.
+//                A block of b has 128 columns, 192 KB.
 //     memory     The smaller operand is packed once, by all threads, as many steps at a time as
 //                4 MB hold; the larger one block by block, by the thread that uses the block, so
 //                that one thread may wait for memory while another multiplies.
@@ -61,7 +63,7 @@ inline Vec vec_all(float x) { return vdupq_n_f32(x); }
 #error "matmul.h needs fused multiply-add (AVX2 with FMA, AVX-512, 64-bit Arm): use -march=native"
 #endif
 const int NR = 2 * VEC;
-const int KC = 192;               // steps of k that a panel holds
+const int KC = 384;               // steps of k that a panel holds
 const int BLOCK = 128;            // of the larger operand, that a thread packs at a time
 const int64_t SHARED = 1 << 20;   // floats: 4 MB
 

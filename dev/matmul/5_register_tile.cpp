@@ -8,11 +8,11 @@
 // Each number has a reason (matmul.h derives them). Two units that take 4 cycles for a multiply-add
 // need 8 independent chains, and 24 are more; 24 sums, 2 vectors of b and one of a are 27 of 32
 // registers. A step reads one row of the panel, so b is packed in panels of NR columns,
-// one step behind the other. KC = 192 steps make a panel of 24 KB, half of L1; it stays there while
+// one step behind the other. KC = 384 steps make a panel of 48 KB, which comes from L1 and L2 while
 // tiles go down the rows of a. The sums pass by memory K / KC times, not K / 32 times.
 #include "ladder.h"
 
-const int WIDTH = 256;   // columns packed at a time, with KC rows: 192 KB of L2
+const int WIDTH = 256;   // columns packed at a time, with KC rows: 384 KB of L2
 
 // c[MR][NR] += a[MR][KC] panel[KC][NR]; rows of c are N apart, those of a K. It starts at 0 if
 // `first`.
