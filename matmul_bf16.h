@@ -7,6 +7,7 @@
 // instruction. The rounding is done while panels are packed: nothing else of a program knows of it.
 // Which of the two runs is decided when the program starts.
 #pragma once
+#include "matmul.h"
 
 #ifdef __AVX512F__
 #include <cpuid.h>
