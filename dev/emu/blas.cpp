@@ -30,11 +30,11 @@ static void touch(const Work& work, BlasMatrix m, int64_t rows, int64_t cols, Ac
 }
 struct Epilogue {
     int kind = CUBLASLT_EPILOGUE_DEFAULT;
-    BlasMatrix bias = {nullptr, 0}, aux = {nullptr, 0};
+    BlasMatrix bias = {nullptr, 0}, aux = {nullptr, 0};      // read or written if kind says so
     bool split_k = false;      // in two, and each half's sums are rounded to D's type
 };
 enum { RELU = 2, BIAS = 4, BGRAD = 16, GELU = 32, DGELU = 64, AUX = 128, BGRADA = 256,
-       BGRADB = 512 };      // the bits of a cublasLtEpilogue_t
+       BGRADB = 512, WRITES_BIAS = BGRAD | BGRADA | BGRADB };      // bits of a cublasLtEpilogue_t
 
 // op(M)^T as floats, for matmul.h: the columns of M are the rows there.
 static Matrix widen(std::vector<float>& room, BlasMatrix m, int64_t rows, int64_t cols) {
@@ -60,18 +60,13 @@ static void add_products(std::vector<float>& sums, Matrix bt, Matrix at, int m, 
     std::vector<float> rest(sums.size(), 0.0f);
     int half = k / 2;
     matmul(sums.data(), m, bt, at, n, m, half);
-    matmul(rest.data(), m, {bt.p + half * bt.col, bt.row, bt.col},
-           {at.p + half * at.row, at.row, at.col}, n, m, k - half);
-    uint16_t number;
-    BlasMatrix rounded(d.type, &number, 0);
-    for (size_t i = 0; i < sums.size(); i++) {
-        float part[] = {sums[i], rest[i]};
-        for (float& x : part) {
-            store(rounded, 0, x);
-            x = load(rounded, 0);
-        }
-        sums[i] = part[0] + part[1];
-    }
+    matmul(rest.data(), m, part(bt, 0, half), part(at, half, 0), n, m, k - half);
+    auto rounded = [&](float x) {
+        uint16_t bits;
+        store({d.type, &bits, 0}, 0, x);
+        return load({d.type, &bits, 0}, 0);
+    };
+    for (size_t i = 0; i < sums.size(); i++) sums[i] = rounded(sums[i]) + rounded(rest[i]);
 }
 
 // sums (m, n), by columns without gaps, to D: the epilogue.
@@ -105,12 +100,12 @@ static void product_of_doubles(int m, int n, int k, double alpha, BlasMatrix a, 
 static void product(const Work& work, int m, int n, int k, double alpha, BlasMatrix a,
                     BlasMatrix b, double beta, BlasMatrix c, BlasMatrix d,
                     const Epilogue& e = Epilogue()) {
-    bool writes_bias = e.kind & (BGRAD | BGRADA | BGRADB);
     touch(work, a, m, k, READ);
     touch(work, b, k, n, READ);
     if (beta != 0) touch(work, c, m, n, READ);
-    if (e.bias.p) touch(work, e.bias, e.kind == BGRADB ? n : m, 1, writes_bias ? WRITE : READ);
-    if (e.aux.p) touch(work, e.aux, m, n, e.kind & DGELU ? READ : WRITE);
+    if (e.kind & BIAS) touch(work, e.bias, m, 1, READ);
+    if (e.kind & WRITES_BIAS) touch(work, e.bias, e.kind == BGRADB ? n : m, 1, WRITE);
+    if (e.kind & AUX) touch(work, e.aux, m, n, e.kind & DGELU ? READ : WRITE);
     touch(work, d, m, n, WRITE);
     if (d.type == CUDA_R_64F) return product_of_doubles(m, n, k, alpha, a, b, beta, d);
 
@@ -159,9 +154,8 @@ cublasStatus_t gemm(const char* call, cublasHandle_t h, int m, int n, int k, con
 // one, or only by the product itself. EMU_BLAS_REFUSE=epilogues or =matmul makes it so for all, so
 // that what a program does instead can be tested.
 static bool refused(const char* by, int epilogue) {
-    const char* what = getenv("EMU_BLAS_REFUSE");
-    if (!what || !*what) return false;
-    if (strcmp(what, "epilogues") && strcmp(what, "matmul")) {
+    const char* what = getenv("EMU_BLAS_REFUSE") ?: "";
+    if (*what && strcmp(what, "epilogues") && strcmp(what, "matmul")) {
         fprintf(stderr, "emu: EMU_BLAS_REFUSE=%s: expected epilogues or matmul\n", what);
         exit(1);
     }
@@ -182,7 +176,7 @@ cublasStatus_t lt_check(cublasLtMatmulDesc_t desc, EMU_LAYOUTS) {
     uint64_t m = la->rows, ka = la->cols, kb = lb->rows, n = lb->cols;
     if (desc->ta != CUBLAS_OP_N) std::swap(m, ka);
     if (desc->tb != CUBLAS_OP_N) std::swap(kb, n);
-    bool aux_too_small = (kind & (AUX | DGELU)) && desc->aux && desc->aux_ld < (int64_t)m;
+    bool aux_too_small = (kind & AUX) && desc->aux.p && desc->aux.ld < (int64_t)m;
     if (ka != kb || ld->rows != m || ld->cols != n || lc->rows != m || lc->cols != n ||
         aux_too_small)
         return CUBLAS_STATUS_INVALID_VALUE;
@@ -296,14 +290,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
                               cudaStream_t stream) {
     if (cublasStatus_t status = lt_check(desc, la, lb, lc, ld)) return status;
     if (refused("matmul", desc->epilogue)) return CUBLAS_STATUS_NOT_SUPPORTED;
-    Epilogue e = {desc->epilogue};
-    e.split_k = !algorithm || algorithm->data[0] & EMU_LT_ROUNDING_SCHEMES;
-    bool needs_bias = e.kind & (BIAS | BGRAD | BGRADA | BGRADB), needs_aux = e.kind & (AUX | DGELU);
-    if ((needs_bias && !desc->bias) || (needs_aux && !desc->aux))
+    Epilogue e = {desc->epilogue, desc->bias, desc->aux,
+                  !algorithm || algorithm->data[0] & EMU_LT_ROUNDING_SCHEMES};
+    if (((e.kind & (BIAS | WRITES_BIAS)) && !e.bias.p) || ((e.kind & AUX) && !e.aux.p))
         return CUBLAS_STATUS_INVALID_VALUE;
-    if (needs_bias) e.bias = {desc->bias_type < 0 ? ld->type : desc->bias_type, desc->bias, 0};
-    if (needs_aux)
-        e.aux = {desc->aux_type < 0 ? ld->type : desc->aux_type, desc->aux, desc->aux_ld};
+    for (BlasMatrix* m : {&e.bias, &e.aux})
+        if (m->type < 0) m->type = ld->type;
     StreamWork work("cublasLtMatmul", stream, EMU_CALLER);
     int k = (int)(desc->ta == CUBLAS_OP_N ? la->cols : la->rows);
     BlasMatrix ma(la->type, a, la->ld, desc->ta, la->stride),

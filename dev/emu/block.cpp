@@ -1,12 +1,10 @@
-// block.cpp - blocks and their threads: fibers, who runs next, barriers, and handing blocks to host
-// threads.
+// block.cpp - blocks and their threads: fibers, who runs next, barriers, handing out blocks.
 //
 // A GPU runs a block's threads at the same time; here they take turns. A turn ends where a thread
 // has to wait for others: at __syncthreads, in a shuffle, at its end. So a program that forgets to
 // wait gets another order than it hoped for, and EMU_SEED chooses other orders still. A GPU
 // promises no order either.
 #include <sys/mman.h>
-#include <unistd.h>
 #include <omp.h>
 #include <algorithm>
 #include "emu.h"
@@ -78,8 +76,7 @@ static void prepare(Fiber* fiber) {
     frame[RETURN_WORD] = (void*)emu_fiber_entry;
     fiber->sp = frame;
 }
-// Fibers for up to `count` threads; they stay for later launches. Each stack ends in a page that
-// faults.
+// Fibers for up to `count` threads, also of later launches. Each stack ends in a page that faults.
 static void need_fibers(int count) {
     if (count <= worker.number_of_fibers) return;
     if (worker.stacks) munmap(worker.stacks, worker.stacks_end - worker.stacks);
@@ -115,9 +112,7 @@ static int take_ready(Block& block) {
     if (seed) {      // any of those that can run, instead of the one that has waited longest
         int pick = block.ready_first + random_next(worker.random) % block.ready_count;
         if (pick >= block.threads) pick -= block.threads;
-        int number = block.ready[pick];
-        block.ready[pick] = block.ready[block.ready_first];
-        block.ready[block.ready_first] = number;
+        std::swap(block.ready[pick], block.ready[block.ready_first]);
     }
     int number = block.ready[block.ready_first];
     if (++block.ready_first == block.threads) block.ready_first = 0;
@@ -189,8 +184,7 @@ void yield() {
             Thread* thread = worker.thread;
             if (checking) race_flush();
             make_ready(block, thread->number);
-            switch_from(thread->fiber, nullptr);
-            return;
+            return switch_from(thread->fiber, nullptr);
         }
     }
     if (block.ready_count == 0) return;
@@ -199,8 +193,7 @@ void yield() {
 }
 static void finish_barrier(Block& block);
 
-// A fiber runs one thread after another: a kernel that never waits needs one stack for all of its
-// threads.
+// A fiber runs one thread after another: a kernel that never waits needs one stack for all threads.
 extern "C" void emu_fiber_entry() {
     for (;;) {
         Thread* thread = worker.thread;
@@ -310,9 +303,9 @@ static void check_passed(Block& block) {
 static void flush_stats(const Block& block) {
     for (int w = 0; counting && w * WARP < block.threads; w++) stats_flush(w);
 }
-// It opens when all threads that have not exited have come. CUDA demands that they come to the same
-// one.
+// Opens when all threads that have not exited have come: CUDA demands, to the same barrier.
 static void finish_barrier(Block& block) {
+    if (checking) race_flush();
     if (checking) check_unwritten();
     if (checking && block.ended) find_passed(block);
     block.ended = 0;
@@ -342,10 +335,7 @@ static int barrier(int predicate, Pc pc, const void* frame) {
     block.barrier_all &= predicate != 0;
     thread->state = AT_BARRIER;
     thread->pc = pc;
-    if (block.waiting == block.alive) {
-        if (checking) race_flush();
-        finish_barrier(block);
-    }
+    if (block.waiting == block.alive) finish_barrier(block);
     wait_here(thread->state, pc);
     return block.barrier_result;
 }
@@ -510,8 +500,7 @@ void run_launch(Launch& launch) {
 
 // ---- shared memory ------------------------------------------------------------------------------
 // The arena holds the dynamic part, then each static variable as it is first met, with a gap of 128
-// bytes or more behind each: a subscript that runs off the end lands in the gap, not in the next
-// variable.
+// bytes or more behind each, where a subscript lands that runs off the end.
 void* dynamic_shared() { return arena; }
 void* shared(Slot& slot, size_t bytes) {
     static std::atomic<int> slots{0};

@@ -1,5 +1,4 @@
-// check.cpp - the checks of memory: is this address yours, is it alive, was it ever written, is it
-// ordered?
+// check.cpp - the checks of memory: is an address yours, alive, ever written, and ordered?
 //
 // A program with checks is compiled with -fsanitize=thread, which calls a hook before each access
 // to memory, in kernels and in host code alike. That sanitizer's library is not linked: the hooks
@@ -9,7 +8,6 @@
 #include <execinfo.h>
 #include <link.h>
 #include <signal.h>
-#include <ucontext.h>
 #include <unistd.h>
 #include "emu.h"
 namespace emu {
@@ -38,8 +36,7 @@ static const char* verb(Access a) {
           freed ? "use after cudaFree:" : "out-of-bounds", verb(access), bytes,
           describe_address((void*)p).s);
 }
-// A word may be touched when its last writer comes before this work, and, to write, its last reader
-// too.
+// A word may be touched when its last writer, and, to write, its last reader come before this work.
 static inline void touch_word(uintptr_t p, uint32_t* state, uint32_t* reader, size_t bytes,
                               Access access, const Work& work, bool must_be_written) {
     uint32_t s = *state;
@@ -162,8 +159,7 @@ static inline void note_access(uintptr_t p, size_t bytes, Access access, Pc pc, 
     race_access(p, bytes, access, pc, in_shared);
     if (counting) stats_access(p, bytes, access, pc, in_shared);
 }
-// Neither device memory nor shared nor the thread's own: symbols, pinned memory, constants - or a
-// mistake.
+// Neither device memory nor shared nor the thread's: symbols, pinned memory, constants or mistakes.
 static void other_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
     if (is_in(threadIdx, p) || is_in(blockIdx, p) || is_in(blockDim, p) || is_in(gridDim, p) ||
         p - (uintptr_t)worker.launch->arguments < worker.launch->kernel.body_bytes) return;
@@ -190,7 +186,7 @@ static void other_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
     if (constant) return;
     if (last.space == SYMBOL && last.symbol == MANAGED) {
         const Range* r = find_range((void*)p);
-        r->user = worker.launch->op;
+        r->user = worker.launch->work.op;
         if (access != READ) r->writer = r->user;
     }
     note_access(p, bytes, access, pc, false);
@@ -198,13 +194,12 @@ static void other_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
 static inline void kernel_access(uintptr_t p, size_t bytes, Access access, Pc pc,
                                  bool must_be_written) {
     if (p - (uintptr_t)heap < 2 * HEAP_BYTES) {
-        const Launch& l = *worker.launch;
+        const Work& op = worker.launch->work;
         uint32_t* state = word_state(heap_writer, p);
-        bool plain =
-            (p & 3) + bytes <= 4 && *state - 1 < TAIL - 1 && !several_streams;  // nothing to ask
+        bool plain = (p & 3) + bytes <= 4 && *state - 1 < TAIL - 1 && !several_streams;
         if (!plain)
-            touch_words(p, bytes, access, {nullptr, pc, l.op, l.ordered_before}, must_be_written);
-        else if (access != READ) *state = l.op;
+            touch_words(p, bytes, access, {nullptr, pc, op.op, op.ordered_before}, must_be_written);
+        else if (access != READ) *state = op.op;      // nothing to ask
         note_access(p, bytes, access, pc, false);
     } else if (p - (uintptr_t)arena < ARENA_BYTES) {
         shared_access(p, bytes, access, pc, must_be_written);
@@ -316,8 +311,7 @@ static void start_timer() {
     itimerspec when = {{0, 50000000}, {left / 1000, left % 1000 * 1000000}};
     if (!timer_create(CLOCK_MONOTONIC, &event, &timer)) timer_settime(timer, 0, &when, nullptr);
 }
-// Each host thread that runs kernels needs a stack for the handler, since the fiber's own may be
-// what is full.
+// Each host thread that runs kernels needs a stack for the handler: the fiber's own may be full.
 void catch_signals() {
     static __thread bool done;
     if (done) return;
@@ -416,8 +410,7 @@ void* emu_memset(void* p, int value, size_t bytes) {
     if (bytes) hook((uintptr_t)p, bytes, WRITE, EMU_CALLER);
     return memset(p, value, bytes);
 }
-// -fsanitize=bounds: a subscript outside of an array whose size the compiler knows, local arrays
-// among them.
+// -fsanitize=bounds: a subscript outside of an array, local ones too, of a size the compiler knows.
 struct UbsanType { uint16_t kind, info; char name[1]; };
 struct UbsanPlace { const char* file; uint32_t line, column; };
 struct UbsanBounds { UbsanPlace at; const UbsanType *array, *index; };

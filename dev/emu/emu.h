@@ -41,6 +41,10 @@ struct Thread {
     uint64_t value = 0, result = 0;
     uint32_t lock = 0;       // the one it holds, by a number from 1 to 127 (atomics.cpp), or 0
 };
+// Calls f with each lane of a mask, the lowest first.
+template <class F> inline void each(unsigned mask, F f) {
+    for (; mask; mask &= mask - 1) f(__builtin_ctz(mask));
+}
 const char* name_of(WarpOp op);
 inline bool is_shuffle(WarpOp op) { return op >= SHFL_IDX && op <= SHFL_XOR; }
 inline bool meets(const Thread& a, const Thread& b) {      // at one operation of their warp
@@ -69,14 +73,21 @@ struct Block {
     uint32_t looked;                     // when it looked at another block's flag last
     bool looking;                        // it does so now
 };
+// Who touches memory: a kernel, or a copy, a fill or cuBLAS.
+struct Work {
+    const char* call;        // null for a kernel
+    Pc pc;
+    uint32_t op;             // its number, and so its place in the order of streams (streams.cpp)
+    uint32_t ordered_before; // every op up to this one is known to come before it
+};
 extern std::atomic<uint64_t> equal_stores;       // by several threads to one word, and so no race
 struct Launch {
     Kernel kernel;
     Config config;
     int blocks, threads;                 // of the grid, and of a block
     void* arguments;                     // the launch's copy of kernel.body
-    uint32_t id, op;                     // op: its place in the order of streams (streams.cpp)
-    uint32_t ordered_before;  // every op up to this one is known to come before this launch
+    uint32_t id;
+    Work work;
     std::atomic<int> next;               // the next block to hand out
     std::atomic<uint32_t> progress;      // counts blocks begun, barriers, ends of threads that wait
     std::atomic<int> abandoned;  // cudaError of a kernel that stopped itself (assert, __trap)
@@ -190,13 +201,6 @@ Text describe_address(const void* p);          // "byte 40 of d_x of 400 bytes (
 // ---- streams (streams.cpp) ----------------------------------------------------------------------
 extern bool several_streams;
 extern bool op_ordered(uint32_t earlier, uint32_t op);
-// Who touches memory: a kernel, or a copy, a fill or cuBLAS.
-struct Work {
-    const char* call;        // null for a kernel
-    Pc pc;
-    uint32_t op;             // its number, and so its place in the order of streams
-    uint32_t ordered_before; // every op up to this one is known to come before it
-};
 Work begin_op(cudaStream_t stream, const char* what, Pc pc);
 struct StreamWork : Work {   // device memory is open to it
     StreamWork(const char* call, cudaStream_t stream, Pc pc) : Work(begin_op(stream, call, pc)) {

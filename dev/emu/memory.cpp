@@ -198,8 +198,7 @@ cudaError_t pinned_address(void** device, void* host) {
 
 // ---- copies -------------------------------------------------------------------------------------
 static bool on_device(Space space) { return space == DEVICE_MEMORY || space == SYMBOL; }
-// One side of a copy or fill: its space, and a fault (or an error) unless all its bytes are one
-// allocation's.
+// The space of one side of a copy or fill; a fault (or an error) unless it is in one allocation.
 static cudaError_t check_side(const char* call, const char* name, const Side& side,
                               cudaExtent e, Space* space, Pc pc) {
     char* p = (char*)side.p;

@@ -1,5 +1,4 @@
-// races.cpp - the race detector: two threads of a block, one of them writing, and nothing that
-// orders them.
+// races.cpp - the race detector: two threads of a block, one writes, and nothing orders them.
 //
 // For each word the last write and two reads are kept, with the writer's clock. Two accesses are
 // ordered if a __syncthreads lies between them (the block's epoch has moved on), or a __syncwarp in
@@ -35,15 +34,13 @@ void fence(bool grid) {
 // All lanes of mask have met: each now knows what every one of them knew.
 void race_syncwarp(int warp, unsigned mask) {
     uint32_t known[WARP] = {}, (*clock)[WARP] = worker.races->clock + warp * WARP;
-    for (int l = 0; l < WARP; l++)
-        if (mask >> l & 1)
-            for (int i = 0; i < WARP; i++)
-                known[i] = clock[l][i] > known[i] ? clock[l][i] : known[i];
-    for (int l = 0; l < WARP; l++) {
-        if (!(mask >> l & 1)) continue;
+    each(mask, [&](int l) {
+        for (int i = 0; i < WARP; i++) known[i] = clock[l][i] > known[i] ? clock[l][i] : known[i];
+    });
+    each(mask, [&](int l) {
         memcpy(clock[l], known, sizeof known);
         clock[l][l]++;
-    }
+    });
 }
 static inline bool ordered(const Note& n, const Note& now) {
     if (n.epoch < now.epoch || n.thread() == now.thread()) return true;

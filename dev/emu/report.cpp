@@ -1,5 +1,4 @@
-// report.cpp - a fault's message: what happened, in which kernel, at which line, in which block and
-// thread.
+// report.cpp - a fault's message: what happened, in which kernel, line, block and thread.
 #include <execinfo.h>
 #include <link.h>
 #include <stdarg.h>
@@ -14,15 +13,11 @@ Text::Text(const char* format, ...) {
     va_end(list);
 }
 static Text triple(uint3 i) { return {"(%u,%u,%u)", i.x, i.y, i.z}; }
-Text thread_name(int number) {
-    dim3 b = blockDim;
-    unsigned n = number;
-    return {"thread %s", triple({n % b.x, n / b.x % b.y, n / b.x / b.y}).s};
+static Text name(const char* what, uint32_t n, dim3 of) {
+    return {"%s %s", what, triple({n % of.x, n / of.x % of.y, n / of.x / of.y}).s};
 }
-Text block_name(uint32_t number) {
-    dim3 g = gridDim;
-    return {"block %s", triple({number % g.x, number / g.x % g.y, number / g.x / g.y}).s};
-}
+Text thread_name(int number) { return name("thread", number, blockDim); }
+Text block_name(uint32_t number) { return name("block", number, gridDim); }
 // What the C++ library or libc does was called for by some line of the program.
 static Text line_in_program(Pc pc) {
     void* frames[64];

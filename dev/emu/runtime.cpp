@@ -104,9 +104,7 @@ void launch_kernel(const Kernel& kernel, const Config& config) {
     launch.threads = config.block.x * config.block.y * config.block.z;
     launch.arguments = kernel.body;
     launch.id = ++launches;
-    Work work = begin_op(config.stream, kernel.name, nullptr);
-    launch.op = work.op;
-    launch.ordered_before = work.ordered_before;
+    launch.work = begin_op(config.stream, kernel.name, nullptr);
     std::vector<int> order;
     if (seed) {
         order.resize(blocks);

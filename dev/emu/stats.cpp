@@ -15,7 +15,7 @@ namespace emu {
 struct Record {
     Pc pc;
     uintptr_t p;
-    uint32_t turn;           // first the order of recording, then k
+    uint32_t turn;           // which k-th time of its lane this is
     uint8_t lane, bytes, access;
     bool shared;
 };
@@ -29,6 +29,7 @@ struct Stats {
     int line;
 };
 static std::mutex mutex;
+static const char* const NAMES[] = {"loads", "stores", "atomics"};      // by Access
 // By kernel; for a report by launch.
 static auto& all() {
     static auto* m = new std::map<std::pair<uint32_t, std::string>, Stats>;  // used at exit, too
@@ -40,11 +41,10 @@ static void print_all() {
     for (auto& [name, s] : all()) {
         fprintf(stderr, "emu: stats of %s: %llu launches, %llu blocks, %llu threads\n",
                 name.second.c_str(), s.launches, s.blocks, s.threads);
-        const char* names[] = {"loads", "stores", "atomics"};
         for (int a = 0; a < 3; a++)
             if (s.bytes[a])
                 fprintf(stderr, "     global %-8s %12llu bytes in %llu sectors "
-                        "(%.0f%% of their bytes used)\n", names[a], s.bytes[a], s.sectors[a],
+                        "(%.0f%% of their bytes used)\n", NAMES[a], s.bytes[a], s.sectors[a],
                         100.0 * s.bytes[a] / (32.0 * s.sectors[a]));
         if (s.requests[READ] + s.requests[WRITE] + s.requests[ATOMIC])
             fprintf(stderr, "     shared requests of warps: %llu loads, %llu stores, %llu atomics; "
@@ -64,10 +64,9 @@ void stats_report(FILE* f) {
                 "\"grid\": [%u, %u, %u], \"block\": [%u, %u, %u], \"dynamic_shared\": %zu", comma,
                 name.first, name.second.c_str(), s.file, s.line, g.x, g.y, g.z, b.x, b.y, b.z,
                 s.config.shared);
-        const char* names[] = {"loads", "stores", "atomics"};
         for (int a = 0; a < 3; a++)
             fprintf(f, ", \"%s\": {\"global_bytes\": %llu, \"global_sectors\": %llu, "
-                    "\"shared_requests\": %llu}", names[a], s.bytes[a], s.sectors[a],
+                    "\"shared_requests\": %llu}", NAMES[a], s.bytes[a], s.sectors[a],
                     s.requests[a]);
         fprintf(f, ", \"bank_conflicts\": %llu, \"barriers\": %llu}", s.conflicts, s.barriers);
         comma = ",";
@@ -87,7 +86,7 @@ void stats_barrier() { __atomic_fetch_add(&worker.launch->stats->barriers, 1, __
 void stats_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared) {
     if (!worker.traces) worker.traces = new WarpTrace[MAX_THREADS / WARP];
     WarpTrace& t = worker.traces[worker.thread->number / WARP];
-    t.push_back({pc, p, (uint32_t)t.size(), (uint8_t)(worker.thread->number % WARP),
+    t.push_back({pc, p, 0, (uint8_t)(worker.thread->number % WARP),
                  (uint8_t)std::min<size_t>(bytes, 255), (uint8_t)access, in_shared});
 }
 // The sectors or words that the lanes of one request touch, each once: how many there are.
@@ -102,8 +101,7 @@ static uint64_t count_sectors(const Record* r, size_t n) {
     uintptr_t sectors[64 * 9];
     return touched(r, std::min<size_t>(n, 64), 32, sectors);
 }
-// How many extra turns a request takes: 128 bytes go at a time, each bank serves one word in a
-// turn.
+// A request's extra turns: 128 bytes go at a time, and each bank serves one word in a turn.
 static uint64_t count_conflicts(const Record* r, size_t n) {
     uint64_t extra = 0;
     size_t together = r->bytes > 4 ? (r->bytes > 8 ? 8 : 16) : 32;
@@ -120,11 +118,9 @@ void stats_flush(int warp) {
     if (!worker.traces) return;
     WarpTrace& t = worker.traces[warp];
     Record *r = t.data(), *end = r + t.size();
-    std::sort(r, end, [](const Record& a, const Record& b) {
-        return a.pc != b.pc ? a.pc < b.pc : a.lane != b.lane ? a.lane < b.lane : a.turn < b.turn;
-    });
-    for (Record* x = r; x < end; x++)
-        x->turn = x > r && x->pc == x[-1].pc && x->lane == x[-1].lane ? x[-1].turn + 1 : 0;
+    struct Turns { uint32_t by_lane[WARP]; };
+    std::map<Pc, Turns> so_far;
+    for (Record& x : t) x.turn = so_far[x.pc].by_lane[x.lane]++;
     std::sort(r, end, [](const Record& a, const Record& b) {
         return a.pc != b.pc ? a.pc < b.pc : a.turn != b.turn ? a.turn < b.turn : a.lane < b.lane;
     });

@@ -5,8 +5,6 @@
 // has a number, each stream knows for every stream the last op that surely comes before its next
 // one, and so does the host. Words of memory remember the op that wrote them; check.cpp asks
 // op_ordered() when another op touches them.
-#include <time.h>
-#include <mutex>
 #include <vector>
 #include "emu.h"
 

@@ -43,10 +43,6 @@ static uint64_t reduce(WarpOp op, uint64_t a, uint64_t b) {
         default: return ua ^ ub;
     }
 }
-// Calls f with each lane of a mask, the lowest first.
-template <class F> static void each(unsigned mask, F f) {
-    for (; mask; mask &= mask - 1) f(__builtin_ctz(mask));
-}
 // The first lane's `all` is put together from every lane's `mine`, and copied to the other lanes.
 static void collect(Thread* lanes, unsigned present) {
     const Thread& t = lanes[__builtin_ctz(present)];
@@ -120,9 +116,8 @@ void warp_lane_exited(Block& block, Thread& thread) {
     block.alive_lanes[base / WARP] &= ~(1u << thread.number % WARP);
     for (int l = 0; block.waiting_lanes[base / WARP] && l < WARP && base + l < block.threads; l++) {
         Thread& t = block.thread[base + l];
-        if (t.state == AT_WARP_OP && t.op != ACTIVEMASK && (t.mask >> (thread.number % WARP) & 1)) {
+        if (t.state == AT_WARP_OP && t.op != ACTIVEMASK && (t.mask >> (thread.number % WARP) & 1))
             try_complete(block, t);
-        }
     }
 }
 // __activemask has no mask to wait for. A GPU would answer with the lanes that happen to run

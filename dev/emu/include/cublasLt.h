@@ -55,9 +55,7 @@ struct emu_lt_desc {
     cublasOperation_t ta = CUBLAS_OP_N, tb = CUBLAS_OP_N;
     cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
     cublasPointerMode_t pointers = CUBLAS_POINTER_MODE_HOST;
-    void *bias = nullptr, *aux = nullptr;
-    int64_t aux_ld = 0;
-    int bias_type = -1, aux_type = -1;          // -1: that of D
+    emu::BlasMatrix bias = {-1, nullptr, 0}, aux = {-1, nullptr, 0};      // type -1: that of D
     bool unsupported = scale != CUDA_R_32F;
 };
 struct emu_lt_layout {
@@ -95,11 +93,11 @@ inline cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d,
         EMU_SET_MEMBER(CUBLASLT_MATMUL_DESC_TRANSA, d->ta)
         EMU_SET_MEMBER(CUBLASLT_MATMUL_DESC_TRANSB, d->tb)
         EMU_SET_MEMBER(CUBLASLT_MATMUL_DESC_EPILOGUE, d->epilogue)
-        EMU_SET_MEMBER(CUBLASLT_MATMUL_DESC_BIAS_POINTER, d->bias)
-        EMU_SET_MEMBER(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, d->bias_type)
-        EMU_SET_MEMBER(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, d->aux)
-        EMU_SET_MEMBER(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, d->aux_ld)
-        EMU_SET_MEMBER(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE, d->aux_type)
+        EMU_SET_MEMBER(CUBLASLT_MATMUL_DESC_BIAS_POINTER, d->bias.p)
+        EMU_SET_MEMBER(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, d->bias.type)
+        EMU_SET_MEMBER(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, d->aux.p)
+        EMU_SET_MEMBER(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, d->aux.ld)
+        EMU_SET_MEMBER(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE, d->aux.type)
         case CUBLASLT_MATMUL_DESC_COMPUTE_TYPE: break;
         default: d->unsupported = true;
     }
@@ -140,10 +138,7 @@ inline cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
     cublasStatus_t status = emu::lt_check(desc, la, lb, lc, ld);
     if (!status && requested < 1) status = CUBLAS_STATUS_INVALID_VALUE;
     *found = !status;
-    if (*found) {
-        results[0] = {};
-        results[0].algo.data[0] = preference->schemes;
-    }
+    if (*found) results[0] = {{{preference->schemes}}, 0, CUBLAS_STATUS_SUCCESS, 0, {}};
     return status;
 }
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void* alpha,

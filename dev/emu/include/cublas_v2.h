@@ -1,5 +1,4 @@
-// cublas_v2.h - the part of cuBLAS that ../blas.cpp has. Matrices lie by columns: (i, j) is p[i + j
-// * ld].
+// cublas_v2.h - what ../blas.cpp has of cuBLAS. Matrices lie by columns: (i, j) is p[i + j * ld].
 #pragma once
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"

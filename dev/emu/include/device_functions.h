@@ -82,8 +82,7 @@ enum AtomicOp {
     ADD, ADD_FLOAT, ADD_DOUBLE, ADD_HALF, ADD_BF16, ADD_HALF2, ADD_BF162, MIN_SIGNED, MIN_UNSIGNED,
     MAX_SIGNED, MAX_UNSIGNED, AND, OR, XOR, INC, DEC, EXCHANGE, COMPARE_AND_SWAP
 };
-// *p = op(*p, v) in one step that no thread can come between; returns what was there. bytes is 2, 4
-// or 8.
+// *p = op(*p, v), of 2, 4 or 8 bytes, in one step that none comes between; returns what was there.
 uint64_t atomic(AtomicOp op, void* p, int bytes, uint64_t v, uint64_t expected = 0);
 template <class T> __forceinline__ T atomic_as(AtomicOp op, T* p, T v, T expected = T()) {
     return from_word<T>(atomic(op, (void*)p, sizeof(T), to_word(v), to_word(expected)));
