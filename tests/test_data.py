@@ -898,8 +898,9 @@ def test_stopped(folder):
     before = snapshot(out)
     command = [sys.executable, os.path.join(DATA, "prepare.py"), text, "--out", out]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        def listen():   # a shell's background jobs ignore SIGINT
+        def listen():   # a shell's background jobs ignore SIGINT, and nohup's SIGHUP
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
         p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                              preexec_fn=listen)
