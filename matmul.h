@@ -72,6 +72,8 @@ struct Matrix {
     int64_t row, col;
 };
 
+inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
+
 inline Matrix part(Matrix x, int64_t i, int64_t j) {
     return {x.p + i * x.row + j * x.col, x.row, x.col};
 }
@@ -196,7 +198,9 @@ struct Scratch {
 // each other in k, of which a bfloat16 instruction takes 16 pairs at a time.
 struct Kernel {
     const char* name;
-    int mr, per_word;   // rows of a tile; elements of a word
+    int mr;          // rows of a tile
+    int per_word;    // elements of a word
+    int multiple;    // of which the number of words must be one: what is missing is packed as 0
     // Panels of mr or NR columns of x, from `depth` elements of k.
     void (*pack_a)(float* panel, Matrix x, int depth, int width);
     void (*pack_b)(float* panel, Matrix x, int depth, int width);
@@ -228,7 +232,7 @@ inline double float32_flops(int steps) {
     return 2.0 * VEC * 12 * steps + unused;
 }
 
-const Kernel FLOAT32 = {"float32", MR, 1, pack_panel<MR>, pack_panel<NR>, float32_tile,
+const Kernel FLOAT32 = {"float32", MR, 1, 1, pack_panel<MR>, pack_panel<NR>, float32_tile,
                         float32_flops};
 
 // ---- the product --------------------------------------------------------------------------------
@@ -269,8 +273,6 @@ inline void matmul_block(const Kernel& kernel, float* c, int64_t ldc, const floa
     }
 }
 
-inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
-
 // One of a product's operands, as panels: of a's rows or of b's columns.
 struct Side {
     Matrix x;       // (K, size)
@@ -293,7 +295,7 @@ inline void matmul(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int 
     const Side columns = {b, N, NR, kernel.pack_b};
     const bool rows_are_less = M <= N;
     const Side &small = rows_are_less ? rows : columns, &large = rows_are_less ? columns : rows;
-    const int words = (K + kernel.per_word - 1) / kernel.per_word;
+    const int words = round_up((K + kernel.per_word - 1) / kernel.per_word, kernel.multiple);
     // The smaller operand is packed as much at a time as fits, and at least KC words.
     const int panels = (small.size + small.width - 1) / small.width, padded = panels * small.width;
     const int chunk = KC * (int)std::max<int64_t>(1, SHARED / ((int64_t)padded * KC));

@@ -2,6 +2,9 @@
 // against known ones, and matmul.h against three plain loops, bit for bit.
 #include <algorithm>
 #include "check.h"
+#ifdef __AVX512F__
+#define LEGIBLE_AMX_IN_SOFTWARE   // its tiles, on a processor without them
+#endif
 #include "../matmul.h"
 
 // The distance to the next float: an error of 1 ulp is a result one float away from the right one.
@@ -236,6 +239,52 @@ static void test_matmul_sizes(int M, int N, int K) {
     check_same(text("gemm %d x %d x %d, rows apart", M, N, K), c, expected);
 }
 
+// Products in bfloat16: exact where every rounding and sum is, and within n * eps of double else.
+static void test_bfloat16(const Kernel* kernel) {
+    if (!kernel) return;
+    for (auto s : std::vector<std::vector<int>>{{1, 1, 1}, {12, 32, 2}, {5, 33, 31}, {40, 70, 33},
+             {33, 64, 64}, {32, 32, 400}, {67, 45, 1001}, {130, 96, 800}, {13, 260, 417}}) {
+        const int M = s[0], N = s[1], K = s[2];
+        for (int form = 0; form < 4; form++) {
+            Floats a = random_floats(11, M * K, 1), b = random_floats(12, K * N, 1);
+            Matrix am = form & 1 ? Matrix{a.data(), 1, M} : Matrix{a.data(), K, 1};
+            Matrix bm = form & 2 ? Matrix{b.data(), 1, K} : Matrix{b.data(), N, 1};
+            std::string name = text("%s, %d x %d x %d, form %d", kernel->name, M, N, K, form);
+            Floats start = random_floats(13, M * N, 1), bias = random_floats(14, N, 1);
+            for (bool adds : {false, true}) {
+                Floats c = start;
+                Finish finish;
+                finish.add = adds;
+                if (!adds) finish.bias = bias.data();
+                matmul(c.data(), N, am, bm, M, N, K, finish, *kernel);
+                int bad = 0;
+                for (int i = 0; i < M * N; i++) {
+                    const int m = i / N, n = i % N;
+                    double sum = adds ? start[i] : bias[n], sizes = fabs(sum);
+                    for (int k = 0; k < K; k++) {
+                        auto rounded = [](float x) {
+                            return (double)bits_to_float(bfloat16_bits(x) << 16);
+                        };
+                        double x = rounded(am.p[m * am.row + k * am.col]) *
+                                   rounded(bm.p[k * bm.row + n * bm.col]);
+                        sum += x;
+                        sizes += fabs(x);
+                    }
+                    bad += !(fabs(c[i] - sum) <= (K + 2) * 6e-8 * sizes + 1e-30);
+                }
+                check(bad == 0, "%s: %d of %d sums are off", name.c_str(), bad, M * N);
+            }
+            // Small whole numbers: exact, whatever the order.
+            for (float& x : a) x = (float)(int)(8 * x);
+            for (float& x : b) x = (float)(int)(8 * x);
+            Floats c(M * N, NAN);
+            matmul(c.data(), N, am, bm, M, N, K, {}, *kernel);
+            check_same("whole numbers, " + name, c, plain_matmul(Floats(M * N), am, bm, M, N, K));
+        }
+    }
+    report(kernel->name);
+}
+
 static void test_matmul() {
     for (int M : {1, 2, 5, 8, 12, 25})
         for (int N : {1, 3, 16, 31, 32, 33, 70})
@@ -257,5 +306,9 @@ int main() {
     test_generators();
     test_dot();
     test_matmul();
+    test_bfloat16(bfloat16_kernel());
+#ifdef LEGIBLE_AMX_IN_SOFTWARE
+    test_bfloat16(&BFLOAT16_AMX);
+#endif
     return finish();
 }
