@@ -19,7 +19,6 @@ import glob
 import json
 import os
 import platform
-import pty
 import random
 import re
 import shutil
@@ -27,7 +26,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from functools import partial
 
@@ -41,8 +39,8 @@ TRAINING = {"124M 4x64": (dict(GPT2, batch=4, seq=64), 4, True),
             "124M 4x1024": (dict(GPT2, batch=4, seq=1024), 1, False),
             "128 channels 8x64": (dict(SMALL, batch=8, seq=64), 60, True),
             "128 channels 8x256": (dict(SMALL, batch=8, seq=256), 20, True)}
-# What infer does with the 124M model in float32: a prompt of 512 tokens, then 128 more.
-INFERENCE = {"124M F32 prompt 512": 512, "124M F32 generate 128": 128}
+INFERENCE = ("124M F32 prompt 512", "124M F32 generate 128")   # tokens
+DTYPES = {"float32": "fp32", "bfloat16": "bf16"}   # PyTorch's names, and the trainer's
 LIMIT = 1800   # seconds that a program may take for what is asked of it in a round
 
 
@@ -51,65 +49,77 @@ class Skip(Exception):
 
 
 def part_of_ceiling(name, tokens_per_s, flops, bandwidth):
-    """Training: gpt2.h's flops_per_token. A prompt: the forward third of it, but logits only once.
-    Generation reads each weight once a token."""
+    """Training: gpt2.h's flops_per_token. A prompt: the forward third of it, with one row of logits
+    and half of attention. Generation reads each weight once a token."""
     work, T = TRAINING[name][0] if name in TRAINING else GPT2, 512
     L, C, V = work["layers"], work["channels"], work["vocabulary"]
     if name in TRAINING:
         return tokens_per_s * (6 * (12 * L * C * C + C * V) + 12 * L * C * work["seq"]) / flops
     if "prompt" in name:
-        return tokens_per_s * (2 * 12 * L * C * C + 2 * L * C * T + 2 * C * V / T) / flops
+        return tokens_per_s * (2 * (12 * L * C * C + C * V / T) + 2 * L * C * T) / flops
     return tokens_per_s * 4 * (12 * L * C * C + C * V) / bandwidth
 
 
-def run_until(p, enough, read):
-    """Stops p when read() returns enough. Returns that, and the most memory that p had."""
-    timer, found, memory = threading.Timer(LIMIT, p.kill), [], None
-    timer.start()
-    try:
-        while len(found) < enough and p.poll() is None:
-            found = read()
-    finally:
-        timer.cancel()
-        p.kill()
-        if p.returncode is None:
-            _, status, usage = os.wait4(p.pid, 0)
-            p.returncode = os.waitstatus_to_exitcode(status)
-            memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return found, memory
-
-
 # ---- the programs --------------------------------------------------------------------------------
-# Each is a function of a work's name that returns tokens a second, and the most memory or None.
+# Each is in the end a function of a work's name that returns tokens a second, and its most memory
+# in bytes or None.
 
-def run(words, **options):
+def run(words):
     try:
-        p = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, **options)
+        p = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Skip(str(error))
     if p.returncode:
-        raise Skip(f"{words[0]}: {(p.stderr.strip() or 'no reason given')[-300:]}")
+        raise Skip(f"{words[0]}: exit code {p.returncode}: {p.stderr.strip()[-300:]}")
     return p.stdout, p.stderr
 
 
-def step_median(name, seconds):
-    """From the seconds of a round's steps, of which the first only warm up."""
+def train(name, words, folder, log, pattern, environment=None):
+    """Starts a trainer in a folder, and stops it by force once its log has the milliseconds of
+    enough steps. What it says goes to said.txt there."""
     work, count, _ = TRAINING[name]
-    return work["batch"] * work["seq"] / statistics.median(seconds[-count:])
+    drop, ms, memory, end = warm_up(count), [], None, time.monotonic() + LIMIT
+    log = os.path.join(folder, log)
+    with open(os.path.join(folder, "said.txt"), "w") as f:
+        p = subprocess.Popen(words, cwd=folder, stdout=f, stderr=f, env=environment)
+    try:
+        while len(ms) < drop + count and p.poll() is None and time.monotonic() < end:
+            time.sleep(0.1)
+            ms = [float(x) for x in re.findall(pattern, text_of(log))]
+    finally:
+        p.kill()
+        if p.returncode is None:
+            _, p.returncode, usage = os.wait4(p.pid, 0)
+            memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if len(ms) < drop + count:
+        raise Skip(text_of(os.path.join(folder, "said.txt")).strip()[-300:])
+    return rate(work, [x / 1000 for x in ms[drop:drop + count]]), memory
 
 
-def steps_needed(name):
-    return TRAINING[name][1] + max(1, TRAINING[name][1] // 4)
+def text_of(path):
+    """"": there is no such file, or not yet."""
+    if not os.path.exists(path):
+        return ""
+    with open(path, errors="replace") as f:
+        return f.read()
+
+
+def warm_up(count):
+    return max(1, count // 4)
+
+
+def rate(work, seconds):
+    return work["batch"] * work["seq"] / statistics.median(seconds)
 
 
 class Legible:
     def __init__(self, o):
-        self.o, self.model = o, os.path.join(o.work, "124M", "model.gguf")
+        self.o, self.model = o, os.path.join(o.folder, "124M", "model.gguf")
         for V in SMALL["vocabulary"], GPT2["vocabulary"]:
-            make_data(os.path.join(o.work, str(V)), 1 << 18, V)
+            make_data(os.path.join(o.folder, str(V)), 1 << 18, V)
 
     def command(self, work, out, **flags):
-        data = os.path.join(self.o.work, str(work["vocabulary"]))
+        data = os.path.join(self.o.folder, str(work["vocabulary"]))
         flags = {"train": f"{data}/train_*.bin", "tokenizer": f"{data}/tokenizer.gguf", "out": out,
                  "context": 1024, "threads": self.o.threads, "save-minutes": 0, **flags,
                  **{k: v for k, v in work.items() if k != "vocabulary"}}
@@ -117,128 +127,84 @@ class Legible:
 
     def ceilings(self, dtype):
         """Multiply-adds counted as 2, and bytes read, a second."""
-        with tempfile.TemporaryDirectory(dir=self.o.work) as out:
-            said = run(self.command(TRAINING["128 channels 8x64"][0], out, steps=1, dtype=dtype)
-                       + ["--profile"])[1]
+        with tempfile.TemporaryDirectory(dir=self.o.folder) as out:
+            words = self.command(dict(SMALL, batch=1, seq=64), out, steps=1, dtype=DTYPES[dtype])
+            said = run(words + ["--profile"])[1]
         found = re.search(r"ceilings: ([\d.]+) GFLOP/s, ([\d.]+) GB/s", said)
         return [float(x) * 1e9 for x in found.groups()]
 
-    def train(self, name, dtype="fp32", threads=None):
-        with tempfile.TemporaryDirectory(dir=self.o.work) as out:
-            log = os.path.join(out, "run", "log.jsonl")
-
-            def steps():
-                time.sleep(0.1)
-                if not os.path.exists(log):
-                    return []
-                with open(log) as f:
-                    return [float(ms) / 1000 for ms in re.findall(r'"ms": *([\d.e+-]+)', f.read())]
-
-            with open(os.path.join(out, "stderr"), "w+") as errors:
-                p = subprocess.Popen(
-                    self.command(TRAINING[name][0], os.path.join(out, "run"), steps=10 ** 6,
-                                 dtype=dtype, threads=threads or self.o.threads), stderr=errors)
-                found, memory = run_until(p, steps_needed(name), steps)
-                errors.seek(0)
-                if len(found) < steps_needed(name):
-                    raise Skip(errors.read().strip()[-300:])
-        return step_median(name, found[:steps_needed(name)]), memory
+    def train(self, name, dtype="float32", threads=None):
+        with tempfile.TemporaryDirectory(dir=self.o.folder) as folder:
+            words = self.command(TRAINING[name][0], os.path.join(folder, "run"), steps=10 ** 6,
+                                 dtype=DTYPES[dtype], threads=threads or self.o.threads)
+            return train(name, words, folder, "run/log.jsonl", r'"ms": *([\d.e+-]+)')
 
     def write_model(self):
         """For infer and llama.cpp; what else a checkpoint holds is not kept."""
         out = os.path.dirname(self.model)
         run(self.command(dict(GPT2, batch=1, seq=64), out, steps=0))
-        for folder in glob.glob(os.path.join(out, "step-*")):
-            shutil.rmtree(folder)
+        for checkpoint in glob.glob(os.path.join(out, "step-*")):
+            shutil.rmtree(checkpoint)
 
     def infer(self, name):
-        ids, made = (512, 1) if "prompt" in name else (1, 129)
+        ids, made, what = (512, 1, "prompt") if "prompt" in name else (1, 129, "generation")
         said = run([self.o.infer, "-m", self.model, "--ids", ",".join(["1"] * ids), "-n", str(made),
                     "--ignore-eos", "--threads", str(self.o.threads)])[1]
-        pattern = "prompt" if "prompt" in name else "generation"
-        return float(re.search(pattern + r" \d+ tokens, ([\d.]+) tok/s", said)[1]), None
+        return float(re.search(what + r" \d+ tokens, ([\d.]+) tok/s", said)[1]), None
 
 
 class Torch:
+    """cpu_torch.py, which stays and is asked."""
+
     def __init__(self, o):
-        self.errors = open(os.path.join(o.work, "torch.txt"), "w+")
-        self.p = subprocess.Popen([sys.executable, os.path.join(HERE, "cpu_torch.py"),
-                                   str(o.threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                  stderr=self.errors, text=True)
+        self.said = os.path.join(o.folder, "torch.txt")
+        words = [sys.executable, os.path.join(HERE, "cpu_torch.py"), str(o.threads)]
+        with open(self.said, "w") as f:
+            self.p = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                      stderr=f, text=True, bufsize=1)
         self.version = self.answer()
 
     def answer(self):
         line = self.p.stdout.readline()
         if not line:
-            self.errors.seek(0)
-            raise Skip(f"{self.errors.read().strip()[-200:]} ({sys.executable} -m pip install "
-                       "torch numpy, or PYTHON=one that has it)")
+            raise Skip(f"{text_of(self.said).strip()[-200:]} (pip install torch numpy, or "
+                       "PYTHON=one that has them)")
         answer = json.loads(line)
         if "error" in answer:
             raise Skip(answer["error"])
         return answer
 
     def train(self, name, dtype, compiled):
-        work = dict(TRAINING[name][0])
-        work["vocabulary"] = (work["vocabulary"] + 127) // 128 * 128   # as all others pad it
-        question = dict(work=work, dtype=dtype, compiled=compiled, steps=steps_needed(name))
-        self.p.stdin.write(json.dumps(question) + "\n")
-        self.p.stdin.flush()
-        return step_median(name, self.answer()), None
+        work, count, _ = TRAINING[name]
+        shape = dict(work, vocabulary=(work["vocabulary"] + 127) // 128 * 128)   # as all pad it
+        print(json.dumps(dict(work=shape, dtype=dtype, compiled=compiled,
+                              steps=warm_up(count) + count)), file=self.p.stdin)
+        return rate(work, self.answer()[-count:]), None
 
 
-class LlmC:
-    """Built from its folder. It reads a model and data of fixed names from where it runs."""
-
-    def __init__(self, o):
-        self.o, self.folder = o, os.path.join(o.work, "llm.c")
-        data = os.path.join(self.folder, "dev", "data", "tinyshakespeare")
-        os.makedirs(data)
-        run([os.environ.get("CC", "cc"), "-Ofast", "-march=native", "-fno-finite-math-only",
-             "-fopenmp", "-DOMP", "-w", "-I", o.llmc, os.path.join(o.llmc, "train_gpt2.c"), "-o",
-             os.path.join(self.folder, "train_gpt2"), "-lm"])
-        for split in "train", "val":
-            shutil.copy(os.path.join(o.work, str(GPT2["vocabulary"]), "train_000.bin"),
-                        os.path.join(data, f"tiny_shakespeare_{split}.bin"))
-        self.write_model()
-
-    def write_model(self):
-        L, C, V, Vp, T = GPT2["layers"], GPT2["channels"], GPT2["vocabulary"], 50304, 1024
-        rng = random.Random(1)
-        weights = array.array("f", [rng.gauss(0, 0.02) for _ in range(1 << 16)])
-        zeros, ones = (array.array("f", [x]) * (1 << 16) for x in (0, 1))
-        sizes = [(weights, Vp * C), (weights, T * C), (ones, L * C), (zeros, L * C),
-                 (weights, L * 3 * C * C), (zeros, L * 3 * C), (weights, L * C * C), (zeros, L * C),
-                 (ones, L * C), (zeros, L * C), (weights, L * 4 * C * C), (zeros, L * 4 * C),
-                 (weights, L * 4 * C * C), (zeros, L * C), (ones, C), (zeros, C)]
-        with open(os.path.join(self.folder, "gpt2_124M.bin"), "wb") as f:
-            header = [20240326, 3, T, V, L, GPT2["heads"], C, Vp]
-            f.write(array.array("i", header + [0] * (256 - len(header))).tobytes())
-            for values, n in sizes:
-                for i in range(0, n, len(values)):
-                    f.write(values[:min(len(values), n - i)].tobytes())
-
-    def train(self, name):
-        screen, theirs = pty.openpty()   # to a pipe it would write its lines late
-        p = subprocess.Popen([os.path.join(self.folder, "train_gpt2")], cwd=self.folder,
-                             env={**os.environ, "OMP_NUM_THREADS": str(self.o.threads)},
-                             stdout=theirs, stderr=theirs)
-        os.close(theirs)
-        text = b""
-
-        def steps():
-            nonlocal text
-            try:
-                text += os.read(screen, 4096)
-            except OSError:   # it ended
-                p.wait()
-            return [float(ms) / 1000 for ms in re.findall(rb"took ([\d.]+) ms", text)]
-
-        found, memory = run_until(p, 3, steps)   # so slow that two steps must do
-        os.close(screen)
-        if len(found) < 3:
-            raise Skip(text.decode(errors="replace").strip()[-300:])
-        return step_median(name, found[1:]), memory
+def build_llmc(o):
+    """llm.c in a folder of its own, where it reads a model and data of fixed names."""
+    folder = os.path.join(o.folder, "llm.c")
+    data = os.path.join(folder, "dev", "data", "tinyshakespeare")
+    os.makedirs(data)
+    run([os.environ.get("CC", "cc"), "-Ofast", "-march=native", "-fno-finite-math-only", "-fopenmp",
+         "-DOMP", "-w", "-I", o.llmc, os.path.join(o.llmc, "train_gpt2.c"), "-o",
+         os.path.join(folder, "train_gpt2"), "-lm"])
+    for split in "train", "val":
+        shutil.copy(os.path.join(o.folder, str(GPT2["vocabulary"]), "train_000.bin"),
+                    os.path.join(data, f"tiny_shakespeare_{split}.bin"))
+    L, C, V, Vp, T = GPT2["layers"], GPT2["channels"], GPT2["vocabulary"], 50304, 1024
+    # Any values do, but for some so small that the processor stumbles over them.
+    values = array.array("f", [random.uniform(-0.1, 0.1) for _ in range(1 << 16)]).tobytes()
+    size = 4 * (Vp * C + T * C + L * (12 * C * C + 13 * C) + 2 * C)
+    with open(os.path.join(folder, "gpt2_124M.bin"), "wb") as f:
+        header = [20240326, 3, T, V, L, GPT2["heads"], C, Vp] + [0] * 248
+        f.write(array.array("i", header).tobytes())
+        for i in range(0, size, len(values)):
+            f.write(values[:size - i])
+    return lambda name: train(name, ["stdbuf", "-oL", "./train_gpt2"], folder, "said.txt",
+                              r"took ([\d.]+) ms",
+                              dict(os.environ, OMP_NUM_THREADS=str(o.threads)))
 
 
 def llama_bench(o, model, name):
@@ -250,25 +216,24 @@ def llama_bench(o, model, name):
 
 # ---- the rounds ----------------------------------------------------------------------------------
 
-def programs(o, legible, skipped):
+def programs(o, legible, dtypes, skipped):
     """Of all that are here: name, type, works, and the function."""
     training = [w for w in o.works if w in TRAINING]
     inference = [w for w in o.works if w in INFERENCE]
-    found = [("legible", "float32", training, legible.train),
-             ("legible", "bfloat16", training, partial(legible.train, dtype="bf16"))]
+    found = [("legible", dtype, training, partial(legible.train, dtype=dtype)) for dtype in dtypes]
     if o.threads > 1:
         found.append(("legible, 1 thread", "float32", training, partial(legible.train, threads=1)))
     try:
         torch = Torch(o)
         found += [(f"PyTorch {torch.version.split('+')[0]} {way}", dtype, training,
                    partial(torch.train, dtype=dtype, compiled=way == "compiled"))
-                  for dtype in ("float32", "bfloat16") for way in ("eager", "compiled")]
+                  for dtype in DTYPES for way in ("eager", "compiled")]
     except Skip as why:
         skipped.append(f"PyTorch: {why}")
     if not o.llmc:
         skipped.append("llm.c: LLMC=FOLDER, where its train_gpt2.c is")
     elif "124M 4x64" in o.works:
-        found.append(("llm.c", "float32", ["124M 4x64"], LlmC(o).train))
+        found.append(("llm.c", "float32", ["124M 4x64"], build_llmc(o)))
     if inference:
         legible.write_model()
         found.append(("legible", "float32", inference, legible.infer))
@@ -276,37 +241,36 @@ def programs(o, legible, skipped):
         skipped.append("llama.cpp: LLAMA_BENCH=PROGRAM, its llama-bench")
     elif inference:
         found.append(("llama.cpp", "float32", inference, partial(llama_bench, o, legible.model)))
-    return found
+    return [(name, dtype, list(works), function) for name, dtype, works, function in found]
 
 
-def measure(o, legible, skipped):
-    """results[work][name, type] is, for each round, tokens a second, part of the ceiling and memory;
-    the ceilings come with it, by type."""
-    results, ceilings, away = {w: {} for w in o.works}, {}, set()
-    found = programs(o, legible, skipped)
+def measure(o, skipped):
+    """results[work][name, type][round] is tokens a second, part of the ceiling and memory.
+    ceilings[type] has those of each round and work."""
+    legible, results, ceilings = Legible(o), {w: {} for w in o.works}, {"float32": []}
+    try:
+        legible.ceilings("bfloat16")
+        ceilings["bfloat16"] = []
+    except Skip as why:
+        skipped.append(f"legible, bfloat16: {why}")
+    found = programs(o, legible, ceilings, skipped)
     for number in range(o.rounds):
         for work in o.works:
-            limits = {}
-            for dtype, flag in ("float32", "fp32"), ("bfloat16", "bf16"):
-                if ("legible", dtype) not in away:
-                    try:
-                        limits[dtype] = legible.ceilings(flag)
-                        ceilings.setdefault(dtype, []).append(limits[dtype])
-                    except Skip as why:   # the processor has no such instructions
-                        away.add(("legible", dtype))
-                        skipped.append(f"legible, {dtype}: {why}")
-            turn = [p for p in found if work in p[2]]
-            for name, dtype, _, function in turn[number % len(turn):] + turn[:number % len(turn)]:
-                if (name, dtype) in away or (name, dtype, work) in away:
+            for dtype in ceilings:
+                ceilings[dtype].append(legible.ceilings(dtype))
+            first = number % len(found)
+            for program in found[first:] + found[:first]:
+                name, dtype, works, function = program
+                if work not in works:
                     continue
                 try:
                     speed, memory = function(work)
                 except Skip as why:
-                    away.add((name, dtype, work))
                     skipped.append(f"{name}, {dtype}, {work}: {why}")
+                    works.remove(work)
                     continue
-                part = (part_of_ceiling(work, speed, *limits[dtype])
-                        if dtype in limits and "1 thread" not in name else None)
+                part = (part_of_ceiling(work, speed, *ceilings[dtype][-1])
+                        if dtype in ceilings and "1 thread" not in name else None)
                 results[work].setdefault((name, dtype), {})[number] = speed, part, memory
                 print(f"round {number + 1} of {o.rounds}  {work:22} {name:24} {dtype:9} "
                       f"{speed:10.1f} tok/s", file=sys.stderr, flush=True)
@@ -320,68 +284,58 @@ def median(values):
     return statistics.median(values) if values else None
 
 
-def ratio(ours, theirs):
-    return median(ours[n][0] / theirs[n][0] for n in theirs if n in ours)
-
-
-def rows_of(work, by_program):
+def rows_of(by_program):
     """Of each program: name, type, tok/s, part, how many times as fast legible is, memory."""
     for (name, dtype), rounds in by_program.items():
-        speed, part, memory = (median(r[i] for r in rounds.values()) for i in range(3))
         ours = by_program.get(("legible", dtype), {})
-        faster = "" if name == "legible" else ratio(ours, rounds)
-        yield name, dtype, speed, part, faster, memory
+        faster = median(ours[n][0] / rounds[n][0] for n in rounds if n in ours)
+        yield (name, dtype, *(median(r[i] for r in rounds.values()) for i in (0, 1)),
+               None if name == "legible" else faster, median(r[2] for r in rounds.values()))
 
 
-def table(o, results, ceilings, skipped):
+def speed_text(speed):
+    return f"{speed:,.0f}" if speed >= 1000 else f"{speed:,.1f}"
+
+
+def print_table(o, results, ceilings, skipped):
     for dtype, found in ceilings.items():
         flops, reads = (median(column) / 1e9 for column in zip(*found))
-        print(f"{o.threads} threads of {processor()}: {flops:.0f} GFLOP/s in {dtype}, {reads:.1f} "
-              "GB/s read.")
-    print(f"Medians of {o.rounds} rounds.\n\n| work | program | type | ms a step | tok/s | part of "
-          "the ceiling | legible is so many times as fast | most memory |\n"
-          "|---|---|---|---|---|---|---|---|")
+        print(f"- {o.threads} threads, {dtype}: {flops:.0f} GFLOP/s, {reads:.1f} GB/s read")
+    names = re.findall(r"model name\s*: (.*)", text_of("/proc/cpuinfo")) or [platform.machine()]
+    print(f"\nMedians of {o.rounds} rounds on {names[0]}.\n\n| work | program | type | ms a step "
+          "| tok/s | part of the ceiling | legible is so many times as fast | most memory |\n"
+          + "|---" * 8 + "|")
     for work, by_program in results.items():
-        for name, dtype, speed, part, faster, memory in rows_of(work, by_program):
-            tokens = work in TRAINING and TRAINING[work][0]["batch"] * TRAINING[work][0]["seq"]
-            print(f"| {work} | {name} | {dtype} | {f'{1000 * tokens / speed:,.1f}' * bool(tokens)} | "
-                  f"{speed:,.{0 if speed >= 1000 else 1}f} | {f'{part:.0%}' if part else ''} | "
-                  f"{f'{faster:.2f}' if faster else ''} | "
-                  f"{f'{memory / 1e9:.1f} GB' if memory else ''} |")
+        tokens = rate(TRAINING[work][0], [1]) if work in TRAINING else 0
+        for name, dtype, speed, part, faster, memory in rows_of(by_program):
+            cells = [work, name, dtype, speed_text(1000 * tokens / speed) if tokens else "",
+                     speed_text(speed), f"{part:.0%}" if part else "",
+                     f"{faster:.2f}" if faster else "", f"{memory / 1e9:.1f} GB" if memory else ""]
+            print(f"| {' | '.join(cells)} |")
     for line in skipped:
         print(f"\nNot measured: {line}")
 
 
-def processor():
-    try:
-        with open("/proc/cpuinfo") as f:
-            names = re.findall(r"model name\s*: (.*)", f.read())
-    except OSError:
-        names = []
-    return names[0] if names else platform.machine()
-
-
-def picture(o, results):
+def draw(o, results):
     """A bar for each program's tokens a second, as long as its share of the work's fastest."""
     svg, y = [], 20
     for work, by_program in results.items():
-        rows = list(rows_of(work, by_program))
         svg.append(f'<text x="10" y="{y}" font-weight="bold">{work}</text>')
+        rows = sorted(rows_of(by_program), key=lambda row: -row[2])
         for name, dtype, speed, part, *_ in rows:
             y += 20
-            width = 330 * speed / max(row[2] for row in rows)
+            width = 330 * speed / rows[0][2]
             colour = "#1c6dd0" if name.startswith("legible") else "#9a9a9a"
-            note = f"{speed:,.{0 if speed >= 1000 else 1}f} tok/s" + (
-                f", {part:.0%} of the ceiling" if part else "")
-            svg.append(f'<text x="210" y="{y}" text-anchor="end">{name}, {dtype}</text>'
-                       f'<rect x="220" y="{y - 11}" width="{width:.1f}" height="14" '
-                       f'fill="{colour}"/><text x="{226 + width:.1f}" y="{y}">{note}</text>')
+            note = f", {part:.0%} of the ceiling" if part else ""
+            svg.append(f'<text x="240" y="{y}" text-anchor="end">{name}, {dtype}</text><rect x="250"'
+                       f' y="{y - 11}" width="{width:.1f}" height="14" fill="{colour}"/><text '
+                       f'x="{256 + width:.1f}" y="{y}">{speed_text(speed)} tok/s{note}</text>')
         y += 36
     os.makedirs(os.path.dirname(o.svg) or ".", exist_ok=True)
     with open(o.svg, "w") as f:
-        f.write(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {y}" '
+        f.write(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 780 {y}" '
                 'font-family="sans-serif" font-size="12" fill="#444">\n'
-                f'<rect width="760" height="{y}" fill="white"/>\n' + "\n".join(svg) + "\n</svg>\n")
+                f'<rect width="780" height="{y}" fill="white"/>\n' + "\n".join(svg) + "\n</svg>\n")
 
 
 def main():
@@ -392,17 +346,16 @@ def main():
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--threads", type=int, default=os.cpu_count())
     o = p.parse_args()
-    known = [*TRAINING, *INFERENCE]
-    o.works = [w.strip() for w in o.works.split(",") if w.strip()] or [
-        w for w in known if w not in TRAINING or TRAINING[w][2]]
-    for work in o.works:
-        if work not in known:
-            p.error(f'WORKS: "{work}", expected some of "{",".join(known)}"')
+    o.train, o.infer = os.path.abspath(o.train), os.path.abspath(o.infer)
+    usual = [w for w in TRAINING if TRAINING[w][2]] + [*INFERENCE]
+    o.works = o.works.split(",") if o.works else usual
+    if not {*o.works} <= {*TRAINING, *INFERENCE}:
+        p.error(f'WORKS: expected some of "{",".join([*TRAINING, *INFERENCE])}"')
     skipped = []
-    with tempfile.TemporaryDirectory(prefix="bench.") as o.work:
-        results, ceilings = measure(o, Legible(o), skipped)
-    table(o, results, ceilings, skipped)
-    picture(o, results)
+    with tempfile.TemporaryDirectory(prefix="bench.") as o.folder:
+        results, ceilings = measure(o, skipped)
+    print_table(o, results, ceilings, skipped)
+    draw(o, results)
     print(f"picture: {o.svg}", file=sys.stderr)
 
 

@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""cpu_torch.py - PyTorch's part of `make bench`: dev/bench/cpu.py starts it and asks for steps.
+"""cpu_torch.py THREADS - PyTorch's part of `make bench`: cpu.py starts it and asks for steps.
 
-A line of stdin is a JSON object: a work (layers, heads, channels, vocabulary, batch, seq), a type
-(float32 or bfloat16), whether to compile, and how many steps to take. A line of stdout answers with
-the seconds of each, or an error. A model and its optimizer stay for the next question, so that what
-was compiled once is not compiled again; between questions nothing runs.
+A line of stdin is a JSON object: a work's sizes, a type, whether to compile, and how many steps to
+take. A line of stdout answers with the seconds of each, or an error. A model and its optimizer stay
+for the next question, so that each is compiled once; between questions nothing runs.
 
-PyTorch as it is fast: scaled_dot_product_attention, fused AdamW, gradients clipped by one call,
-autocast for bfloat16.
+PyTorch as it is fast: scaled_dot_product_attention, fused AdamW, one call that clips, and for
+bfloat16 autocast.
 """
 import json
 import os
@@ -23,52 +22,38 @@ class Trainee:
     def __init__(self, layers, heads, channels, vocabulary, batch, seq):
         self.model = torch_model(layers, heads, channels, vocabulary, seq)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
-        self.shape, self.vocabulary = (batch, seq + 1), vocabulary
-        self.compiled = {}
-
-    def forward(self, dtype, compiled):
-        """What computes the loss. Compiled for each type, since one code would be guarded by it."""
-        if not compiled:
-            return self.model
-        if dtype not in self.compiled:
-            self.compiled[dtype] = torch.compile(self.model, dynamic=False)
-        return self.compiled[dtype]
+        self.vocabulary, self.shape = vocabulary, (batch, seq + 1)
+        self.forward = {}   # by type and whether compiled
 
     def step(self, dtype, compiled):
+        if (dtype, compiled) not in self.forward:
+            self.forward[dtype, compiled] = (torch.compile(self.model, dynamic=False) if compiled
+                                             else self.model)
         tokens = torch.randint(self.vocabulary, self.shape)
         inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
         start = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
-            loss = self.forward(dtype, compiled)(inputs, targets)
+            loss = self.forward[dtype, compiled](inputs, targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.item()
         return time.perf_counter() - start
 
 
-def main():
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)   # what compilers print is no answer
-    torch.set_num_threads(int(sys.argv[1]))
-    config = torch._dynamo.config   # one code is compiled for each work and type
-    setattr(config, "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit",
-            64)
-    print(json.dumps(torch.__version__), file=answers)
-    trainees = {}
-    for line in sys.stdin:
-        question = json.loads(line)
-        work = json.dumps(question["work"])
-        try:
-            if work not in trainees:
-                trainees[work] = Trainee(**question["work"])
-            answer = [trainees[work].step(question["dtype"], question["compiled"])
-                      for _ in range(question["steps"])]
-        except Exception as error:   # no compiler, say: the others go on
-            answer = {"error": repr(error)[:300]}
-        print(json.dumps(answer), file=answers)
-
-
-if __name__ == "__main__":
-    main()
+answers = os.fdopen(os.dup(1), "w", buffering=1)
+os.dup2(2, 1)   # what compilers print is no answer
+torch.set_num_threads(int(sys.argv[1]))
+print(json.dumps(torch.__version__), file=answers)
+trainees = {}
+for line in sys.stdin:
+    question = json.loads(line)
+    work = json.dumps(question["work"])
+    try:
+        if work not in trainees:
+            trainees[work] = Trainee(**question["work"])
+        answer = [trainees[work].step(question["dtype"], question["compiled"])
+                  for _ in range(question["steps"])]
+    except Exception as error:   # no compiler, say: the others go on
+        answer = {"error": repr(error)[:300]}
+    print(json.dumps(answer), file=answers)
