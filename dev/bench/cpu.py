@@ -9,9 +9,9 @@ slow for all. Printed is a Markdown table of medians over the rounds; every rati
 a ceiling is the median of what was found within a round. The ceilings are what the trainer measures
 before each work of each round: multiply-adds, and memory read (profile.h).
 
-The data are random tokens, made in a temporary folder of about 2 GB. The trainer and llm.c are
-stopped by force after the steps that count, so that nobody writes a checkpoint; llama.cpp gets a
-model that the trainer wrote. What is not there is skipped, and says how to get it.
+Data are random tokens, in a temporary folder of about 2 GB. The trainer and llm.c are stopped by
+force after the steps that count, so that none is spent on a checkpoint; infer and llama.cpp get a
+model of random weights. What is not there is skipped, and says how to get it.
 """
 import argparse
 import array
@@ -22,37 +22,38 @@ import platform
 import random
 import re
 import shutil
-import statistics
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from functools import partial
+from statistics import median
 
 from gpu_torch import make_data
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SMALL = dict(layers=4, heads=4, channels=128, vocabulary=1024)
 GPT2 = dict(layers=12, heads=12, channels=768, vocabulary=50257)
-# What is trained; how many steps of it count in a round; whether it is done without being named.
-TRAINING = {"124M 4x64": (dict(GPT2, batch=4, seq=64), 4, True),
-            "124M 4x1024": (dict(GPT2, batch=4, seq=1024), 1, False),
-            "128 channels 8x64": (dict(SMALL, batch=8, seq=64), 60, True),
-            "128 channels 8x256": (dict(SMALL, batch=8, seq=256), 20, True)}
+# What is trained; how many steps of a round warm up, and how many count; whether also if not named.
+TRAINING = {"124M 4x64": (dict(GPT2, batch=4, seq=64), 1, 4, True),
+            "124M 4x1024": (dict(GPT2, batch=4, seq=1024), 1, 1, False),
+            "128 channels 8x64": (dict(SMALL, batch=8, seq=64), 15, 60, True),
+            "128 channels 8x256": (dict(SMALL, batch=8, seq=256), 5, 20, True)}
 INFERENCE = ("124M F32 prompt 512", "124M F32 generate 128")   # tokens
 DTYPES = {"float32": "fp32", "bfloat16": "bf16"}   # PyTorch's names, and the trainer's
 LIMIT = 1800   # seconds that a program may take for what is asked of it in a round
 
 
-class Skip(Exception):
-    """Why a program cannot be measured, and what would help."""
+class Skip(Exception):   # why a program cannot be measured, and what would help
+    pass
 
 
 def part_of_ceiling(name, tokens_per_s, flops, bandwidth):
     """Training: gpt2.h's flops_per_token. A prompt: the forward third of it, with one row of logits
     and half of attention. Generation reads each weight once a token."""
     work, T = TRAINING[name][0] if name in TRAINING else GPT2, 512
-    L, C, V = work["layers"], work["channels"], work["vocabulary"]
+    L, _, C, V, *_ = work.values()
     if name in TRAINING:
         return tokens_per_s * (6 * (12 * L * C * C + C * V) + 12 * L * C * work["seq"]) / flops
     if "prompt" in name:
@@ -62,7 +63,7 @@ def part_of_ceiling(name, tokens_per_s, flops, bandwidth):
 
 # ---- the programs --------------------------------------------------------------------------------
 # Each is in the end a function of a work's name that returns tokens a second, and its most memory
-# in bytes or None.
+# in bytes, 0 if unknown.
 
 def run(words):
     try:
@@ -74,14 +75,14 @@ def run(words):
     return p.stdout, p.stderr
 
 
-def train(name, words, folder, log, pattern, environment=None):
+def train(name, words, folder, log, pattern):
     """Starts a trainer in a folder, and stops it by force once its log has the milliseconds of
     enough steps. What it says goes to said.txt there."""
-    work, count, _ = TRAINING[name]
-    drop, ms, memory, end = warm_up(count), [], None, time.monotonic() + LIMIT
+    work, drop, count, _ = TRAINING[name]
+    ms, memory, end = [], 0, time.monotonic() + LIMIT
     log = os.path.join(folder, log)
     with open(os.path.join(folder, "said.txt"), "w") as f:
-        p = subprocess.Popen(words, cwd=folder, stdout=f, stderr=f, env=environment)
+        p = subprocess.Popen(words, cwd=folder, stdout=f, stderr=f)
     try:
         while len(ms) < drop + count and p.poll() is None and time.monotonic() < end:
             time.sleep(0.1)
@@ -93,7 +94,7 @@ def train(name, words, folder, log, pattern, environment=None):
             memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     if len(ms) < drop + count:
         raise Skip(text_of(os.path.join(folder, "said.txt")).strip()[-300:])
-    return rate(work, [x / 1000 for x in ms[drop:drop + count]]), memory
+    return work["batch"] * work["seq"] * 1000 / median(ms[drop:drop + count]), memory
 
 
 def text_of(path):
@@ -102,14 +103,6 @@ def text_of(path):
         return ""
     with open(path, errors="replace") as f:
         return f.read()
-
-
-def warm_up(count):
-    return max(1, count // 4)
-
-
-def rate(work, seconds):
-    return work["batch"] * work["seq"] / statistics.median(seconds)
 
 
 class Legible:
@@ -150,7 +143,7 @@ class Legible:
         ids, made, what = (512, 1, "prompt") if "prompt" in name else (1, 129, "generation")
         said = run([self.o.infer, "-m", self.model, "--ids", ",".join(["1"] * ids), "-n", str(made),
                     "--ignore-eos", "--threads", str(self.o.threads)])[1]
-        return float(re.search(what + r" \d+ tokens, ([\d.]+) tok/s", said)[1]), None
+        return float(re.search(what + r" \d+ tokens, ([\d.]+) tok/s", said)[1]), 0
 
 
 class Torch:
@@ -167,23 +160,25 @@ class Torch:
     def answer(self):
         line = self.p.stdout.readline()
         if not line:
-            raise Skip(f"{text_of(self.said).strip()[-200:]} (pip install torch numpy, or "
-                       "PYTHON=one that has them)")
+            raise Skip(text_of(self.said).strip().splitlines()[-1]
+                       + " (pip install torch numpy, or PYTHON=one that has them)")
         answer = json.loads(line)
         if "error" in answer:
             raise Skip(answer["error"])
         return answer
 
     def train(self, name, dtype, compiled):
-        work, count, _ = TRAINING[name]
+        work, drop, count, _ = TRAINING[name]
         shape = dict(work, vocabulary=(work["vocabulary"] + 127) // 128 * 128)   # as all pad it
         print(json.dumps(dict(work=shape, dtype=dtype, compiled=compiled,
-                              steps=warm_up(count) + count)), file=self.p.stdin)
-        return rate(work, self.answer()[-count:]), None
+                              steps=drop + count)), file=self.p.stdin)
+        return work["batch"] * work["seq"] / median(self.answer()[drop:]), 0
 
 
 def build_llmc(o):
     """llm.c in a folder of its own, where it reads a model and data of fixed names."""
+    if not o.llmc:
+        raise Skip("LLMC=FOLDER, where its train_gpt2.c is")
     folder = os.path.join(o.folder, "llm.c")
     data = os.path.join(folder, "dev", "data", "tinyshakespeare")
     os.makedirs(data)
@@ -193,25 +188,25 @@ def build_llmc(o):
     for split in "train", "val":
         shutil.copy(os.path.join(o.folder, str(GPT2["vocabulary"]), "train_000.bin"),
                     os.path.join(data, f"tiny_shakespeare_{split}.bin"))
-    L, C, V, Vp, T = GPT2["layers"], GPT2["channels"], GPT2["vocabulary"], 50304, 1024
+    L, NH, C, V, Vp, T = *GPT2.values(), 50304, 1024
     # Any values do, but for some so small that the processor stumbles over them.
     values = array.array("f", [random.uniform(-0.1, 0.1) for _ in range(1 << 16)]).tobytes()
     size = 4 * (Vp * C + T * C + L * (12 * C * C + 13 * C) + 2 * C)
     with open(os.path.join(folder, "gpt2_124M.bin"), "wb") as f:
-        header = [20240326, 3, T, V, L, GPT2["heads"], C, Vp] + [0] * 248
-        f.write(array.array("i", header).tobytes())
+        f.write(array.array("i", [20240326, 3, T, V, L, NH, C, Vp] + [0] * 248).tobytes())
         for i in range(0, size, len(values)):
             f.write(values[:size - i])
-    return lambda name: train(name, ["stdbuf", "-oL", "./train_gpt2"], folder, "said.txt",
-                              r"took ([\d.]+) ms",
-                              dict(os.environ, OMP_NUM_THREADS=str(o.threads)))
+    words = ["env", f"OMP_NUM_THREADS={o.threads}", "stdbuf", "-oL", "./train_gpt2"]
+    return lambda name: train(name, words, folder, "said.txt", r"took ([\d.]+) ms")
 
 
 def llama_bench(o, model, name):
+    if not o.llama_bench:
+        raise Skip("LLAMA_BENCH=PROGRAM, its llama-bench")
     sizes = ["-p", "512", "-n", "0"] if "prompt" in name else ["-p", "0", "-n", "128"]
     printed = run([o.llama_bench, "-m", model, *sizes, "-t", str(o.threads), "-r", "2", "-ngl", "0",
                    "-o", "json"])[0]
-    return json.loads(printed)[0]["avg_ts"], None
+    return json.loads(printed)[0]["avg_ts"], 0
 
 
 # ---- the rounds ----------------------------------------------------------------------------------
@@ -230,24 +225,21 @@ def programs(o, legible, dtypes, skipped):
                   for dtype in DTYPES for way in ("eager", "compiled")]
     except Skip as why:
         skipped.append(f"PyTorch: {why}")
-    if not o.llmc:
-        skipped.append("llm.c: LLMC=FOLDER, where its train_gpt2.c is")
-    elif "124M 4x64" in o.works:
-        found.append(("llm.c", "float32", ["124M 4x64"], build_llmc(o)))
+    try:
+        found.append(("llm.c", "float32", {"124M 4x64"} & {*o.works}, build_llmc(o)))
+    except Skip as why:
+        skipped.append(f"llm.c: {why}")
     if inference:
         legible.write_model()
         found.append(("legible", "float32", inference, legible.infer))
-    if not o.llama_bench:
-        skipped.append("llama.cpp: LLAMA_BENCH=PROGRAM, its llama-bench")
-    elif inference:
         found.append(("llama.cpp", "float32", inference, partial(llama_bench, o, legible.model)))
     return [(name, dtype, list(works), function) for name, dtype, works, function in found]
 
 
-def measure(o, skipped):
+def measure(o):
     """results[work][name, type][round] is tokens a second, part of the ceiling and memory.
     ceilings[type] has those of each round and work."""
-    legible, results, ceilings = Legible(o), {w: {} for w in o.works}, {"float32": []}
+    legible, skipped, results, ceilings = Legible(o), [], {w: {} for w in o.works}, {"float32": []}
     try:
         legible.ceilings("bfloat16")
         ceilings["bfloat16"] = []
@@ -258,11 +250,9 @@ def measure(o, skipped):
         for work in o.works:
             for dtype in ceilings:
                 ceilings[dtype].append(legible.ceilings(dtype))
-            first = number % len(found)
-            for program in found[first:] + found[:first]:
-                name, dtype, works, function = program
-                if work not in works:
-                    continue
+            turn = [program for program in found if work in program[2]]
+            first = number % max(1, len(turn))
+            for name, dtype, works, function in turn[first:] + turn[:first]:
                 try:
                     speed, memory = function(work)
                 except Skip as why:
@@ -270,46 +260,36 @@ def measure(o, skipped):
                     works.remove(work)
                     continue
                 part = (part_of_ceiling(work, speed, *ceilings[dtype][-1])
-                        if dtype in ceilings and "1 thread" not in name else None)
+                        if dtype in ceilings and "1 thread" not in name else 0)
                 results[work].setdefault((name, dtype), {})[number] = speed, part, memory
                 print(f"round {number + 1} of {o.rounds}  {work:22} {name:24} {dtype:9} "
                       f"{speed:10.1f} tok/s", file=sys.stderr, flush=True)
-    return results, ceilings
+    return results, ceilings, skipped
 
 
 # ---- the table and the picture -------------------------------------------------------------------
 
-def median(values):
-    values = [v for v in values if v is not None]
-    return statistics.median(values) if values else None
-
-
 def rows_of(by_program):
-    """Of each program: name, type, tok/s, part, how many times as fast legible is, memory."""
+    """Of each program: name, type, tok/s, part, memory, how many times as fast legible is."""
     for (name, dtype), rounds in by_program.items():
-        ours = by_program.get(("legible", dtype), {})
-        faster = median(ours[n][0] / rounds[n][0] for n in rounds if n in ours)
-        yield (name, dtype, *(median(r[i] for r in rounds.values()) for i in (0, 1)),
-               None if name == "legible" else faster, median(r[2] for r in rounds.values()))
-
-
-def speed_text(speed):
-    return f"{speed:,.0f}" if speed >= 1000 else f"{speed:,.1f}"
+        ours = by_program.get(("legible", dtype), {}) if name != "legible" else {}
+        faster = [ours[n][0] / rounds[n][0] for n in rounds if n in ours]
+        yield name, dtype, *map(median, zip(*rounds.values())), median(faster or [0])
 
 
 def print_table(o, results, ceilings, skipped):
     for dtype, found in ceilings.items():
         flops, reads = (median(column) / 1e9 for column in zip(*found))
         print(f"- {o.threads} threads, {dtype}: {flops:.0f} GFLOP/s, {reads:.1f} GB/s read")
-    names = re.findall(r"model name\s*: (.*)", text_of("/proc/cpuinfo")) or [platform.machine()]
+    names = re.findall(r"model name\s*: (.*)", text_of("/proc/cpuinfo")) + [platform.machine()]
     print(f"\nMedians of {o.rounds} rounds on {names[0]}.\n\n| work | program | type | ms a step "
           "| tok/s | part of the ceiling | legible is so many times as fast | most memory |\n"
           + "|---" * 8 + "|")
     for work, by_program in results.items():
-        tokens = rate(TRAINING[work][0], [1]) if work in TRAINING else 0
-        for name, dtype, speed, part, faster, memory in rows_of(by_program):
-            cells = [work, name, dtype, speed_text(1000 * tokens / speed) if tokens else "",
-                     speed_text(speed), f"{part:.0%}" if part else "",
+        for name, dtype, speed, part, memory, faster in rows_of(by_program):
+            step = work in TRAINING and TRAINING[work][0]["batch"] * TRAINING[work][0]["seq"]
+            cells = [work, name, dtype, f"{1000 * step / speed:,.1f}" if step else "",
+                     f"{speed:,.1f}", f"{part:.0%}" if part else "",
                      f"{faster:.2f}" if faster else "", f"{memory / 1e9:.1f} GB" if memory else ""]
             print(f"| {' | '.join(cells)} |")
     for line in skipped:
@@ -327,9 +307,9 @@ def draw(o, results):
             width = 330 * speed / rows[0][2]
             colour = "#1c6dd0" if name.startswith("legible") else "#9a9a9a"
             note = f", {part:.0%} of the ceiling" if part else ""
-            svg.append(f'<text x="240" y="{y}" text-anchor="end">{name}, {dtype}</text><rect x="250"'
-                       f' y="{y - 11}" width="{width:.1f}" height="14" fill="{colour}"/><text '
-                       f'x="{256 + width:.1f}" y="{y}">{speed_text(speed)} tok/s{note}</text>')
+            svg.append(f'<text x="240" y="{y}" text-anchor="end">{name}, {dtype}</text>'
+                       f'<path fill="{colour}" d="M250 {y - 11}h{width:.1f}v14H250z"/>'
+                       f'<text x="{256 + width:.1f}" y="{y}">{speed:,.1f} tok/s{note}</text>')
         y += 36
     os.makedirs(os.path.dirname(o.svg) or ".", exist_ok=True)
     with open(o.svg, "w") as f:
@@ -347,13 +327,13 @@ def main():
     p.add_argument("--threads", type=int, default=os.cpu_count())
     o = p.parse_args()
     o.train, o.infer = os.path.abspath(o.train), os.path.abspath(o.infer)
-    usual = [w for w in TRAINING if TRAINING[w][2]] + [*INFERENCE]
+    usual = [w for w in TRAINING if TRAINING[w][3]] + list(INFERENCE)
     o.works = o.works.split(",") if o.works else usual
     if not {*o.works} <= {*TRAINING, *INFERENCE}:
         p.error(f'WORKS: expected some of "{",".join([*TRAINING, *INFERENCE])}"')
-    skipped = []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))   # not without tidying up
     with tempfile.TemporaryDirectory(prefix="bench.") as o.folder:
-        results, ceilings = measure(o, skipped)
+        results, ceilings, skipped = measure(o)
     print_table(o, results, ceilings, skipped)
     draw(o, results)
     print(f"picture: {o.svg}", file=sys.stderr)

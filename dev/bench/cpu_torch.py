@@ -1,12 +1,9 @@
 #!/usr/bin/env python3
 """cpu_torch.py THREADS - PyTorch's part of `make bench`: cpu.py starts it and asks for steps.
 
-A line of stdin is a JSON object: a work's sizes, a type, whether to compile, and how many steps to
-take. A line of stdout answers with the seconds of each, or an error. A model and its optimizer stay
-for the next question, so that each is compiled once; between questions nothing runs.
-
-PyTorch as it is fast: scaled_dot_product_attention, fused AdamW, one call that clips, and for
-bfloat16 autocast.
+A line of stdin names a work's sizes, a type, whether to compile, and how many steps to take; a line
+of stdout answers with the seconds of each, or an error. A model and its optimizer stay for the next
+question, so that each is compiled once. PyTorch as it is fast: fused attention and AdamW, autocast.
 """
 import json
 import os
@@ -27,8 +24,8 @@ class Trainee:
 
     def step(self, dtype, compiled):
         if (dtype, compiled) not in self.forward:
-            self.forward[dtype, compiled] = (torch.compile(self.model, dynamic=False) if compiled
-                                             else self.model)
+            made = torch.compile(self.model, dynamic=False) if compiled else self.model
+            self.forward[dtype, compiled] = made
         tokens = torch.randint(self.vocabulary, self.shape)
         inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
         start = time.perf_counter()
