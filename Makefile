@@ -55,7 +55,8 @@ TEST_SCRIPTS += test_emu test_backends
 endif
 
 # ---- programs ------------------------------------------------------------------------------------
-.PHONY: all help demo demo-emu ladder test test-torch test-bits compare test-mutants sanitize clean
+.PHONY: all help demo demo-emu ladder test test-torch test-bits compare bench test-mutants sanitize \
+        clean
 all: $(BIN)/train_gpt2 $(BIN)/infer
 	@echo "built $(BIN)/train_gpt2 and $(BIN)/infer; next: make demo"
 
@@ -71,6 +72,7 @@ help:
 	@echo "make test-torch     recompute the tests' golden values with PyTorch (needs torch and numpy)"
 	@echo "make test-bits      many compilers, processors and threads: the same model, bit for bit"
 	@echo "make compare        train on tinyshakespeare beside PyTorch, and compare every loss"
+	@echo "make bench          the CPU trainer and infer beside their peers: a table, a picture"
 	@echo "make test-mutants   plant known bugs, and see that the tests catch every one"
 	@echo "make sanitize       the test suite under the address and undefined behaviour sanitizers"
 	@echo "make clean          remove what was built (runs/ and data stay)"
@@ -187,6 +189,14 @@ compare: $(BIN)/train_gpt2
 	rm -rf build/compare
 	"$(PYTHON)" tests/compare_training.py --data data/tinyshakespeare --out build/compare \
 	    --steps $(STEPS)
+
+# Tables and a picture for doc/performance.md. 2 GB in a temporary folder; 15 minutes or so.
+ROUNDS ?= 5
+SVG ?= build/bench.svg
+bench: all
+	$(NEED_PYTHON)@"$(PYTHON)" dev/bench/cpu.py --train $(BIN)/train_gpt2 --infer $(BIN)/infer \
+	    --rounds $(ROUNDS) --svg "$(SVG)" $(if $(THREADS),--threads $(THREADS)) \
+	    --works "$(WORKS)" --llmc "$(LLMC)" --llama-bench "$(LLAMA_BENCH)"
 
 test-mutants:
 	$(NEED_PYTHON)$(NEED_CXX)CXX="$(CXX)" "$(PYTHON)" tests/mutants.py

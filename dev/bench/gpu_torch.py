@@ -35,7 +35,7 @@ V, VP = 50257, 50304
 STEPS, WARMUP = 15, 5
 
 
-def make_data(folder, tokens=1 << 20):
+def make_data(folder, tokens=1 << 20, V=V):
     """Random tokens: speed does not depend on what they say."""
     os.makedirs(folder, exist_ok=True)
     pairs = [(a, b) for a in range(224) for b in range(224)][:V - 257]
@@ -49,11 +49,10 @@ def make_data(folder, tokens=1 << 20):
         f.write(array.array("H", [rng.randrange(V) for _ in range(tokens)]).tobytes())
 
 
-def torch_model(size, T):
+def torch_model(L, NH, C, V, T):
     import torch
     import torch.nn as nn
     import torch.nn.functional as F
-    L, NH, C = SIZES[size]
 
     class Block(nn.Module):
         def __init__(self):
@@ -73,7 +72,7 @@ def torch_model(size, T):
     class Model(nn.Module):
         def __init__(self):
             super().__init__()
-            self.wte, self.wpe = nn.Embedding(VP, C), nn.Embedding(T, C)
+            self.wte, self.wpe = nn.Embedding(V, C), nn.Embedding(T, C)
             self.blocks, self.norm = nn.ModuleList([Block() for _ in range(L)]), nn.LayerNorm(C)
             for p in self.parameters():
                 if p.dim() == 2:
@@ -84,9 +83,9 @@ def torch_model(size, T):
             for block in self.blocks:
                 x = block(x)
             logits = F.linear(self.norm(x), self.wte.weight)
-            return F.cross_entropy(logits.view(-1, VP), targets.view(-1))
+            return F.cross_entropy(logits.view(-1, V), targets.view(-1))
 
-    return Model().cuda()
+    return Model()
 
 
 class Torch:
@@ -95,7 +94,7 @@ class Torch:
     def __init__(self, size, batch, T, compiled):
         import torch
         self.torch, self.batch, self.T = torch, batch, T
-        self.model = torch_model(size, T)
+        self.model = torch_model(*SIZES[size], VP, T).cuda()
         self.step_model = torch.compile(self.model) if compiled else self.model
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
 
