@@ -55,8 +55,8 @@ TEST_SCRIPTS += test_emu test_backends
 endif
 
 # ---- programs ------------------------------------------------------------------------------------
-.PHONY: all help demo demo-emu ladder test test-torch test-bits compare bench test-mutants sanitize \
-        clean
+.PHONY: all help demo demo-emu ladder test test-torch test-bits compare bench test-mutants \
+        sanitize clean
 all: $(BIN)/train_gpt2 $(BIN)/infer
 	@echo "built $(BIN)/train_gpt2 and $(BIN)/infer; next: make demo"
 

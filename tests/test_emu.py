@@ -131,8 +131,9 @@ def test_report(path, folder):
 
 
 def test_refused(path, folder):
-    """What the emulator does not have, and what nvcc refuses, is an error by line that names it. With -D and each word after #ifdef or #elif defined there is one such line; without, the file
-    compiles."""
+    """What the emulator does not have, and what nvcc refuses, is an error by line that names it.
+    With -D and each word after #ifdef or #elif defined there is one such line; without, the
+    file compiles."""
     with open(path) as f:
         lines = f.read().split("\n")
     object_file = os.path.join(folder, "refused.o")
