@@ -94,7 +94,7 @@ def test_signals_in_a_step():
 
 def test_signals_in_a_validation():
     """It may take long as well: it is left, and made up for when the run goes on."""
-    times = 20 if "emu" in os.path.basename(t.TRAIN) else 300   # of a second or two
+    times = 40 if "emu" in os.path.basename(t.TRAIN) else 600   # of a second or two
     write_shard(path("long_val.bin"), read_shard(path("val_000.bin")) * times)
     flags = dict(val=path("long_val.bin"), eval_batches=0, eval_every=2, steps=4)
     train("validated", **flags)
@@ -103,10 +103,9 @@ def test_signals_in_a_validation():
         p = start(command({**base(out), **flags}))
         wait_for("the log", lambda: os.path.exists(path(out, "log.jsonl"))
                  and data(out, "log.jsonl").count(b"\n") >= 2 * after)
-        time.sleep(0.1)
-        begin = time.monotonic()
+        time.sleep(0.05)
         stop(p)
-        check(time.monotonic() - begin < 5, "SIGTERM waited for the end of a long validation")
+        check("val_loss" not in t.log(out)[-1], "SIGTERM waited for the end of a long validation")
         resume(out)
         same_run(out, "validated", f"stopped in a validation, record {after}")
 
