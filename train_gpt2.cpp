@@ -42,17 +42,18 @@ void device_dtype(const char* dtype) {
         fail("--dtype bf16: this processor has no bfloat16 instructions (AVX512-BF16)");
 }
 
-// The best of 10 runs of about 3 ms in which every thread does nothing but multiply-adds; of fewer
-// where they take 100 ms together, as under an emulator.
+// The best of the runs of about a millisecond that fit into a fifth of a second, in which every
+// thread does nothing but multiply-adds. The first few are slow: threads that were just made share
+// a core until the system spreads them.
 double device_peak_flops() {
     double best = 0;
-    const double end = seconds_now() + 0.1;
-    for (int run = 0; run < 10 && (run == 0 || seconds_now() < end); run++) {
+    const double end = seconds_now() + 0.2;
+    do {
         double flops = 0, start = seconds_now();
 #pragma omp parallel reduction(+ : flops)
         flops += products->flops(500000);
         best = std::max(best, flops / (seconds_now() - start));
-    }
+    } while (seconds_now() < end);
     return best;
 }
 
