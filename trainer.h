@@ -539,7 +539,8 @@ inline void check_weights(Run& run) {
         for (const Param& p : run.model.table)
             for (size_t i = p.offset; i < p.offset + p.count; i++)
                 if (!std::isfinite(host[i]))
-                    check_finite(run, run.step, buffer == run.model.master ? "weight" : "AdamW",
+                    check_finite(run, run.step,
+                                 buffer == run.model.master ? "weight" : "state of AdamW",
                                  host[i], text("element %zu of %s", i - p.offset, p.name.c_str()));
     }
 }
@@ -718,7 +719,6 @@ inline bool train_step(Run& run, Record& r) {
                           run.micro_batches, (long long)(next_window(run) % run.train.windows),
                           (long long)(next_window(run) / run.train.windows)));
     };
-    zero_grad(run.model);
     for (int micro = 0; micro < run.micro_batches; micro++) {
         if (interrupted) return false;
         read_rows(run.train, next_window(run) + (int64_t)micro * run.B, run.B, inputs.data(),
@@ -728,7 +728,7 @@ inline bool train_step(Run& run, Record& r) {
         double loss = cross_entropy(run.model, targets.data(), (float)(1.0 / tokens));
         check("loss", loss, micro);
         total += loss;
-        backward(run.model);
+        backward(run.model, micro > 0);
     }
     r.loss = total / run.micro_batches;
     r.grad_norm = grad_norm(run.model.grads, run.model.space);
