@@ -435,13 +435,6 @@ inline void gpt2_load(GPT2& model, const Gguf& file) {
              "here", file.file.path.c_str());
 }
 
-// A buffer (master, m or v) on the host, where a GgufWriter can read it.
-inline std::vector<float> copy_to_host(const GPT2& model, const float* buffer) {
-    std::vector<float> host(model.space);
-    to_host(host.data(), buffer, model.space * sizeof(float));
-    return host;
-}
-
 // What tells the weights of one step from those of another: the sha256 of the first 1,024 elements
 // of every parameter. All of them move in each step, so all of them need not be read.
 inline std::string weights_sha256(const GPT2& model) {
@@ -455,11 +448,11 @@ inline std::string weights_sha256(const GPT2& model) {
     return sha256_hex(sum);
 }
 
-// Adds every tensor of a host copy to a file, under its name and a suffix. host must outlive w.
-inline void put_params(const GPT2& model, GgufWriter& w, const std::vector<float>& host,
-                       const char* suffix) {
+// Adds every tensor of a buffer (master, m or v) to a file, under its name and a suffix. The file
+// is then written with to_host.
+inline void put_params(const GPT2& model, GgufWriter& w, const float* buffer, const char* suffix) {
     for (const Param& p : model.table)
-        gguf_put_tensor(w, (p.name + suffix).c_str(), GGML_F32, p.dims, host.data() + p.offset);
+        gguf_put_tensor(w, (p.name + suffix).c_str(), GGML_F32, p.dims, buffer + p.offset);
 }
 
 // A model that llama.cpp opens as it is: configuration, the tokenizer's keys (none: no tokenizer),
@@ -478,11 +471,11 @@ inline void gpt2_save(const GPT2& model, const GgufWriter& tokenizer, bool untie
     gguf_put_int(w, "gpt2.attention.head_count", c.NH);
     gguf_put_float(w, "gpt2.attention.layer_norm_epsilon", LAYERNORM_EPS);
     gguf_put_keys(w, tokenizer);
-    std::vector<float> host = copy_to_host(model, model.master);
-    put_params(model, w, host, "");
+    put_params(model, w, model.master, "");
     const Param& wte = model.table.front();
-    if (untied) gguf_put_tensor(w, "output.weight", GGML_F32, wte.dims, host.data() + wte.offset);
-    gguf_write(w, path.c_str());
+    if (untied)
+        gguf_put_tensor(w, "output.weight", GGML_F32, wte.dims, model.master + wte.offset);
+    gguf_write(w, path, to_host);
 }
 
 // ---- forward ------------------------------------------------------------------------------------

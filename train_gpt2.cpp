@@ -94,7 +94,7 @@ bool device_profile() {
 }
 
 void* device_alloc(size_t bytes) {
-    const size_t PAGE = bytes < (4 << 20) ? 64 : 2 << 20;
+    const size_t PAGE = bytes < (64 << 20) ? 64 : 2 << 20;
     const size_t rounded = (bytes + PAGE - 1) / PAGE * PAGE;
     void* p = aligned_alloc(PAGE, rounded);
     if (!p)
