@@ -127,16 +127,24 @@ inline void matmul_rows(int rows, float* c, int64_t ldc, Matrix a, const float* 
     matmul_tile<R>(c, ldc, a, b, ldb, K, begin);
 }
 
-// The same for a tile of `width` columns, up to NR. A narrow one would write past the row's end: it
-// is computed aside, and what belongs is copied.
-inline void matmul_edge(int rows, int width, float* c, int64_t ldc, Matrix a, const float* b,
-                        int64_t ldb, int K, const float* begin) {
-    if (width == NR) return matmul_rows<MR>(rows, c, ldc, a, b, ldb, K, begin);
+// A tile of `width` columns, up to NR, by a function of (c, ldc, begin) that computes NR. A narrow
+// one would write past the row's end: it is computed aside, and what belongs is copied.
+template <typename Tile>
+[[gnu::always_inline]] inline void edge_tile(int rows, int width, float* c, int64_t ldc,
+                                             const float* begin, Tile tile) {
+    if (width == NR) return tile(c, ldc, begin);
     float edge[MR * NR] = {};
     for (int i = 0; i < rows; i++)
         memcpy(edge + i * NR, begin ? begin : c + i * ldc, sizeof(float) * width);
-    matmul_rows<MR>(rows, edge, NR, a, b, ldb, K, nullptr);
+    tile(edge, NR, nullptr);
     for (int i = 0; i < rows; i++) memcpy(c + i * ldc, edge + i * NR, sizeof(float) * width);
+}
+
+inline void matmul_edge(int rows, int width, float* c, int64_t ldc, Matrix a, const float* b,
+                        int64_t ldb, int K, const float* begin) {
+    edge_tile(rows, width, c, ldc, begin, [&](float* to, int64_t ld, const float* from) {
+        matmul_rows<MR>(rows, to, ld, a, b, ldb, K, from);
+    });
 }
 
 // ---- packing ------------------------------------------------------------------------------------

@@ -78,12 +78,9 @@ LEGIBLE_BF16_TARGET void bfloat16_rows(int rows, float* c, int64_t ldc, const fl
 
 inline void bfloat16_tile(int rows, int width, float* c, int64_t ldc, const float* a,
                           const float* b, int K, const float* begin) {
-    if (width == NR) return bfloat16_rows<MR>(rows, c, ldc, a, b, K, begin);
-    float edge[MR * NR] = {};
-    for (int i = 0; i < rows; i++)
-        memcpy(edge + i * NR, begin ? begin : c + i * ldc, sizeof(float) * width);
-    bfloat16_rows<MR>(rows, edge, NR, a, b, K, nullptr);
-    for (int i = 0; i < rows; i++) memcpy(c + i * ldc, edge + i * NR, sizeof(float) * width);
+    edge_tile(rows, width, c, ldc, begin, [&](float* to, int64_t ld, const float* from) {
+        bfloat16_rows<MR>(rows, to, ld, a, b, K, from);
+    });
 }
 
 LEGIBLE_BF16_TARGET inline double bfloat16_flops(int steps) {
