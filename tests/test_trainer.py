@@ -20,6 +20,8 @@ import tempfile
 import time
 import xml.etree.ElementTree
 
+from check import check, run_tests
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "data"))
 import bpe    # noqa: E402
@@ -35,15 +37,7 @@ TRAIN_TOKENS, VAL_TOKENS = (1000, 129, 700), (600,)
 BATCHES = sum((n - 1) // (B * T) for n in TRAIN_TOKENS)   # of B x T windows in an epoch
 START = {"out", "profile", "resume", "help"}               # flags of one start, not of the run
 WHAT_DIFFERS = ("ms", "tok_per_s", "mfu")                 # from run to run: measured times
-counts = {True: 0, False: 0}
 work = ""                              # the temporary folder
-
-
-def check(ok, what):
-    counts[bool(ok)] += 1
-    if not ok:
-        print("FAIL:", what)
-    return bool(ok)
 
 
 # ---- data ----------------------------------------------------------------------------------------
@@ -1071,19 +1065,12 @@ def main():
     with tempfile.TemporaryDirectory(prefix="test_trainer.") as work:
         work = os.path.realpath(work)
         make_data()
-        for test in (test_files, test_bits, test_losses, test_recompute, test_accumulation,
-                     test_init, test_untied, test_epochs, test_schedules, test_optimizer_flags,
-                     test_profile, test_dtype, test_order, test_keep, test_samples, test_resume,
-                     test_longer, test_signals, test_cannot_differ, test_kill, test_not_finite,
-                     test_flag_errors,
-                     test_file_errors, test_resume_errors):
-            begin, failed = time.monotonic(), counts[False]
-            test()
-            failed = counts[False] - failed
-            print(f"{test.__name__:<22}{time.monotonic() - begin:6.1f} s"
-                  + (f"   {failed} failed" if failed else ""), flush=True)
-    print(f"{counts[True]} passed, {counts[False]} failed")
-    return 1 if counts[False] else 0
+        return run_tests([test_files, test_bits, test_losses, test_recompute, test_accumulation,
+                          test_init, test_untied, test_epochs, test_schedules,
+                          test_optimizer_flags, test_profile, test_dtype, test_order, test_keep,
+                          test_samples, test_resume, test_longer, test_signals,
+                          test_cannot_differ, test_kill, test_not_finite, test_flag_errors,
+                          test_file_errors, test_resume_errors])
 
 
 if __name__ == "__main__":
