@@ -151,13 +151,15 @@ def test_lock():
     codes = sorted(q.returncode for q in both)
     check(codes[0] == 0 and set(codes) <= {0, 1}, f"four starts at once: {codes} {errors}")
     check(codes.count(0) == 1, f"four starts at once: {codes.count(0)} of them trained")
-    same_run("raced", "at_once", "one of four starts")
+    train("alone")
+    same_run("raced", "alone", "one of four starts")
 
 
 def test_not_ours():
     """Names are no proof: what a run did not make, it does not remove or replace."""
     os.mkdir(path("my"))
-    shutil.copyfile(path("at_once", "model.gguf"), path("my", "model.gguf"))
+    train("another")
+    shutil.copyfile(path("another", "model.gguf"), path("my", "model.gguf"))
     before = data("my", "model.gguf")
     for init in (path("my", "model.gguf"), None):
         refused([path("my"), "model.gguf", "another folder"],
