@@ -109,10 +109,11 @@ $(BIN)/train_gpt2cu: train_gpt2.cu $(wildcard *.h) Makefile
 
 # The same file on the CPU: dev/emu/emucc compiles CUDA C++ with $(CXX). Training uses the fast
 # form, without checks.
+EMU_OPTIMIZE ?= -O2
 .PHONY: emu
 emu: $(BIN)/train_gpt2emu
 EMUCC = $(NEED_PYTHON)$(NEED_CXX)EMU_BUILD=$(BUILD)/emu CXX="$(CXX)" \
-        "$(PYTHON)" dev/emu/emucc -std=c++17 -O2 -I.
+        "$(PYTHON)" dev/emu/emucc -std=c++17 $(EMU_OPTIMIZE) -I.
 EMU_FILES = $(wildcard dev/emu/* dev/emu/include/*) $(wildcard *.h) Makefile
 
 $(BIN)/train_gpt2emu: train_gpt2.cu $(EMU_FILES) | $(BUILD)

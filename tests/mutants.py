@@ -6,9 +6,9 @@
 
 A test that passes says little until it has been seen to fail. Each mutant below is a mistake that
 somebody could make, or has made: a term left out, = for +=, a bound off by one. It is planted in a
-copy of the tree; the test that it names is built there, and must fail. A mutant that is not noticed
-fails this program, and so does one whose text is not found exactly once, since then it no longer
-speaks of the code as it is.
+copy of the tree; the test that it names is built and run there, and must fail. A mutant that is not
+noticed fails this program, and so does one whose text is not found exactly once, since then it no
+longer speaks of the code as it is.
 """
 import concurrent.futures
 import glob
@@ -23,10 +23,10 @@ import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-JOBS = 2
+JOBS = os.cpu_count()
 LIMIT = 300   # seconds; a test that a mutant keeps running for ever counts as failed
 
-# What a mutant is caught by: how the test is built, and how it is run.
+# What a mutant is caught by: a program or script, whose first argument chooses the test.
 PROGRAMS = ["numerics", "layers", "model", "gguf", "tokenizer", "dataloader",   # build/test_X
             "layers_fp32", "layers_bf16", "layers_sm90",   # of train_gpt2.cu, on the emulator
             "ladder"]   # build/ladder, which checks before it measures
@@ -34,8 +34,8 @@ SCRIPTS = {"infer": ["infer"], "trainer": ["train_gpt2", "infer"],   # tests/tes
            "safety": ["train_gpt2", "infer"], "data": ["infer"],
            "corpora": ["help"]}   # which builds nothing
 
-# (file, what is wrong, the text, the text instead, the test that must fail and, after it, what its
-# environment must hold)
+# (file, what is wrong, the text, the text instead, the test that must fail: its program or script,
+# its name or a part of it, and what the environment must hold)
 MUTANTS = [
     # ---- layers ----------------------------------------------------------------------------------
     ("train_gpt2.cpp", "encoder: position is the row in the batch",
@@ -526,20 +526,21 @@ def program(test):
     return "build/ladder" if test == "ladder" else "build/test_" + test
 
 
-def build(folder, test):
-    """Without optimisation where it takes longer to compile than to run."""
-    level = "-O0" if test in ("layers", "model", "gguf", "tokenizer", "dataloader") else "-O1"
-    test = test.split()[0]
+def build(folder, tests):
+    """Without optimisation, which would take longer than it saves."""
     compiler = ["CXX=" + os.environ["CXX"]] if os.environ.get("CXX") else []
-    targets = [program(test)] if test in PROGRAMS else SCRIPTS[test]
-    return run(["make", "-s", "OPTIMIZE=" + level, *compiler, *targets], folder)
+    targets = set()
+    for test in {test.split()[0] for test in tests}:
+        targets.update([program(test)] if test in PROGRAMS else SCRIPTS[test])
+    return run(["make", "-s", f"-j{JOBS}", "OPTIMIZE=-O0", "EMU_OPTIMIZE=-O0", *compiler,
+                *sorted(targets)], folder)
 
 
 def run_test(folder, test):
-    test, *settings = test.split()
-    script = [sys.executable, f"tests/test_{test}.py"]
-    command = [program(test)] if test in PROGRAMS else script
-    return run(["env", *settings, *command], folder)
+    name, *words = test.split()
+    command = [program(name)] if name in PROGRAMS else [sys.executable, f"tests/test_{name}.py"]
+    settings = [word for word in words if "=" in word]
+    return run(["env", *settings, *command, *words[:1]], folder)
 
 
 def copy_tree(folder):
@@ -565,7 +566,7 @@ def try_mutant(base, folder, mutant):
         return f"its text is found {source.count(old)} times in {file}, expected once"
     with open(path, "w", encoding="utf-8") as f:
         f.write(source.replace(old, new))
-    code, output = build(folder, test)
+    code, output = build(folder, [test])
     if code != 0:
         return "it does not compile: " + " ".join(output.split())[:300]
     code, output = run_test(folder, test)
@@ -577,18 +578,19 @@ def main():
     chosen = [m for m in MUTANTS if not words or any(word in m[0] + ": " + m[1] for word in words)]
     if not chosen:
         sys.exit(f"no mutant's description contains {' or '.join(words)}")
-    tests = {m[4] for m in chosen}
+    tests = sorted({m[4] for m in chosen})
     start = time.time()
     with tempfile.TemporaryDirectory() as temporary:
         base = os.path.join(temporary, "base")
         copy_tree(base)
-        for test in sorted(tests):
-            code, output = build(base, test)
-            if code != 0:
-                sys.exit(f"the tree does not build without a mutant:\n{output}")
-            code, output = run_test(base, test)   # or every mutant would seem to be caught
-            if code != 0:
-                sys.exit(f"test {test} fails without a mutant:\n{output}")
+        code, output = build(base, tests)
+        if code != 0:
+            sys.exit(f"the tree does not build without a mutant:\n{output}")
+        with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+            results = pool.map(lambda test: run_test(base, test), tests)
+            for test, (code, output) in zip(tests, results):
+                if code != 0:   # or every mutant would seem to be caught
+                    sys.exit(f"test {test} fails without a mutant:\n{output}")
         print(f"built, and tests pass without mutants, in {time.time() - start:.0f} s", flush=True)
 
         folders = queue.Queue()
@@ -606,7 +608,7 @@ def main():
         with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
             for mutant, problem in zip(chosen, pool.map(work, chosen)):
                 failed += problem is not None
-                print(f"{'FAIL' if problem else 'ok  '}  {mutant[0]:15} {mutant[4]:11} {mutant[1]}"
+                print(f"{'FAIL' if problem else 'ok  '}  {mutant[0]:15} {mutant[4]:20} {mutant[1]}"
                       + (f": {problem}" if problem else ""), flush=True)
     print(f"{time.time() - start:.0f} s")
     print(f"{len(chosen) - failed} passed, {failed} failed")
