@@ -181,7 +181,8 @@ MUTANTS = [
      "fused.epilogue = CUBLASLT_EPILOGUE_GELU_AUX_BIAS", "fused.epilogue = CUBLASLT_EPILOGUE_BIAS",
      "layers_sm90 matmul"),
     ("train_gpt2.cu", "matmul: parts of a sum may meet in bfloat16",
-     "reduction = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE", "reduction = 7", "layers_bf16 matmul"),
+     "reduction = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE", "reduction = 7",
+     "layers_bf16 long_sums"),
     ("train_gpt2.cu", "matmul: a product that cuBLASLt refuses ends the program",
      "status != CUBLAS_STATUS_NOT_SUPPORTED;   // it", "true;   // it",
      "layers_sm90 matmul EMU_BLAS_REFUSE=matmul"),
@@ -548,9 +549,11 @@ def copy_tree(folder):
     for pattern in ["*.h", "*.cpp", "*.cu", "Makefile", "data/*.py"]:
         for path in glob.glob(os.path.join(ROOT, pattern)):
             shutil.copy2(path, os.path.join(folder, os.path.relpath(path, ROOT)))
-    for tree in ("tests", "dev/emu", "dev/matmul"):
+    for tree in ("tests", "dev/matmul"):
         shutil.copytree(os.path.join(ROOT, tree), os.path.join(folder, tree),
                         ignore=shutil.ignore_patterns("__pycache__"))
+    # One emulator for all folders: under another path it would compile its library again.
+    os.symlink(os.path.join(ROOT, "dev", "emu"), os.path.join(folder, "dev", "emu"))
 
 
 def try_mutant(base, folder, mutant):
@@ -558,7 +561,7 @@ def try_mutant(base, folder, mutant):
     only what it must."""
     file, _, old, new, test = mutant
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(base, folder)
+    shutil.copytree(base, folder, symlinks=True)
     path = os.path.join(folder, file)
     with open(path, encoding="utf-8") as f:
         source = f.read()
