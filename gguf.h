@@ -640,8 +640,11 @@ inline void gguf_write_padding(AtomicFile& f, uint64_t written, uint64_t alignme
     atomic_write(f, zeros.data(), zeros.size());
 }
 
-// Writes everything: path is replaced in one piece when all of it is on disk.
-inline void gguf_write(const GgufWriter& w, const std::string& path) {
+// Writes everything: path is replaced in one piece when all of it is on disk. read: copies a part
+// of a tensor's data to the host, for data on a device; a megabyte at a time, so that saving a
+// model takes no room for another copy of it.
+inline void gguf_write(const GgufWriter& w, const std::string& path,
+                       void (*read)(void* host, const void* data, size_t bytes) = nullptr) {
     std::string head = "GGUF";
     gguf_append_u32(head, 3);
     gguf_append_u64(head, w.tensors.size());
@@ -659,8 +662,14 @@ inline void gguf_write(const GgufWriter& w, const std::string& path) {
     AtomicFile f = atomic_open(path);
     atomic_write(f, head.data(), head.size());
     gguf_write_padding(f, head.size(), w.alignment);
+    std::string piece(1 << 20, '\0');
     for (const GgufPending& p : w.tensors) {
-        atomic_write(f, p.data, p.tensor.bytes);
+        if (!read) atomic_write(f, p.data, p.tensor.bytes);
+        for (uint64_t at = 0; read && at < p.tensor.bytes; at += piece.size()) {
+            const size_t n = (size_t)std::min<uint64_t>(piece.size(), p.tensor.bytes - at);
+            read(&piece[0], (const char*)p.data + at, n);
+            atomic_write(f, piece.data(), n);
+        }
         gguf_write_padding(f, p.tensor.bytes, w.alignment);
     }
     atomic_close(f);

@@ -65,6 +65,7 @@ struct Param {
     float init_std;               // starts as a normal of this deviation, or, if 0, as init_value
     float init_value;
     bool decay;                   // weight decay: matrices and embeddings yes, biases and norms no
+    bool product;                 // a weight of a matrix product, whose gradient is one as well
     size_t offset;                // where it starts, in elements
     size_t count;                 // its elements, contiguous; without token_embd's padding rows
 };
@@ -83,7 +84,8 @@ inline std::vector<Param> param_table(Config c, Weights& at, size_t& space) {
         for (uint64_t d : dims) count *= d;
         size_t room = &offset == &at.token_embd ? (size_t)c.Vp * c.C : count;
         offset = space;
-        table.push_back({name, dims, std, value, dims.size() == 2, offset, count});
+        bool matrix = dims.size() == 2, product = matrix && name != "position_embd.weight";
+        table.push_back({name, dims, std, value, matrix, product, offset, count});
         space += (room + ALIGN - 1) / ALIGN * ALIGN;
     };
     uint64_t C = c.C;
@@ -433,13 +435,6 @@ inline void gpt2_load(GPT2& model, const Gguf& file) {
              "here", file.file.path.c_str());
 }
 
-// A buffer (master, m or v) on the host, where a GgufWriter can read it.
-inline std::vector<float> copy_to_host(const GPT2& model, const float* buffer) {
-    std::vector<float> host(model.space);
-    to_host(host.data(), buffer, model.space * sizeof(float));
-    return host;
-}
-
 // What tells the weights of one step from those of another: the sha256 of the first 1,024 elements
 // of every parameter. All of them move in each step, so all of them need not be read.
 inline std::string weights_sha256(const GPT2& model) {
@@ -453,11 +448,11 @@ inline std::string weights_sha256(const GPT2& model) {
     return sha256_hex(sum);
 }
 
-// Adds every tensor of a host copy to a file, under its name and a suffix. host must outlive w.
-inline void put_params(const GPT2& model, GgufWriter& w, const std::vector<float>& host,
-                       const char* suffix) {
+// Adds every tensor of a buffer (master, m or v) to a file, under its name and a suffix. The file
+// is then written with to_host.
+inline void put_params(const GPT2& model, GgufWriter& w, const float* buffer, const char* suffix) {
     for (const Param& p : model.table)
-        gguf_put_tensor(w, (p.name + suffix).c_str(), GGML_F32, p.dims, host.data() + p.offset);
+        gguf_put_tensor(w, (p.name + suffix).c_str(), GGML_F32, p.dims, buffer + p.offset);
 }
 
 // A model that llama.cpp opens as it is: configuration, the tokenizer's keys (none: no tokenizer),
@@ -476,11 +471,11 @@ inline void gpt2_save(const GPT2& model, const GgufWriter& tokenizer, bool untie
     gguf_put_int(w, "gpt2.attention.head_count", c.NH);
     gguf_put_float(w, "gpt2.attention.layer_norm_epsilon", LAYERNORM_EPS);
     gguf_put_keys(w, tokenizer);
-    std::vector<float> host = copy_to_host(model, model.master);
-    put_params(model, w, host, "");
+    put_params(model, w, model.master, "");
     const Param& wte = model.table.front();
-    if (untied) gguf_put_tensor(w, "output.weight", GGML_F32, wte.dims, host.data() + wte.offset);
-    gguf_write(w, path.c_str());
+    if (untied)
+        gguf_put_tensor(w, "output.weight", GGML_F32, wte.dims, model.master + wte.offset);
+    gguf_write(w, path, to_host);
 }
 
 // ---- forward ------------------------------------------------------------------------------------
@@ -590,18 +585,22 @@ inline void block_recompute(GPT2& model, int l) {
     if (model.recompute == 2) block_forward(model, l, true);
 }
 
-// Adds the gradients of every parameter to grads, from the gradient that cross_entropy left
-// in the logits. Each call undoes one of forward's, the last first. dresidual is the gradient
+// The gradients of every parameter, from the gradient that cross_entropy left in the logits: they
+// take the place of what grads holds, or, with add, are added to it, for all micro-batches of a
+// step but the first. Each call undoes one of forward's, the last first. dresidual is the gradient
 // of the stream on its way down.
-inline void backward(GPT2& model) {
+inline void backward(GPT2& model, bool add) {
     const Config c = model.config;
     const int C = c.C, B = model.B, T = model.T;
     const floatX* w = model.params;
     float* dw = model.grads;
     const Weights& at = model.at;
     Acts& a = model.acts;
+    // Products write; all other layers add, to what is a thousandth of the whole.
+    for (const Param& p : model.table)
+        if (!add && !p.product) device_zero(dw + p.offset, p.count * sizeof(float));
     matmul_backward(a.dnorm, dw + at.token_embd, nullptr, a.logits, a.output_norm,
-                    w + at.token_embd, nullptr, B, T, C, c.Vp);
+                    w + at.token_embd, nullptr, B, T, C, c.Vp, add);
     layernorm_backward(a.dresidual, dw + at.output_norm_weight, dw + at.output_norm_bias, a.dnorm,
                        a.residual, w + at.output_norm_weight, a.mean, a.rstd, B, T, C);
     for (int l = c.L - 1; l >= 0; l--) {
@@ -609,17 +608,17 @@ inline void backward(GPT2& model) {
         BlockActs& b = a.blk[l];
         block_recompute(model, l);
         matmul_backward(a.dffn_up, dw + p.ffn_down_weight, dw + p.ffn_down_bias, a.dresidual,
-                        b.ffn_up, w + p.ffn_down_weight, b.ffn_pre, B, T, 4 * C, C);
+                        b.ffn_up, w + p.ffn_down_weight, b.ffn_pre, B, T, 4 * C, C, add);
         matmul_backward(a.dnorm, dw + p.ffn_up_weight, dw + p.ffn_up_bias, a.dffn_up, b.ffn_norm,
-                        w + p.ffn_up_weight, nullptr, B, T, C, 4 * C);
+                        w + p.ffn_up_weight, nullptr, B, T, C, 4 * C, add);
         residual_layernorm_backward(a.dresidual, dw + p.ffn_norm_weight, dw + p.ffn_norm_bias,
                                     a.dresidual, a.dnorm, b.residual_mid, w + p.ffn_norm_weight,
                                     b.ffn_mean, b.ffn_rstd, B, T, C);
         matmul_backward(a.dattn, dw + p.attn_output_weight, dw + p.attn_output_bias, a.dresidual,
-                        b.attn, w + p.attn_output_weight, nullptr, B, T, C, C);
+                        b.attn, w + p.attn_output_weight, nullptr, B, T, C, C, add);
         attention_backward(a.dqkv, a.D, a.dattn, b.qkv, b.attn, b.lse, B, T, C, c.NH);
         matmul_backward(a.dnorm, dw + p.attn_qkv_weight, dw + p.attn_qkv_bias, a.dqkv, b.attn_norm,
-                        w + p.attn_qkv_weight, nullptr, B, T, C, 3 * C);
+                        w + p.attn_qkv_weight, nullptr, B, T, C, 3 * C, add);
         residual_layernorm_backward(a.dresidual, dw + p.attn_norm_weight, dw + p.attn_norm_bias,
                                     a.dresidual, a.dnorm, b.residual, w + p.attn_norm_weight,
                                     b.attn_mean, b.attn_rstd, B, T, C);
@@ -629,10 +628,6 @@ inline void backward(GPT2& model) {
 }
 
 // ---- update -------------------------------------------------------------------------------------
-
-inline void zero_grad(GPT2& model) {
-    device_zero(model.grads, model.space * sizeof(float));
-}
 
 // Multiplies all gradients by min(1, grad_clip / norm) (grad_clip 0: by 1), and moves every
 // parameter one AdamW step. norm is grad_norm's, which the caller has looked at first:

@@ -533,6 +533,7 @@ static void run_generate(const Options& o) {
     }
     print_utf8(pending, true);
     printf("\n");
+    fflush(stdout);   // before what stderr says
 
     double made_in = seconds() - prompted;
     fprintf(stderr, "load %.2f s | prompt %zu tokens, %.1f tok/s", loaded - start, prompt,

@@ -121,14 +121,15 @@ void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floa
 void gelu_forward(floatX* out, const floatX* inp, int B, int T, int C);
 
 //     dinp[n,c] = sum_o dout[n,o] * weight[o,c]         dinp may be null: then it is not computed
-//     dweight[o,c] += sum_n dout[n,o] * inp[n,c]
+//     dweight[o,c] = sum_n dout[n,o] * inp[n,c]         or, with add, +=
 //     dbias[o] += sum_n dout[n,o]                       dbias may be null
 // If inp was gelu(pre_gelu), pass that pre_gelu (B, T, C): dinp is then the gradient of pre_gelu,
 //     dinp[n,c] *= gelu'(pre_gelu[n,c])
 // since a GPU multiplies by it in the product's epilogue. Null otherwise. 4*B*T*C*OC FLOPs.
+// Without add, the largest gradients need not be cleared first, nor read back.
 void matmul_backward(floatX* dinp, float* dweight, float* dbias, const floatX* dout,
                      const floatX* inp, const floatX* weight, const floatX* pre_gelu,
-                     int B, int T, int C, int OC);
+                     int B, int T, int C, int OC, bool add);
 
 // ---- attention ----------------------------------------------------------------------------------
 // Vaswani et al. 2017, section 3.2; Dao et al. 2022, arXiv:2205.14135, section 3.

@@ -94,7 +94,7 @@ bool device_profile() {
 }
 
 void* device_alloc(size_t bytes) {
-    const size_t PAGE = bytes < (4 << 20) ? 64 : 2 << 20;
+    const size_t PAGE = bytes < (64 << 20) ? 64 : 2 << 20;
     const size_t rounded = (bytes + PAGE - 1) / PAGE * PAGE;
     void* p = aligned_alloc(PAGE, rounded);
     if (!p)
@@ -325,19 +325,20 @@ void gelu_forward(float* out, const float* inp, int B, int T, int C) {
 }
 
 void matmul_backward(float* dinp, float* dweight, float* dbias, const float* dout, const float* inp,
-                     const float* weight, const float* pre_gelu, int B, int T, int C, int OC) {
+                     const float* weight, const float* pre_gelu, int B, int T, int C, int OC,
+                     bool add) {
     const int N = B * T;
-    Finish finish, add;
+    Finish finish, sums;
     finish.pre_gelu = pre_gelu;
-    add.add = true;
+    sums.add = add;
     const double flops = 2.0 * N * C * OC, bytes = 4.0 * ((double)N * (C + OC) + (double)C * OC);
     if (dinp) {   // dinp (N, C) = dout (N, OC) weight (OC, C), times gelu'(pre_gelu)
         const Timed timed("matmul dinp", C, OC, flops, bytes);
         matmul(dinp, C, {dout, OC, 1}, {weight, C, 1}, N, C, OC, finish, *products);
     }
-    {   // dweight (OC, C) += dout^T (OC, N) inp (N, C)
-        const Timed timed("matmul dweight", C, OC, flops, bytes + 4.0 * C * OC);
-        matmul(dweight, C, {dout, 1, OC}, {inp, C, 1}, OC, C, N, add, *products);
+    {   // dweight (OC, C) = or += dout^T (OC, N) inp (N, C)
+        const Timed timed("matmul dweight", C, OC, flops, bytes + (add ? 4.0 * C * OC : 0));
+        matmul(dweight, C, {dout, 1, OC}, {inp, C, 1}, OC, C, N, sums, *products);
     }
     if (dbias) {
         const Timed timed("matmul dbias", OC, 0, (double)N * OC, 4.0 * N * OC);

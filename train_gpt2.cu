@@ -506,7 +506,8 @@ static cublasLtMatrixLayout_t layout(cudaDataType type, int rows, int columns) {
 // and the first factor is weight.
 struct Product {
     bool transpose_a, transpose_b;
-    bool add;                          // to a float out; if not, out = a b, a floatX
+    bool floats;                       // out is float; if not, floatX
+    bool add = false;                  // out += a b; if not, out = a b
     cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
     const floatX* bias = nullptr;      // (m), where the epilogue has one
     const floatX* pre_gelu = nullptr;  // (m, n): what GELU_AUX writes, and DGELU reads
@@ -520,7 +521,8 @@ static const cudaDataType TYPE_X = BF16 ? CUDA_R_16BF : CUDA_R_32F;
 static Advice& advice_for(const Product& p, cublasLtMatmulDesc_t operation,
                           cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                           cublasLtMatrixLayout_t d, int m, int n, int k) {
-    std::array<int, 7> key = {m, n, k, p.transpose_a, p.transpose_b, p.add, (int)p.epilogue};
+    std::array<int, 7> key = {m, n, k, p.transpose_a, p.transpose_b, p.floats,
+                              (int)p.epilogue};
     auto known = device.advice.find(key);
     if (known != device.advice.end()) return known->second;
     cublasLtMatmulPreference_t preference;
@@ -572,7 +574,7 @@ static bool product(void* out, const floatX* a, const floatX* b, int m, int n, i
     }
     cublasLtMatrixLayout_t layout_a = p.transpose_a ? layout(TYPE_X, k, m) : layout(TYPE_X, m, k);
     cublasLtMatrixLayout_t layout_b = p.transpose_b ? layout(TYPE_X, n, k) : layout(TYPE_X, k, n);
-    cublasLtMatrixLayout_t layout_out = layout(p.add ? CUDA_R_32F : TYPE_X, m, n);
+    cublasLtMatrixLayout_t layout_out = layout(p.floats ? CUDA_R_32F : TYPE_X, m, n);
     Advice& advice = advice_for(p, operation, layout_a, layout_b, layout_out, m, n, k);
     float one = 1, beta = p.add ? 1.0f : 0.0f;
     if (advice.possible) {
@@ -698,7 +700,7 @@ __global__ void column_sums_kernel(float* parts, const floatX* x, int N, int OC,
 
 void matmul_backward(floatX* dinp, float* dweight, float* dbias, const floatX* dout,
                      const floatX* inp, const floatX* weight, const floatX* pre_gelu, int B, int T,
-                     int C, int OC) {
+                     int C, int OC, bool add) {
     const int N = B * T;
     if (dinp) {   // cuBLAS: (C, N) = weight (C, OC) dout (OC, N)
         Product plain = {false, false, false}, fused = plain;
@@ -711,8 +713,8 @@ void matmul_backward(floatX* dinp, float* dweight, float* dbias, const floatX* d
             cuda_check(cudaGetLastError());
         }
     }
-    // cuBLAS: (C, OC) += inp (C, N) dout^T (N, OC)
-    product(dweight, inp, dout, C, OC, N, {false, true, true});
+    // cuBLAS: (C, OC) = or += inp (C, N) dout^T (N, OC)
+    product(dweight, inp, dout, C, OC, N, {false, true, true, add});
     if (!dbias) return;
     int n_parts = (int)ceil_div(N, BIAS_ROWS);
     float* parts = scratch((size_t)n_parts * OC);

@@ -534,14 +534,19 @@ inline void check_finite(Run& run, int64_t step, const char* what, double x,
 
 // The last update before a checkpoint may have been the one that broke the weights.
 inline void check_weights(Run& run) {
-    for (const float* buffer : {run.model.master, run.model.m, run.model.v}) {
-        std::vector<float> host = copy_to_host(run.model, buffer);
-        for (const Param& p : run.model.table)
-            for (size_t i = p.offset; i < p.offset + p.count; i++)
-                if (!std::isfinite(host[i]))
-                    check_finite(run, run.step, buffer == run.model.master ? "weight" : "AdamW",
-                                 host[i], text("element %zu of %s", i - p.offset, p.name.c_str()));
-    }
+    const GPT2& m = run.model;
+    std::vector<float> host(1 << 20);
+    for (const float* buffer : {m.master, m.m, m.v})
+        for (const Param& p : m.table)
+            for (size_t at = 0; at < p.count; at += host.size()) {
+                const size_t n = std::min(host.size(), p.count - at);
+                to_host(host.data(), buffer + p.offset + at, n * sizeof(float));
+                for (size_t i = 0; i < n; i++)
+                    if (!std::isfinite(host[i]))
+                        check_finite(run, run.step,
+                                     buffer == m.master ? "weight" : "state of AdamW", host[i],
+                                     text("element %zu of %s", at + i, p.name.c_str()));
+            }
 }
 
 // Everything but the weights that decides how the run goes on.
@@ -557,11 +562,9 @@ inline void save_optimizer(const Run& run, const std::string& path) {
         if (f.scope != START) gguf_put_string(w, std::string("legible.") + f.name, flag_text(f));
     gguf_put_strings(w, "legible.sha256", run.ingredients);
     gguf_put_string(w, "legible.weights_sha256", weights_sha256(run.model));
-    std::vector<float> m = copy_to_host(run.model, run.model.m);
-    std::vector<float> v = copy_to_host(run.model, run.model.v);
-    put_params(run.model, w, m, ".m");
-    put_params(run.model, w, v, ".v");
-    gguf_write(w, path);
+    put_params(run.model, w, run.model.m, ".m");
+    put_params(run.model, w, run.model.v, ".v");
+    gguf_write(w, path, to_host);
 }
 
 inline void save_checkpoint(Run& run) {
@@ -718,7 +721,6 @@ inline bool train_step(Run& run, Record& r) {
                           run.micro_batches, (long long)(next_window(run) % run.train.windows),
                           (long long)(next_window(run) / run.train.windows)));
     };
-    zero_grad(run.model);
     for (int micro = 0; micro < run.micro_batches; micro++) {
         if (interrupted) return false;
         read_rows(run.train, next_window(run) + (int64_t)micro * run.B, run.B, inputs.data(),
@@ -728,7 +730,7 @@ inline bool train_step(Run& run, Record& r) {
         double loss = cross_entropy(run.model, targets.data(), (float)(1.0 / tokens));
         check("loss", loss, micro);
         total += loss;
-        backward(run.model);
+        backward(run.model, micro > 0);
     }
     r.loss = total / run.micro_batches;
     r.grad_norm = grad_norm(run.model.grads, run.model.space);

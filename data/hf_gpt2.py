@@ -321,6 +321,11 @@ def to_hf(source, folder):
         name = theirs if theirs == "lm_head.weight" else prefix + theirs
         written.append((name, type, a.T if conv1d else a))
     config, tokenizer = hf_config(f, V, tied, embd.type), hf_tokenizer(f, V)
+    # What is there stays; and transformers would read a tokenizer.json in place of our vocab.json.
+    for name in ("config.json", "model.safetensors", "vocab.json", "merges.txt", "tokenizer.json"):
+        if os.path.lexists(os.path.join(folder, name)):
+            raise Failure(f"{os.path.join(folder, name)}: is there already (choose another folder,"
+                          " or move it)")
     os.makedirs(folder, exist_ok=True)   # nothing is written before all has been checked
     write_safetensors(os.path.join(folder, "model.safetensors"), written)
     write_json(folder, "config.json", config)

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import random
+import shutil
 import struct
 import subprocess
 import sys
@@ -46,6 +47,8 @@ def convert(*arguments, code=0, words=()):
     """Runs hf_gpt2.py in this process; whether it fails (code None: either will do) and what it
     says are checked."""
     said, failed = io.StringIO(), 0
+    if arguments[0] == "--to-hf" and code != 1:   # where it may succeed, what it wrote before goes
+        shutil.rmtree(arguments[2], ignore_errors=True)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
         try:
             hf_gpt2.main(arguments)
@@ -320,6 +323,19 @@ def test_odd_values(folder):
     check(not os.path.exists(back), "a refused model leaves no folder")
 
 
+def test_folder_in_use(folder):
+    """--to-hf replaces nothing, nor does it leave beside its files what would be read instead."""
+    hf, path, back = (os.path.join(folder, name) for name in ("hf", "m.gguf", "back"))
+    convert(write_folder(hf, weights("F32")), path)
+    for name in ("model.safetensors", "tokenizer.json"):
+        os.makedirs(back)
+        with open(os.path.join(back, name), "w") as g:
+            g.write("mine")
+        convert("--to-hf", path, back, code=1, words=[os.path.join(back, name), "there already"])
+        check(os.listdir(back) == [name], f"beside {name}: {os.listdir(back)}")
+        shutil.rmtree(back)
+
+
 def test_cut_short(folder):
     write_folder(folder, {name: ("F16", (1 << 20,), b"ab" * (1 << 20)) for name in "xy"})
     check_cut_short(os.path.join(folder, "model.safetensors"), "hf_gpt2.read_safetensors",
@@ -438,5 +454,5 @@ def test_tiny_model(folder):
 
 if __name__ == "__main__":
     sys.exit(run_tests([test_round_trips, test_output, test_tokenizer, test_tokenizer_json,
-                        test_odd_values, test_cut_short, test_odd_inputs, test_refused,
-                        test_tiny_model], in_a_folder))
+                        test_odd_values, test_folder_in_use, test_cut_short, test_odd_inputs,
+                        test_refused, test_tiny_model], in_a_folder))

@@ -106,7 +106,9 @@ static void measure_matmul(const char* model, const char* name, int B, int T, in
            flops, [&] { matmul_forward(out, pre, inp, weight, bias, B, T, C, OC); });
     report(model, text("%s backward", name).c_str(),
            X * (N * OC + N * C * (before ? 3 : 2) + weights) + 8 * weights, 2 * flops,
-           [&] { matmul_backward(dinp, dweight, dbias, out, inp, weight, pre_in, B, T, C, OC); });
+           [&] {
+               matmul_backward(dinp, dweight, dbias, out, inp, weight, pre_in, B, T, C, OC, true);
+           });
     for (void* p : {(void*)inp, (void*)weight, (void*)bias, (void*)out, (void*)pre, (void*)dinp,
                     (void*)pre_in, (void*)dweight, (void*)dbias})
         device_free(p);
