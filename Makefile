@@ -43,15 +43,15 @@ TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%)
 TEST_SCRIPTS = test_data test_corpora test_infer test_trainer test_safety test_hf test_llama
 # The emulator is tried on Linux only; `make test EMU=` leaves out its own tests, and those of
 # train_gpt2.cu under it: a program, the order of threads and blocks in which it runs, and what
-# cuBLASLt refuses on the way.
+# cuBLASLt refuses on the way. test_trainer looks at the CUDA trainer too, from outside.
 EMU ?= $(filter Linux,$(shell uname -s))
 ifneq ($(EMU),)
 EMU_RUNS = $(foreach order,1 2 3 4 5,layers_fp32:$(order) layers_bf16:$(order)) layers_sm90:1 \
            layers_sm90:2:epilogues layers_sm90:3:matmul \
            model_fp32:1 model_bf16:1
 TEST_PROGRAMS += $(patsubst %:1,$(BUILD)/test_%,$(filter %:1,$(EMU_RUNS))) \
-                 $(EMU_FORMS:%=$(BUILD)/train_%)
-TEST_SCRIPTS += test_emu test_backends
+                 $(EMU_FORMS:%=$(BUILD)/train_%) $(BIN)/train_gpt2emu
+TEST_SCRIPTS += test_emu test_backends test_trainer:$(BIN)/train_gpt2emu
 endif
 
 # ---- programs ------------------------------------------------------------------------------------
@@ -109,10 +109,11 @@ $(BIN)/train_gpt2cu: train_gpt2.cu $(wildcard *.h) Makefile
 
 # The same file on the CPU: dev/emu/emucc compiles CUDA C++ with $(CXX). Training uses the fast
 # form, without checks.
+EMU_OPTIMIZE ?= -O2
 .PHONY: emu
 emu: $(BIN)/train_gpt2emu
 EMUCC = $(NEED_PYTHON)$(NEED_CXX)EMU_BUILD=$(BUILD)/emu CXX="$(CXX)" \
-        "$(PYTHON)" dev/emu/emucc -std=c++17 -O2 -I.
+        "$(PYTHON)" dev/emu/emucc -std=c++17 $(EMU_OPTIMIZE) -I.
 EMU_FILES = $(wildcard dev/emu/* dev/emu/include/*) $(wildcard *.h) Makefile
 
 $(BIN)/train_gpt2emu: train_gpt2.cu $(EMU_FILES) | $(BUILD)
@@ -172,7 +173,8 @@ test: $(BIN)/train_gpt2 $(BIN)/infer $(TEST_PROGRAMS) $(BUILD)/CTestTestfile.cma
 	$(NEED_PYTHON)$(NEED_CTEST)export ROOT="$$PWD" PYTHON="$(PYTHON)" TESTS="$(TESTS)" \
 	    EMU_RUNS="$(EMU_RUNS)" TEST_SCRIPTS="$(TEST_SCRIPTS)" INFER=$(BIN)/infer \
 	    TRAIN=$(BIN)/train_gpt2 TRAIN_CUDA=$(BUILD)/train; \
-	cd $(BUILD) && BUILD="$$PWD" $(CTEST) --output-on-failure
+	cd $(BUILD) && BUILD="$$PWD" $(CTEST) --output-on-failure \
+	    -j "$$(getconf _NPROCESSORS_ONLN)"
 
 test-torch:
 	$(NEED_PYTHON)"$(PYTHON)" tests/reference.py --check

@@ -23,6 +23,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import test_trainer as t
+from check import counts
 
 BUILDS = os.path.join(t.ROOT, "build", "bits")
 THREADS = (1, 2, 3, 7)
@@ -143,7 +144,7 @@ def main():
         failed += 1
         print(f"FAIL: {control.name}: the same bits, so a difference would not show")
     print(f"{len(ready)} builds, {len(THREADS)} runs of each: {failed or 'none'} failed")
-    return 1 if failed or t.counts[False] else 0
+    return 1 if failed or counts[False] else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,16 @@
 # What `make test` runs. make copies this file to where ctest looks for it, $BUILD, and gives it
 # the lists and folders in the environment. A test that returns 77 was skipped, and says why.
+# As many run at once as there are processors: the scripts, which take longest, come first.
 foreach(list TESTS EMU_RUNS TEST_SCRIPTS)
     separate_arguments(${list} UNIX_COMMAND "$ENV{${list}}")
+endforeach()
+
+foreach(script IN LISTS TEST_SCRIPTS)   # SCRIPT, or SCRIPT:TRAINER for another than TRAIN
+    string(REGEX MATCH "([^:]+):?(.*)" both ${script})
+    add_test(${script} "$ENV{PYTHON}" "tests/${CMAKE_MATCH_1}.py")
+    if(CMAKE_MATCH_2)
+        set_tests_properties(${script} PROPERTIES ENVIRONMENT "TRAIN=${CMAKE_MATCH_2}")
+    endif()
 endforeach()
 
 foreach(test IN LISTS TESTS)
@@ -17,9 +26,5 @@ foreach(run IN LISTS EMU_RUNS)   # PROGRAM:SEED, or PROGRAM:SEED:WHAT CUBLASLT R
     list(APPEND TESTS ${test})
 endforeach()
 
-foreach(script IN LISTS TEST_SCRIPTS)
-    add_test(${script} "$ENV{PYTHON}" "tests/${script}.py")
-endforeach()
-
-set_tests_properties(${TESTS} ${TEST_SCRIPTS} PROPERTIES
+set_tests_properties(${TEST_SCRIPTS} ${TESTS} PROPERTIES
     WORKING_DIRECTORY "$ENV{ROOT}" SKIP_RETURN_CODE 77 TIMEOUT 600)

@@ -6,9 +6,9 @@
 
 A test that passes says little until it has been seen to fail. Each mutant below is a mistake that
 somebody could make, or has made: a term left out, = for +=, a bound off by one. It is planted in a
-copy of the tree; the test that it names is built there, and must fail. A mutant that is not noticed
-fails this program, and so does one whose text is not found exactly once, since then it no longer
-speaks of the code as it is.
+copy of the tree; the test that it names is built and run there, and must fail. A mutant that is not
+noticed fails this program, and so does one whose text is not found exactly once, since then it no
+longer speaks of the code as it is.
 """
 import concurrent.futures
 import glob
@@ -23,450 +23,475 @@ import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-JOBS = 2
+JOBS = os.cpu_count()
 LIMIT = 300   # seconds; a test that a mutant keeps running for ever counts as failed
 
-# What a mutant is caught by: how the test is built, and how it is run.
+# What a mutant is caught by: a program or script, whose first argument chooses the test.
 PROGRAMS = ["numerics", "layers", "model", "gguf", "tokenizer", "dataloader",   # build/test_X
             "layers_fp32", "layers_bf16", "layers_sm90",   # of train_gpt2.cu, on the emulator
             "ladder"]   # build/ladder, which checks before it measures
 SCRIPTS = {"infer": ["infer"], "trainer": ["train_gpt2", "infer"],   # tests/test_X.py runs these
            "safety": ["train_gpt2", "infer"], "data": ["infer"],
            "corpora": ["help"]}   # which builds nothing
+SLOW = ["ladder", "numerics", "safety"]   # run longer without optimisation than it takes to compile
 
-# (file, what is wrong, the text, the text instead, the test that must fail and, after it, what its
-# environment must hold)
+# (file, what is wrong, the text, the text instead, the test that must fail: its program or script,
+# its name or a part of it, and what the environment must hold)
 MUTANTS = [
     # ---- layers ----------------------------------------------------------------------------------
     ("train_gpt2.cpp", "encoder: position is the row in the batch",
-     "wpe + (int64_t)(n % T) * C", "wpe + (int64_t)(n / T) * C", "layers"),
+     "wpe + (int64_t)(n % T) * C", "wpe + (int64_t)(n / T) * C", "layers encoder"),
     ("train_gpt2.cpp", "encoder: a token's gradient takes its last row only",
      "for (int j = i; j < N && tokens[sorted[j]] == token; j++) {\n            const float* d",
-     "for (int j = i; j < i + 1; j++) {\n            const float* d", "layers"),
+     "for (int j = i; j < i + 1; j++) {\n            const float* d", "layers encoder"),
     ("train_gpt2.cpp", "encoder: positions' gradient overwrites",
      "const float* d = dout + ((int64_t)b * T + t) * C;\n"
      "            for (int c = 0; c < C; c++) row[c] += d[c];",
      "const float* d = dout + ((int64_t)b * T + t) * C;\n"
-     "            for (int c = 0; c < C; c++) row[c] = d[c];", "layers"),
+     "            for (int c = 0; c < C; c++) row[c] = d[c];", "layers encoder"),
     ("train_gpt2.cpp", "layernorm: no epsilon",
-     "/ C + LAYERNORM_EPS)", "/ C)", "layers"),
+     "/ C + LAYERNORM_EPS)", "/ C)", "layers layernorm"),
     ("train_gpt2.cpp", "layernorm: the variance is divided by C - 1",
-     "sum_squared_deviations(x, m, C) / C", "sum_squared_deviations(x, m, C) / (C - 1)", "layers"),
+     "sum_squared_deviations(x, m, C) / C", "sum_squared_deviations(x, m, C) / (C - 1)",
+     "layers layernorm"),
     ("train_gpt2.cpp", "layernorm: backward leaves out the mean of g",
-     "g[c] - g_mean - xhat[c]", "g[c] - xhat[c]", "layers"),
+     "g[c] - g_mean - xhat[c]", "g[c] - xhat[c]", "layers layernorm"),
     ("train_gpt2.cpp", "layernorm: backward leaves out the mean of g * xhat",
-     "- g_mean - xhat[c] * g_xhat_mean", "- g_mean", "layers"),
+     "- g_mean - xhat[c] * g_xhat_mean", "- g_mean", "layers layernorm"),
     ("train_gpt2.cpp", "layernorm: no gradient of the bias",
      "    add_columns(dbias, dout, N, C);\n#pragma", "#pragma",
-     "layers"),
+     "layers layernorm"),
     ("train_gpt2.cpp", "layernorm: the weight's gradient overwrites",
-     "dweight[c0 + c] += dw[c];", "dweight[c0 + c] = dw[c];", "layers"),
+     "dweight[c0 + c] += dw[c];", "dweight[c0 + c] = dw[c];", "layers layernorm"),
     ("train_gpt2.cpp", "residual: its own gradient is dropped",
      "dx[c] = skip ? skip[c] + norm : norm;", "dx[c] = norm;\n                (void)skip;",
-     "layers"),
+     "layers residual"),
     ("train_gpt2.cpp", "matmul: no gradient of the bias",
      "add_columns(dbias, dout, N, OC);", "(void)dbias;",
-     "layers"),
+     "layers matmul"),
     ("train_gpt2.cpp", "matmul: the bias's gradient overwrites",
      "to[c0 + c] += sums[c];", "to[c0 + c] = sums[c];",
-     "layers"),
+     "layers matmul"),
     ("train_gpt2.cpp", "matmul: dinp is added to what was there",
      "    finish.pre_gelu = pre_gelu;\n", "    finish.pre_gelu = pre_gelu, finish.add = true;\n",
-     "layers"),
+     "layers matmul"),
     ("train_gpt2.cpp", "matmul: GELU's derivative is left out",
      "    finish.pre_gelu = pre_gelu;\n", "    (void)pre_gelu;\n",
-     "layers"),
+     "layers matmul"),
     ("train_gpt2.cpp", "matmul: GELU's derivative at the wrong side of it",
      "    finish.pre_gelu = pre_gelu;\n", "    finish.pre_gelu = pre_gelu ? inp : nullptr;\n",
-     "layers"),
+     "layers matmul"),
     ("train_gpt2.cpp", "attention: no 1/sqrt(hs)",
      "                    1.0f / sqrtf((float)hs));", "                    1.0f);",
-     "layers"),
+     "layers attention"),
     ("train_gpt2.cpp", "attention: no 1/sqrt(hs) in backward",
      "dp[s * QUERIES + i] = scale * e *", "dp[s * QUERIES + i] = e *",
-     "layers"),
+     "layers attention"),
     ("train_gpt2.cpp", "attention: a position does not see itself",
-     "lane < s - h.t0; lane++)", "lane <= s - h.t0; lane++)", "layers"),
+     "lane < s - h.t0; lane++)", "lane <= s - h.t0; lane++)", "layers attention"),
     ("train_gpt2.cpp", "attention: the mask forgets a block's last columns",
      "for (int s = h.t0 + 1; s < h.keys; s++)", "for (int s = h.t0 + 1; s < h.keys - 1; s++)",
-     "layers"),
+     "layers attention"),
     ("train_gpt2.cpp", "attention: the mask is off by one in backward",
      "lane < s - h.t0; lane++)", "lane < s - h.t0 - 1; lane++)",
-     "layers"),
+     "layers attention"),
     ("train_gpt2.cpp", "attention: the maximum is not subtracted",
      "most[i] = p[i];\n                    for (int s = 1;",
      "most[i] = 0;\n                    for (int s = h.keys;",
-     "layers"),
+     "layers attention"),
     ("train_gpt2.cpp", "attention: lse without the maximum",
      "l[i] = most[i] + (float)log_d(total[i]);", "l[i] = (float)log_d(total[i]);",
-     "layers"),
+     "layers attention"),
     ("train_gpt2.cpp", "attention: backward without D",
      "(dp[s * QUERIES + i] - d[i])", "dp[s * QUERIES + i]",
-     "layers"),
+     "layers attention"),
     ("train_gpt2.cpp", "attention: a head's dk takes the place of its dv",
      "*dk = dfirst + C, *dv = dfirst + 2 * C;", "*dk = dfirst + C, *dv = dfirst + C;",
-     "layers"),
+     "layers attention"),
     ("train_gpt2.cpp", "attention: a block's dk does not reach the keys before it",
      "gemm(dk, 3 * C, {dp, QUERIES, 1}, dpq, t0", "gemm(dk, 3 * C, {dp, QUERIES, 1}, dpq, 0",
-     "layers"),
+     "layers attention"),
     ("train_gpt2.cpp", "classifier: the maximum is not subtracted",
      "float most = largest(x, V);", "float most = 0;",
-     "layers"),
+     "layers classifier"),
     ("train_gpt2.cpp", "classifier: dloss is forgotten",
-     "float factor = dloss / total;", "float factor = 1 / total;", "layers"),
+     "float factor = dloss / total;", "float factor = 1 / total;", "layers classifier"),
     ("train_gpt2.cpp", "classifier: the target's - 1 is forgotten",
-     "d[targets[n]] -= dloss;", "", "layers"),
+     "d[targets[n]] -= dloss;", "", "layers classifier"),
     ("train_gpt2.cpp", "classifier: the maximum looks at padding",
      "float most = largest(x, V);", "float most = largest(x, Vp);",
-     "layers"),
+     "layers classifier"),
     ("train_gpt2.cpp", "grad_norm: no root",
-     "return (float)sqrt(total);", "return (float)total;", "layers"),
+     "return (float)sqrt(total);", "return (float)total;", "layers grad_norm"),
     ("train_gpt2.cpp", "adamw: beta1 and beta2 swapped",
      "const float beta1 = (float)a.beta1, rest1 = (float)(1 - a.beta1);",
      "std::swap(a.beta1, a.beta2);\n"
-     "    const float beta1 = (float)a.beta1, rest1 = (float)(1 - a.beta1);", "layers"),
+     "    const float beta1 = (float)a.beta1, rest1 = (float)(1 - a.beta1);", "layers adamw"),
     ("train_gpt2.cpp", "adamw: no bias correction of v",
-     "vhat = v[i] * correction2", "vhat = v[i]", "layers"),
+     "vhat = v[i] * correction2", "vhat = v[i]", "layers adamw"),
     ("train_gpt2.cpp", "adamw: no bias correction of m",
-     "float mhat = m[i] * correction1", "float mhat = m[i]", "layers"),
+     "float mhat = m[i] * correction1", "float mhat = m[i]", "layers adamw"),
     ("train_gpt2.cpp", "adamw: epsilon inside the root",
-     "sqrtf(vhat) + eps", "sqrtf(vhat + eps)", "layers"),
+     "sqrtf(vhat) + eps", "sqrtf(vhat + eps)", "layers adamw"),
     ("train_gpt2.cpp", "adamw: weight decay as part of the gradient",
      "float g = a.grad_scale * grads[i];",
-     "float g = a.grad_scale * grads[i] + weight_decay * master[i];", "layers"),
+     "float g = a.grad_scale * grads[i] + weight_decay * master[i];", "layers adamw"),
     ("train_gpt2.cpp", "adamw: clipping's scale is ignored",
-     "float g = a.grad_scale * grads[i];", "float g = grads[i];", "layers"),
+     "float g = a.grad_scale * grads[i];", "float g = grads[i];", "layers adamw"),
 
     # ---- the same layers in CUDA -----------------------------------------------------------------
     ("train_gpt2.cu", "sums: a block does not wait for its warps",
      "__syncthreads();   // all warps' sums are there\n    float total = 0;\n"
      "    for (int warp = 0; warp < (int)blockDim",
-     "float total = 0;\n    for (int warp = 0; warp < (int)blockDim", "layers_fp32"),
+     "float total = 0;\n    for (int warp = 0; warp < (int)blockDim", "layers_fp32 layernorm"),
     ("train_gpt2.cu", "sums: shuffles begin at a quarter of the lanes",
      "for (int other = width / 2; other > 0; other /= 2) x += ",
-     "for (int other = width / 4; other > 0; other /= 2) x += ", "layers_fp32"),
+     "for (int other = width / 4; other > 0; other /= 2) x += ", "layers_fp32 layernorm"),
     ("train_gpt2.cu", "sums: the columns of two warps are added before all have come",
      "__syncthreads();   // all warps' sums are there\n    float total = 0;\n"
      "    if (threadIdx.x < SUM_COLUMNS)",
-     "float total = 0;\n    if (threadIdx.x < SUM_COLUMNS)", "layers_fp32"),
+     "float total = 0;\n    if (threadIdx.x < SUM_COLUMNS)", "layers_fp32 layernorm"),
     ("train_gpt2.cu", "sums: a stride that fits one of two users only",
      "load(parts + (int64_t)p * stride + column", "load(parts + (int64_t)p * n + column",
-     "layers_fp32"),
+     "layers_fp32 layernorm"),
     ("train_gpt2.cu", "tails: a row's last elements are not read",
-     "j < left ? (float)p[j] : 0.0f", "0.0f", "layers_fp32"),
+     "j < left ? (float)p[j] : 0.0f", "0.0f", "layers_fp32 layernorm"),
     ("train_gpt2.cu", "tails: one element too many is written",
      "if (j < left) p[j] = (Number)v.x[j];", "if (j <= left) p[j] = (Number)v.x[j];",
-     "layers_fp32"),
+     "layers_fp32 layernorm"),
     ("train_gpt2.cu", "tails: 16 bytes at once from any address",
      "Vec v;\n    if (left >= VEC && (uintptr_t)p % 16 == 0) {", "Vec v;\n    if (left >= VEC) {",
-     "layers_fp32"),
+     "layers_fp32 layernorm"),
     ("train_gpt2.cu", "encoder: positions' gradient with the stride of one sequence",
-     "((int64_t)b * T + t) * C + c", "((int64_t)b + t) * C + c", "layers_fp32"),
+     "((int64_t)b * T + t) * C + c", "((int64_t)b + t) * C + c", "layers_fp32 encoder"),
     ("train_gpt2.cu", "encoder: two blocks write a token's gradient",
      "if (i > 0 && tokens[sorted[i - 1]] == token)\n        return;", "if (i < 0)\n        return;",
-     "layers_fp32"),
+     "layers_fp32 encoder"),
     ("train_gpt2.cu", "layernorm: channels beyond C count in the variance",
-     "c + j < C ? x.x[j] - m : 0.0f", "x.x[j] - m", "layers_fp32"),
+     "c + j < C ? x.x[j] - m : 0.0f", "x.x[j] - m", "layers_fp32 layernorm"),
     ("train_gpt2.cu", "layernorm: two sums share their shared memory",
-     "block_sum(squares, sums[1])", "block_sum(squares, sums[0])", "layers_fp32"),
+     "block_sum(squares, sums[1])", "block_sum(squares, sums[0])", "layers_fp32 layernorm"),
     ("train_gpt2.cu", "layernorm: no gradient of the bias",
-     "add_parts(dbias, parts + C, n_parts, 2 * C, C);", "", "layers_fp32"),
+     "add_parts(dbias, parts + C, n_parts, 2 * C, C);", "", "layers_fp32 layernorm"),
     ("train_gpt2.cu", "matmul: the last part of a bias's gradient goes beyond the rows",
-     "end = min(N, begin + rows)", "end = begin + rows", "layers_fp32"),
+     "end = min(N, begin + rows)", "end = begin + rows", "layers_fp32 matmul"),
     ("train_gpt2.cu", "matmul: a kernel's grid is rounded down",
      "dim3(N, (unsigned)ceil_div(columns, 128 * VEC))",
-     "dim3(N, (unsigned)std::max(1, columns / (128 * VEC)))", "layers_fp32"),
+     "dim3(N, (unsigned)std::max(1, columns / (128 * VEC)))", "layers_fp32 wide_rows"),
     ("train_gpt2.cu", "matmul: the epilogue leaves out GELU",
      "fused.epilogue = CUBLASLT_EPILOGUE_GELU_AUX_BIAS", "fused.epilogue = CUBLASLT_EPILOGUE_BIAS",
-     "layers_sm90"),
+     "layers_sm90 matmul"),
     ("train_gpt2.cu", "matmul: parts of a sum may meet in bfloat16",
-     "reduction = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE", "reduction = 7", "layers_bf16"),
+     "reduction = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE", "reduction = 7",
+     "layers_bf16 long_sums"),
     ("train_gpt2.cu", "matmul: a product that cuBLASLt refuses ends the program",
      "status != CUBLAS_STATUS_NOT_SUPPORTED;   // it", "true;   // it",
-     "layers_sm90 EMU_BLAS_REFUSE=matmul"),
+     "layers_sm90 matmul EMU_BLAS_REFUSE=matmul"),
     ("train_gpt2.cu", "matmul: no advice is taken for an error",
      "if (status != CUBLAS_STATUS_NOT_SUPPORTED) blas_check(status);", "blas_check(status);",
-     "layers_sm90 EMU_BLAS_REFUSE=epilogues"),
+     "layers_sm90 matmul EMU_BLAS_REFUSE=epilogues"),
     ("train_gpt2.cu", "matmul: the plain form has no bias",
      "128>>>(out, pre_gelu, added ? nullptr : bias, OC)",
-     "128>>>(out, pre_gelu, nullptr, OC)", "layers_sm90 EMU_BLAS_REFUSE=epilogues"),
+     "128>>>(out, pre_gelu, nullptr, OC)", "layers_sm90 matmul EMU_BLAS_REFUSE=epilogues"),
     ("train_gpt2.cu", "matmul: the plain form has no bias where there is no GELU",
      "if (!pre_gelu && (added || !bias)) return;", "if (!pre_gelu) return;",
-     "layers_sm90 EMU_BLAS_REFUSE=matmul"),
+     "layers_sm90 matmul EMU_BLAS_REFUSE=matmul"),
     ("train_gpt2.cu", "attention: heads above 64 take the form for 64",
-     "if (hs <= 64) launch_forward<64>", "if (hs <= 128) launch_forward<64>", "layers_fp32"),
+     "if (hs <= 64) launch_forward<64>", "if (hs <= 128) launch_forward<64>",
+     "layers_fp32 head_sizes"),
     ("train_gpt2.cu", "attention: heads above 64 take the form for 64 in backward",
      "if (C / NH <= 64) launch_backward<64>", "if (C / NH <= 128) launch_backward<64>",
-     "layers_fp32"),
+     "layers_fp32 head_sizes"),
     ("train_gpt2.cu", "attention: no 1/sqrt(hs)",
-     "tx + 16 * j <= t ? scale * score[i][j]", "tx + 16 * j <= t ? score[i][j]", "layers_fp32"),
+     "tx + 16 * j <= t ? scale * score[i][j]", "tx + 16 * j <= t ? score[i][j]",
+     "layers_fp32 attention"),
     ("train_gpt2.cu", "attention: the mask is off by one",
-     "s0 + tx + 16 * j <= t ? scale", "s0 + tx + 16 * j <= t + 1 ? scale", "layers_fp32"),
+     "s0 + tx + 16 * j <= t ? scale", "s0 + tx + 16 * j <= t + 1 ? scale", "layers_fp32 attention"),
     ("train_gpt2.cu", "attention: old sums keep the old maximum",
-     "l[i] *= rescale;", "", "layers_fp32"),
+     "l[i] *= rescale;", "", "layers_fp32 attention"),
     ("train_gpt2.cu", "attention: k and v are overwritten while they are read",
      "__syncthreads();   // other warps may still be reading the last tile from k and v\n"
-     "        load_tile<HS>(k, head + C", "load_tile<HS>(k, head + C", "layers_fp32"),
+     "        load_tile<HS>(k, head + C", "load_tile<HS>(k, head + C", "layers_fp32 attention"),
     ("train_gpt2.cu", "attention: scores are read before they are complete",
      "__syncwarp();   // a row of p was written, and will be read, by the same half of a warp\n",
-     "", "layers_fp32"),
+     "", "layers_fp32 attention"),
     ("train_gpt2.cu", "attention: in backward, ds takes the place of p too early",
-     "__syncwarp();   // the other lanes have read p: ds may take its place\n", "", "layers_fp32"),
+     "__syncwarp();   // the other lanes have read p: ds may take its place\n", "",
+     "layers_fp32 attention"),
     ("train_gpt2.cu", "attention: rows of shared memory overlap",
-     "STRIDE = HS + 4, SCORE_STRIDE", "STRIDE = HS - 4, SCORE_STRIDE", "layers_fp32"),
+     "STRIDE = HS + 4, SCORE_STRIDE", "STRIDE = HS - 4, SCORE_STRIDE", "layers_fp32 attention"),
     ("train_gpt2.cu", "attention: more shared memory than was granted",
-     "grant_shared(attention_backward_kv_kernel<HS>, bytes);", "", "layers_fp32"),
+     "grant_shared(attention_backward_kv_kernel<HS>, bytes);", "", "layers_fp32 attention"),
     ("train_gpt2.cu", "classifier: the target's logit is read when others may have written it",
      "d.x[j] = v + j < V ? expf(d.x[j] - most) * factor : 0.0f;",
      "d.x[j] = v + j < V ? expf(d.x[j] - most) * factor + 0 * (float)x[target] : 0.0f;",
-     "layers_fp32"),
+     "layers_fp32 classifier"),
     ("train_gpt2.cu", "classifier: padding is part of the softmax",
-     "if (v + j >= V) logit.x[j] = -INFINITY;", "", "layers_fp32"),
+     "if (v + j >= V) logit.x[j] = -INFINITY;", "", "layers_fp32 classifier"),
     ("train_gpt2.cu", "grad_norm: neighbouring threads share elements",
      "for (size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * VEC; i < n; i += step)",
      "for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step)",
-     "layers_fp32"),
+     "layers_fp32 grad_norm"),
     ("train_gpt2.cu", "adamw: the last elements get no block",
      "(unsigned)ceil_div((int64_t)n, 256 * VEC)", "(unsigned)std::max<size_t>(1, n / (256 * VEC))",
-     "layers_fp32"),
+     "layers_fp32 adamw"),
     ("train_gpt2.cu", "adamw: the copy in floatX keeps its old value",
      "if ((void*)params != (void*)master) store(params",
-     "if ((void*)params == (void*)master) store(params", "layers_bf16"),
+     "if ((void*)params == (void*)master) store(params", "layers_bf16 adamw"),
 
     # ---- the model -------------------------------------------------------------------------------
     ("gpt2.h", "decay of biases and norms",
-     "dims.size() == 2, offset, count", "true, offset, count", "model"),
-    ("gpt2.h", "clipping is ignored", "grad_clip / norm : 1.0f", "1.0f : 1.0f", "model"),
+     "value, matrix, product, offset", "value, true, product, offset", "model decay_and_clipping"),
+    ("gpt2.h", "clipping is ignored", "grad_clip / norm : 1.0f", "1.0f : 1.0f",
+     "model decay_and_clipping"),
     ("gpt2.h", "clipping scales small gradients up",
-     "grad_clip > 0 && norm > grad_clip ?", "grad_clip > 0 ?", "model"),
+     "grad_clip > 0 && norm > grad_clip ?", "grad_clip > 0 ?", "model decay_and_clipping"),
     ("gpt2.h", "residual projections start as large as the others",
-     "0.02f / sqrtf(2.0f * c.L)", "0.02f", "model"),
+     "0.02f / sqrtf(2.0f * c.L)", "0.02f", "model initialisation"),
     ("gpt2.h", "every tensor starts with the same numbers",
-     "make_rng(seed, RNG_INIT, tensor++)", "make_rng(seed, RNG_INIT, tensor)", "model"),
+     "make_rng(seed, RNG_INIT, tensor++)", "make_rng(seed, RNG_INIT, tensor)",
+     "model initialisation"),
     ("gpt2.h", "gradients are not cleared",
-     "device_zero(model.grads, model.space * sizeof(float));", "(void)model;", "model"),
+     "if (!add && !p.product) device_zero(dw + p.offset, p.count * sizeof(float));", "(void)p;",
+     "model accumulation"),
+    ("gpt2.h", "a product's gradient is added to that of the step before",
+     "nullptr, B, T, C, c.Vp, add);", "nullptr, B, T, C, c.Vp, true);", "model accumulation"),
     ("gpt2.h", "token embeddings get no gradient from the head",
      "matmul_backward(a.dnorm, dw + at.token_embd, nullptr,",
-     "matmul_backward(a.dnorm, model.m + at.token_embd, nullptr,", "model"),
+     "matmul_backward(a.dnorm, model.m + at.token_embd, nullptr,", "model forward_backward"),
     ("gpt2.h", "the MLP's gradient skips the GELU",
      "w + p.ffn_down_weight, b.ffn_pre, B, T, 4 * C, C",
-     "w + p.ffn_down_weight, nullptr, B, T, 4 * C, C", "model"),
+     "w + p.ffn_down_weight, nullptr, B, T, 4 * C, C", "model forward_backward"),
     ("gpt2.h", "the second norm's statistics are the first's",
-     "b.ffn_mean, b.ffn_rstd, B, T, C", "b.attn_mean, b.ffn_rstd, B, T, C", "model"),
+     "b.ffn_mean, b.ffn_rstd, B, T, C", "b.attn_mean, b.ffn_rstd, B, T, C",
+     "model forward_backward"),
     ("gpt2.h", "a lifetime ends with forward",
      "&b.residual, N * C, {{l == 0 ? 0 : attn, attn_undone}}",
-     "&b.residual, N * C, {{l == 0 ? 0 : attn, mlp}}", "model"),
+     "&b.residual, N * C, {{l == 0 ? 0 : attn, mlp}}", "model plan"),
     ("gpt2.h", "recompute: what is computed again has no place yet",
      "return {{born, last}, {mlp_undone, undone}};", "return {{born, last}, {undone, undone}};",
-     "model"),
+     "model plan"),
     ("gpt2.h", "recompute: GELU is not computed again",
-     "gelu_forward(b.ffn_up, b.ffn_pre, B, T, 4 * C);", "", "model"),
+     "gelu_forward(b.ffn_up, b.ffn_pre, B, T, 4 * C);", "", "model plan"),
     ("gpt2.h", "recompute: the block's first norm is of another stream",
-     "if (l == 0 || again)", "if (l == 0)", "model"),
+     "if (l == 0 || again)", "if (l == 0)", "model plan"),
     ("gpt2.h", "the plan lets neighbours overlap",
      "x.born <= y.dies && y.born <= x.dies",
-     "x.born < y.dies && y.born < x.dies", "model"),
+     "x.born < y.dies && y.born < x.dies", "model plan"),
     ("gpt2.h", "padding rows are written to files",
      "row(\"token_embd.weight\", at.token_embd, {C, (uint64_t)c.V}, STD, 0);",
-     "row(\"token_embd.weight\", at.token_embd, {C, (uint64_t)c.Vp}, STD, 0);", "model"),
+     "row(\"token_embd.weight\", at.token_embd, {C, (uint64_t)c.Vp}, STD, 0);", "model files"),
     ("gpt2.h", "the last norm's backward reads another stream",
      "a.residual, w + at.output_norm_weight, a.mean",
-     "a.blk.back().residual_mid, w + at.output_norm_weight, a.mean", "model"),
-    ("gpt2.h", "the loss is the last row's", "sum += loss;", "sum = loss * (B * T);", "model"),
+     "a.blk.back().residual_mid, w + at.output_norm_weight, a.mean", "model forward_backward"),
+    ("gpt2.h", "the loss is the last row's", "sum += loss;", "sum = loss * (B * T);",
+     "model forward_backward"),
 
     # ---- the ground floor ------------------------------------------------------------------------
     ("numerics.h", "exp: one term of the series less",
-     "float p = 1.0f / 5040.0f;", "float p = 0;", "numerics"),
+     "float p = 1.0f / 5040.0f;", "float p = 0;", "numerics exp"),
     ("numerics.h", "exp: ln2 in one part",
-     "r = __builtin_fmaf(n, -LN2_LOW, r);", "(void)LN2_LOW;", "numerics"),
+     "r = __builtin_fmaf(n, -LN2_LOW, r);", "(void)LN2_LOW;", "numerics exp"),
     ("numerics.h", "GELU: its cubic term's factor",
-     "GELU_CUBIC = 0.044715f", "GELU_CUBIC = 0.04472f", "numerics"),
+     "GELU_CUBIC = 0.044715f", "GELU_CUBIC = 0.04472f", "numerics gelu"),
     ("numerics.h", "GELU: derivative without u'",
-     "* (1.0f - s) * 2.0f * du", "* (1.0f - s) * 2.0f * GELU_SCALE", "numerics"),
+     "* (1.0f - s) * 2.0f * du", "* (1.0f - s) * 2.0f * GELU_SCALE", "numerics gelu"),
     ("numerics.h", "log: two terms of the series less",
-     "int k = 21; k >= 1", "int k = 17; k >= 1", "numerics"),
+     "int k = 21; k >= 1", "int k = 17; k >= 1", "numerics log_cos"),
     ("numerics.h", "random numbers: a shift of SplitMix64",
-     "(z ^ (z >> 27))", "(z ^ (z >> 28))", "numerics"),
+     "(z ^ (z >> 27))", "(z ^ (z >> 28))", "numerics random"),
     ("numerics.h", "normal numbers: log of 1 - u",
-     "__builtin_sqrt(-2.0 * log_d(u))", "__builtin_sqrt(-1.9 * log_d(u))", "numerics"),
+     "__builtin_sqrt(-2.0 * log_d(u))", "__builtin_sqrt(-1.9 * log_d(u))", "numerics random"),
     ("matmul.h", "the last row of a matrix is left out",
      "m += kernel.mr) {\n", "m += kernel.mr) {\n            if (m1 - m == 1 && m1 > 1) continue;\n",
-     "numerics"),
+     "numerics matmul"),
     ("matmul.h", "beyond KC steps, the product starts again",
-     "const bool goes_on = k0 > 0 || f.add;", "const bool goes_on = f.add;", "numerics"),
+     "const bool goes_on = k0 > 0 || f.add;", "const bool goes_on = f.add;", "numerics matmul"),
     ("matmul.h", "the edge forgets what was there",
      "memcpy(edge + i * NR, begin ? begin : c + i * ldc, sizeof(float) * width);",
-     "if (begin) memcpy(edge + i * NR, begin, sizeof(float) * width);", "numerics"),
+     "if (begin) memcpy(edge + i * NR, begin, sizeof(float) * width);", "numerics matmul"),
     ("matmul.h", "GELU before the last step of k",
-     "if (k0 + depth == K && (f.gelu", "if ((f.gelu", "numerics"),
+     "if (k0 + depth == K && (f.gelu", "if ((f.gelu", "numerics matmul"),
     ("matmul.h", "later steps are read from the shared buffer's start",
      "shared + (int64_t)(k0 - first) * padded + (int64_t)s * depth", "shared + (int64_t)s * depth",
-     "numerics"),
+     "numerics matmul"),
     ("dev/matmul/5_register_tile.cpp", "the ladder: a tile starts again with each panel",
      "panels[p][0], k0 == 0);", "panels[p][0], true);", "ladder"),
     ("dataloader.h", "targets are the inputs",
-     "targets[r * d.T + t] = p[t + 1];", "targets[r * d.T + t] = p[t];", "dataloader"),
+     "targets[r * d.T + t] = p[t + 1];", "targets[r * d.T + t] = p[t];", "dataloader sequential"),
     ("dataloader.h", "windows are T + 1 apart",
-     "(window - s.first_window) * d.T", "(window - s.first_window) * (d.T + 1)", "dataloader"),
+     "(window - s.first_window) * d.T", "(window - s.first_window) * (d.T + 1)",
+     "dataloader sequential"),
     ("dataloader.h", "a batch may lack its last target",
-     "(s.count - 1) / (B * T)", "s.count / (B * T)", "dataloader"),
+     "(s.count - 1) / (B * T)", "s.count / (B * T)", "dataloader boundary"),
     ("dataloader.h", "every epoch has the same order",
-     "RNG_ORDER, (uint64_t)epoch", "RNG_ORDER, 0", "dataloader"),
+     "RNG_ORDER, (uint64_t)epoch", "RNG_ORDER, 0", "dataloader shuffled"),
     ("dataloader.h", "an epoch's order is kept for the next",
-     "d.shuffled && d.ordered != epoch", "d.shuffled && d.ordered < 0", "dataloader"),
+     "d.shuffled && d.ordered != epoch", "d.shuffled && d.ordered < 0", "dataloader shuffled"),
     ("sha256.h", "the length's block is forgotten",
-     "s.bytes % 64 != 56", "s.bytes % 64 != 0 && s.bytes % 64 != 56", "dataloader"),
+     "s.bytes % 64 != 56", "s.bytes % 64 != 0 && s.bytes % 64 != 56", "dataloader fingerprints"),
     ("tokenizer.h", "a contraction is not a word",
-     "\"'re\", \"'ve\", \"'m\"", "\"'re\", \"'m\"", "tokenizer"),
+     "\"'re\", \"'ve\", \"'m\"", "\"'re\", \"'m\"", "tokenizer words"),
     ("tokenizer.h", "a merge of the wrong rank comes first",
      "return a.rank != b.rank ? a.rank > b.rank", "return a.rank != b.rank ? a.rank < b.rank",
-     "tokenizer"),
+     "tokenizer merges"),
     ("tokenizer.h", "white space keeps its last character",
-     "return i == text.size() || last == at ? i : last;", "return i;", "tokenizer"),
+     "return i == text.size() || last == at ? i : last;", "return i;", "tokenizer words"),
     ("tokenizer.h", "the shortest special token wins",
      "t.tokens[*first].size() == n + 1) longest = *first++;",
-     "t.tokens[*first].size() == n + 1) return *first;", "tokenizer"),
+     "t.tokens[*first].size() == n + 1) return *first;", "tokenizer special"),
     ("tokenizer.h", "user-defined tokens need --special",
      "special ? t.special : t.user_defined", "special ? t.special : std::vector<int>()",
-     "tokenizer"),
-    ("tokenizer.h", "white space is a document", "if (at == text.size()) return;", "", "tokenizer"),
+     "tokenizer special"),
+    ("tokenizer.h", "white space is a document", "if (at == text.size()) return;", "",
+     "tokenizer documents"),
     ("tokenizer.h", "a separator's line break belongs to the next document",
      "start = next;\n    }\n    encode_document", "start = end;\n    }\n    encode_document",
-     "tokenizer"),
+     "tokenizer documents"),
     ("tokenizer.h", "a separator with \\r is none",
-     "if (end > at && text[end - 1] == '\\r') end--;", "", "tokenizer"),
+     "if (end > at && text[end - 1] == '\\r') end--;", "", "tokenizer documents"),
     ("gguf.h", "a tensor may end past the file",
-     "t.bytes > size - expected", "t.bytes > size", "gguf"),
+     "t.bytes > size - expected", "t.bytes > size", "gguf wrong_files"),
     ("gguf.h", "a half's infinity is a number", "if (magnitude >= 0x0f800000) bits",
-     "if (magnitude > 0x0f800000) bits", "gguf"),
+     "if (magnitude > 0x0f800000) bits", "gguf half"),
     ("gguf.h", "a tensor has as many bytes as elements",
-     "p.tensor.count / facts.block * facts.bytes", "p.tensor.count", "gguf"),
+     "p.tensor.count / facts.block * facts.bytes", "p.tensor.count", "gguf round_trip"),
     ("numerics.h", "rounding to bfloat16 cuts off",
-     "(bits + 0x7fff + (bits >> 16 & 1)) >> 16", "bits >> 16", "numerics"),
+     "(bits + 0x7fff + (bits >> 16 & 1)) >> 16", "bits >> 16", "numerics bfloat16_bits"),
     ("gguf.h", "duplicate names are accepted",
-     "if (!g.tensor_at.emplace(g.tensors.back().name, i).second)", "if (false)", "gguf"),
-    ("gguf.h", "C1 controls are printed", "!(c >= 0x7f && c < 0xa0)", "c != 0x7f", "gguf"),
+     "if (!g.tensor_at.emplace(g.tensors.back().name, i).second)", "if (false)",
+     "gguf wrong_files"),
+    ("gguf.h", "C1 controls are printed", "!(c >= 0x7f && c < 0xa0)", "c != 0x7f", "gguf strings"),
     ("gguf.h", "a surrogate is a character",
-     "first == 0xed ? 0x9f", "first == 0xed ? 0xbf", "gguf"),
+     "first == 0xed ? 0x9f", "first == 0xed ? 0xbf", "gguf strings"),
     ("gguf.h", "tensors that nobody asks for are accepted", "if (!names.count(t.name))",
-     "if (false)", "gguf"),
+     "if (false)", "gguf wrong_keys"),
 
     # ---- the runtime -----------------------------------------------------------------------------
     ("infer.cpp", "the cache forgets the token before",
-     "int count = pos + t + 1;", "int count = pos + t + (pos == 0);", "infer"),
+     "int count = pos + t + 1;", "int count = pos + t + (pos == 0);", "infer cache"),
     ("infer.cpp", "positions start again at each call",
-     "m.position_embd[(size_t)(s.pos + i) * C + c]", "m.position_embd[(size_t)i * C + c]", "infer"),
-    ("infer.cpp", "the MLP has no GELU", "s.up[i] = gelu(s.up[i])", "s.up[i] = s.up[i]", "infer"),
+     "m.position_embd[(size_t)(s.pos + i) * C + c]", "m.position_embd[(size_t)i * C + c]",
+     "infer cache"),
+    ("infer.cpp", "the MLP has no GELU", "s.up[i] = gelu(s.up[i])", "s.up[i] = s.up[i]",
+     "infer logits"),
     ("infer.cpp", "an untied output is ignored",
-     "if (gguf_tensor(g, \"output.weight\"))", "if (false)", "infer"),
+     "if (gguf_tensor(g, \"output.weight\"))", "if (false)", "infer logits"),
     ("infer.cpp", "perplexity counts a window's first token only",
      "total - window);\n        s.pos = 0;",
      "total - window);\n        s.pos = window ? 1 : 0;\n        if (s.pos + n > m.T) n--;",
-     "infer"),
+     "infer perplexity"),
     ("infer.cpp", "the cache keeps the last window's keys",
-     "keys[h].resize((size_t)pos * hs);", "", "infer"),
+     "keys[h].resize((size_t)pos * hs);", "", "infer perplexity"),
     ("infer.cpp", "the file's epsilon is ignored",
-     "sqrt(squares / C + eps)", "sqrt(squares / C + 1e-5f)", "infer"),
+     "sqrt(squares / C + eps)", "sqrt(squares / C + 1e-5f)", "infer logits"),
     ("infer.cpp", "the penalty makes negative logits likelier",
-     ": logit[id] * penalty", ": logit[id] / penalty", "infer"),
+     ": logit[id] * penalty", ": logit[id] / penalty", "infer sampling"),
     ("infer.cpp", "logits that are no number are printed",
-     "if (!std::isfinite(out[i])) fail_not_finite", "if (false) fail_not_finite", "infer"),
+     "if (!std::isfinite(out[i])) fail_not_finite", "if (false) fail_not_finite",
+     "infer not_finite"),
     ("tokenizer.h", "a character is split while it streams",
      "if (c == UTF8_CUT && !last) break;\n        if (c < 0)",
-     "if (c == UTF8_CUT && !last) out += pending[at];\n        else if (c < 0)", "infer"),
+     "if (c == UTF8_CUT && !last) out += pending[at];\n        else if (c < 0)", "infer streaming"),
     ("tokenizer.h", "a terminal obeys the text", "else if (!terminal || c", "else if (true || c",
-     "infer"),
+     "infer terminal"),
     ("infer.cpp", "a long name pads all rows",
      "std::max(name, std::min(k.name.size(), NAME_COLUMN))", "std::max(name, k.name.size())",
-     "infer"),
+     "infer show"),
 
     # ---- the trainer -----------------------------------------------------------------------------
     ("trainer.h", "the warmup starts at 0",
-     "(double)(step + 1) / (double)o.warmup", "(double)step / (double)o.warmup", "trainer"),
+     "(double)(step + 1) / (double)o.warmup", "(double)step / (double)o.warmup",
+     "trainer schedules"),
     ("trainer.h", "the warmup is one step longer",
-     "if (step < o.warmup)", "if (step <= o.warmup)", "trainer"),
+     "if (step < o.warmup)", "if (step <= o.warmup)", "trainer schedules"),
     ("trainer.h", "accumulation forgets to divide",
      "double tokens = (double)run.micro_batches * run.B * run.T;",
-     "double tokens = (double)run.B * run.T;", "trainer"),
+     "double tokens = (double)run.B * run.T;", "trainer accumulation"),
     ("trainer.h", "AdamW's step is counted from 0",
-     "1, (int)run.step + 1}", "1, (int)run.step + (run.step > 0)}", "trainer"),
+     "1, (int)run.step + 1}", "1, (int)run.step + (run.step > 0)}", "trainer optimizer_flags"),
     ("trainer.h", "a checkpoint forgets v",
-     "put_params(run.model, w, v, \".v\");", "put_params(run.model, w, m, \".v\");", "trainer"),
+     "run.model.v, \".v\");", "run.model.m, \".v\");",
+     "trainer resume"),
     ("trainer.h", "the first batch is skipped",
-     "return run.step * run.micro_batches", "return (run.step + 1) * run.micro_batches", "trainer"),
+     "return run.step * run.micro_batches", "return (run.step + 1) * run.micro_batches",
+     "trainer order"),
     ("trainer.h", "every micro-batch reads the same rows",
-     "(int64_t)micro * run.B, run.B, inputs", "0, run.B, inputs", "trainer"),
+     "(int64_t)micro * run.B, run.B, inputs", "0, run.B, inputs", "trainer accumulation"),
     ("trainer.h", "a step's rows depend on the micro-batch",
-     "o.train, total / run.T, run.T", "o.train, run.B, run.T", "trainer"),
+     "o.train, total / run.T, run.T", "o.train, run.B, run.T", "trainer accumulation"),
     ("trainer.h", "validation weighs a smaller batch like the others",
-     "total += loss * rows;", "total += loss * run.B;", "trainer"),
+     "total += loss * rows;", "total += loss * run.B;", "trainer losses"),
     ("trainer.h", "--keep removes the one good checkpoint",
-     "if (steps[i] != good) remove", "remove", "trainer"),
+     "if (steps[i] != good) remove", "remove", "trainer not_finite"),
     ("gpt2.h", "a model of another epsilon is trained",
-     "if ((float)eps != LAYERNORM_EPS)", "if (!(eps < 1))", "safety"),
+     "if ((float)eps != LAYERNORM_EPS)", "if (!(eps < 1))", "safety hostile_models"),
     ("gpt2.h", "tensors of blocks that the keys do not count are ignored",
-     "gguf_expect_only(file, known);", "", "safety"),
+     "gguf_expect_only(file, known);", "", "safety hostile_models"),
     ("trainer.h", "no checkpoint comes by time",
-     "now - saved_at >= pause", "now < saved_at", "safety"),
+     "now - saved_at >= pause", "now < saved_at", "safety saved_by_time"),
     ("trainer.h", "a signal waits for the end of the step",
-     "if (interrupted) return false;", "", "safety"),
+     "if (interrupted) return false;", "", "safety signals_in_a_step"),
     ("trainer.h", "a signal waits for the end of a validation",
-     "if (interrupted) return NAN;", "", "safety"),
+     "if (interrupted) return NAN;", "", "safety signals_in_a_validation"),
     ("trainer.h", "weights that the last step broke are saved",
-     "    check_weights(run);\n    std::string path", "    std::string path", "safety"),
+     "    check_weights(run);\n    std::string path", "    std::string path",
+     "safety broken_by_the_last_step"),
     ("trainer.h", "a checkpoint of two steps is believed",
-     "if (made_with != weights_sha256(run.model))", "if (false)", "safety"),
+     "if (made_with != weights_sha256(run.model))", "if (false)", "safety optimizer_fields"),
     ("trainer.h", "nohup is not respected",
-     "before.sa_handler == SIG_IGN", "before.sa_handler == SIG_ERR", "safety"),
+     "before.sa_handler == SIG_IGN", "before.sa_handler == SIG_ERR", "safety signals_in_a_step"),
     ("trainer.h", "the old log is written over",
-     "i == 1 || lstat(to.c_str(), &info) == 0", "i == 1", "safety"),
+     "i == 1 || lstat(to.c_str(), &info) == 0", "i == 1", "safety begun_again"),
     ("trainer.h", "shards of another tokenizer are trained on",
-     "if (!s.tokenizer.empty() && s.tokenizer != tokenizer)", "if (false)", "safety"),
+     "if (!s.tokenizer.empty() && s.tokenizer != tokenizer)", "if (false)", "safety fingerprints"),
     ("trainer.h", "a replaced shard goes unnoticed",
-     "if (resumed) compare_ingredients(run, state);", "", "safety"),
+     "if (resumed) compare_ingredients(run, state);", "", "safety fingerprints"),
     ("gpt2.h", "a negative v is believed",
-     "host[i] >= least", "host[i] >= -INFINITY", "safety"),
+     "host[i] >= least", "host[i] >= -INFINITY", "safety optimizer_fields"),
     ("trainer.h", "somebody's notes go with the checkpoint",
-     "if (name != FILES[0] && name != FILES[1]) return false;", "(void)name;", "safety"),
+     "if (name != FILES[0] && name != FILES[1]) return false;", "(void)name;", "safety not_ours"),
     ("files.h", "the lock is taken by everybody",
-     "flock(fd, LOCK_EX | LOCK_NB) != 0", "flock(fd, LOCK_SH | LOCK_NB) != 0", "safety"),
+     "flock(fd, LOCK_EX | LOCK_NB) != 0", "flock(fd, LOCK_SH | LOCK_NB) != 0", "safety lock"),
     ("files.h", "a pipe is waited for",
-     "O_RDONLY | O_CLOEXEC | O_NONBLOCK", "O_RDONLY | O_CLOEXEC", "safety"),
+     "O_RDONLY | O_CLOEXEC | O_NONBLOCK", "O_RDONLY | O_CLOEXEC", "safety no_regular_files"),
     ("files.h", "a link under the temporary name is followed",
-     "O_CREAT | O_EXCL | O_NOFOLLOW", "O_CREAT", "gguf"),
+     "O_CREAT | O_EXCL | O_NOFOLLOW", "O_CREAT", "gguf round_trip"),
     # ---- the data --------------------------------------------------------------------------------
-    ("data/files.py", "a pipe is waited for", "flags | os.O_NONBLOCK", "flags", "data"),
+    ("data/files.py", "a pipe is waited for", "flags | os.O_NONBLOCK", "flags",
+     "data regular_files"),
     ("data/files.py", "a link under the temporary name is followed",
-     'mode.replace("w", "x")', "mode", "data"),
+     'mode.replace("w", "x")', "mode", "data atomic"),
     ("data/files.py", "control characters reach the terminal",
-     "c if c.isprintable() else", "c if True else", "data"),
+     "c if c.isprintable() else", "c if True else", "data messages"),
     ("data/bpe.py", "the fingerprint leaves out the merges",
-     "[*tokens, *merges]", "tokens", "data"),
+     "[*tokens, *merges]", "tokens", "data shards"),
     ("data/bpe.py", "a fingerprint that belongs to other tokens is believed",
-     "type=\"string\") != own:", "type=\"string\") is None:", "data"),
+     "type=\"string\") != own:", "type=\"string\") is None:", "data refused_tokenizers"),
     ("data/bpe.py", "tokenizer.json: words may be cut otherwise",
-     '"use_regex", (True, None)', '"use_regex", (True, None, False)', "data"),
+     '"use_regex", (True, None)', '"use_regex", (True, None, False)', "data tokenizer_json"),
     ("data/prepare.py", "a shard with a listed name but other bytes is deleted",
-     "\n                                     or sha256_file(path) != own[name]", "", "data"),
+     "\n                                     or sha256_file(path) != own[name]", "",
+     "data replaced"),
     ("data/prepare.py", "the manifest, which says that files are mixed, is moved first",
-     "    for name in new:\n", "    for name in [\"manifest.json\", *new]:\n", "data"),
+     "    for name in new:\n", "    for name in [\"manifest.json\", *new]:\n", "data moves"),
     ("data/prepare.py", "a run that is given up deletes its manifest last",
-     'name != "manifest.json"', 'name == "manifest.json"', "data"),
+     'name != "manifest.json"', 'name == "manifest.json"', "data moves"),
     ("data/prepare.py", "two runs work in one folder",
-     "fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", "data"),
-    ("data/prepare.py", "bytes of 0 are text", 'if b"\\0" in block:', "if False:", "data"),
+     "fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", "data replaced"),
+    ("data/prepare.py", "bytes of 0 are text", 'if b"\\0" in block:', "if False:", "data refused"),
     ("data/prepare.py", "stray NULs are taken for UTF-16's",
-     "many and 0 not in start[::2]", "many", "data"),
+     "many and 0 not in start[::2]", "many", "data refused"),
     ("data/files.py", "a file that was cut short while it was read is taken for whole",
-     "if len(data) != size:", "if False:", "data"),
+     "if len(data) != size:", "if False:", "data cut_short"),
     ("data/tales.py", "a user's own train.txt is replaced",
-     "        check_free(path, content)\n", "        pass\n", "corpora"),
+     "        check_free(path, content)\n", "        pass\n", "corpora tales"),
     ("data/download.py", "a damaged part is continued",
-     'known.get("sha256") == sha256_file(part)', "os.path.exists(part)", "corpora"),
+     'known.get("sha256") == sha256_file(part)', "os.path.exists(part)", "corpora download"),
     ("data/download.py", "bytes from another place are taken",
-     " and int(m[1]) == start", "", "corpora"),
+     " and int(m[1]) == start", "", "corpora download"),
     ("data/download.py", "a body without an end is taken for whole",
-     "not reply.chunked and must_know_end", "must_know_end and False", "corpora"),
+     "not reply.chunked and must_know_end", "must_know_end and False", "corpora download"),
 ]
 
 
@@ -505,20 +530,26 @@ def program(test):
     return "build/ladder" if test == "ladder" else "build/test_" + test
 
 
-def build(folder, test):
-    """Without optimisation where it takes longer to compile than to run."""
-    level = "-O0" if test in ("layers", "model", "gguf", "tokenizer", "dataloader") else "-O1"
-    test = test.split()[0]
+def build(folder, tests):
+    """For (exit code, output) of the make that fails, or of the last."""
     compiler = ["CXX=" + os.environ["CXX"]] if os.environ.get("CXX") else []
-    targets = [program(test)] if test in PROGRAMS else SCRIPTS[test]
-    return run(["make", "-s", "OPTIMIZE=" + level, *compiler, *targets], folder)
+    names = {test.split()[0] for test in tests}
+    # What the slow ones share with others is not built again: so they come first.
+    for level, group in (("-O1", names & set(SLOW)), ("-O0", names - set(SLOW))):
+        targets = sorted({target for name in group for target in
+                          ([program(name)] if name in PROGRAMS else SCRIPTS[name])})
+        code, output = run(["make", "-s", f"-j{JOBS}", "OPTIMIZE=" + level, "EMU_OPTIMIZE=-O0",
+                            *compiler, *(targets or ["help"])], folder)
+        if code != 0:
+            break
+    return code, output
 
 
 def run_test(folder, test):
-    test, *settings = test.split()
-    script = [sys.executable, f"tests/test_{test}.py"]
-    command = [program(test)] if test in PROGRAMS else script
-    return run(["env", *settings, *command], folder)
+    name, *words = test.split()
+    command = [program(name)] if name in PROGRAMS else [sys.executable, f"tests/test_{name}.py"]
+    settings = [word for word in words if "=" in word]
+    return run(["env", *settings, *command, *words[:1]], folder)
 
 
 def copy_tree(folder):
@@ -526,9 +557,11 @@ def copy_tree(folder):
     for pattern in ["*.h", "*.cpp", "*.cu", "Makefile", "data/*.py"]:
         for path in glob.glob(os.path.join(ROOT, pattern)):
             shutil.copy2(path, os.path.join(folder, os.path.relpath(path, ROOT)))
-    for tree in ("tests", "dev/emu", "dev/matmul"):
+    for tree in ("tests", "dev/matmul"):
         shutil.copytree(os.path.join(ROOT, tree), os.path.join(folder, tree),
                         ignore=shutil.ignore_patterns("__pycache__"))
+    # One emulator for all folders: under another path it would compile its library again.
+    os.symlink(os.path.join(ROOT, "dev", "emu"), os.path.join(folder, "dev", "emu"))
 
 
 def try_mutant(base, folder, mutant):
@@ -536,7 +569,7 @@ def try_mutant(base, folder, mutant):
     only what it must."""
     file, _, old, new, test = mutant
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(base, folder)
+    shutil.copytree(base, folder, symlinks=True)
     path = os.path.join(folder, file)
     with open(path, encoding="utf-8") as f:
         source = f.read()
@@ -544,7 +577,7 @@ def try_mutant(base, folder, mutant):
         return f"its text is found {source.count(old)} times in {file}, expected once"
     with open(path, "w", encoding="utf-8") as f:
         f.write(source.replace(old, new))
-    code, output = build(folder, test)
+    code, output = build(folder, [test])
     if code != 0:
         return "it does not compile: " + " ".join(output.split())[:300]
     code, output = run_test(folder, test)
@@ -556,18 +589,19 @@ def main():
     chosen = [m for m in MUTANTS if not words or any(word in m[0] + ": " + m[1] for word in words)]
     if not chosen:
         sys.exit(f"no mutant's description contains {' or '.join(words)}")
-    tests = {m[4] for m in chosen}
+    tests = sorted({m[4] for m in chosen})
     start = time.time()
     with tempfile.TemporaryDirectory() as temporary:
         base = os.path.join(temporary, "base")
         copy_tree(base)
-        for test in sorted(tests):
-            code, output = build(base, test)
-            if code != 0:
-                sys.exit(f"the tree does not build without a mutant:\n{output}")
-            code, output = run_test(base, test)   # or every mutant would seem to be caught
-            if code != 0:
-                sys.exit(f"test {test} fails without a mutant:\n{output}")
+        code, output = build(base, tests)
+        if code != 0:
+            sys.exit(f"the tree does not build without a mutant:\n{output}")
+        with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+            results = pool.map(lambda test: run_test(base, test), tests)
+            for test, (code, output) in zip(tests, results):
+                if code != 0:   # or every mutant would seem to be caught
+                    sys.exit(f"test {test} fails without a mutant:\n{output}")
         print(f"built, and tests pass without mutants, in {time.time() - start:.0f} s", flush=True)
 
         folders = queue.Queue()
@@ -585,7 +619,7 @@ def main():
         with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
             for mutant, problem in zip(chosen, pool.map(work, chosen)):
                 failed += problem is not None
-                print(f"{'FAIL' if problem else 'ok  '}  {mutant[0]:15} {mutant[4]:11} {mutant[1]}"
+                print(f"{'FAIL' if problem else 'ok  '}  {mutant[0]:15} {mutant[4]:20} {mutant[1]}"
                       + (f": {problem}" if problem else ""), flush=True)
     print(f"{time.time() - start:.0f} s")
     print(f"{len(chosen) - failed} passed, {failed} failed")

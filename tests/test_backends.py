@@ -13,6 +13,7 @@ import tempfile
 import time
 
 import test_trainer as t
+from check import check, run_tests
 
 CPU = t.TRAIN
 CUDA = os.path.abspath(os.environ.get("TRAIN_CUDA", os.path.join(t.ROOT, "build", "train")))
@@ -32,19 +33,19 @@ def on(program, function, *arguments, **flags):
 def compare(out, reference, bound):
     """Every record's losses, and how far apart they were at most."""
     a, b = t.log(out), t.log(reference)
-    t.check(len(a) == len(b) > 1, f"{out}: {len(a)} records, and {reference} has {len(b)}")
+    check(len(a) == len(b) > 1, f"{out}: {len(a)} records, and {reference} has {len(b)}")
     far = 0
     for x, y in zip(a, b):
         for key in ("loss", "val_loss"):
-            t.check((key in x) == (key in y),
-                    f"{out}: record {x['step']}: {key} is in one log only")
+            check((key in x) == (key in y),
+                  f"{out}: record {x['step']}: {key} is in one log only")
             if key in x and key in y:
                 apart = abs(float(x[key]) - float(y[key])) / float(y[key])
-                t.check(apart <= bound,
-                        f"{out}: record {x['step']}: {key} {x[key]}, on the CPU {y[key]}")
+                check(apart <= bound,
+                      f"{out}: record {x['step']}: {key} {x[key]}, on the CPU {y[key]}")
                 far = max(far, apart)
-        t.check(x["tokens"] == y["tokens"] and x.get("lr") == y.get("lr"),
-                f"{out}: record {x['step']}: tokens or lr")
+        check(x["tokens"] == y["tokens"] and x.get("lr") == y.get("lr"),
+              f"{out}: record {x['step']}: tokens or lr")
     print(f"{out}: within {far:.1e} of {reference} (bound {bound:.0e})")
 
 
@@ -77,14 +78,14 @@ def test_crossing():
         shutil.copytree(t.path("begun"), t.path(f"crossed_{form}"))
         for program, steps in ((f"{CUDA}_{form}", 4), (CPU, 6)):
             _, err = on(program, t.resume, f"crossed_{form}", steps=steps)
-            t.check(f"resumed after step {steps - 2}\n" in err, f"crossing: {err}")
-        t.check(t.checkpoints(f"crossed_{form}") == [2, 4, 6],
-                f"crossing: {t.checkpoints(f'crossed_{form}')}")
+            check(f"resumed after step {steps - 2}\n" in err, f"crossing: {err}")
+        check(t.checkpoints(f"crossed_{form}") == [2, 4, 6],
+              f"crossing: {t.checkpoints(f'crossed_{form}')}")
         compare(f"crossed_{form}", "stayed", BOUNDS[form])
     a, b = t.tensors("crossed_fp32", "model.gguf"), t.tensors("stayed", "model.gguf")
-    t.check(sorted(a) == sorted(b), "crossing: other tensors")
+    check(sorted(a) == sorted(b), "crossing: other tensors")
     a, b = (t.data(out, "step-00000002", "model.gguf") for out in ("crossed_fp32", "stayed"))
-    t.check(a == b, "crossing: the CPU's own part of the run differs")
+    check(a == b, "crossing: the CPU's own part of the run differs")
 
 
 def test_same_program():
@@ -93,7 +94,7 @@ def test_same_program():
     for program in (CPU, f"{CUDA}_fp32", f"{CUDA}_bf16"):
         out, _ = t.execute([program, "--help"])
         helps.append(out.replace(program.encode(), b"PROGRAM"))
-    t.check(helps[0] == helps[1] == helps[2], "--help differs")
+    check(helps[0] == helps[1] == helps[2], "--help differs")
     for form in ("fp32", "bf16"):
         on(f"{CUDA}_{form}", t.train, f"initial_{form}", steps=0)
         on(CPU, t.train, f"initial_cpu_{form}", steps=0)
@@ -101,18 +102,15 @@ def test_same_program():
                     "initial weights")
     out, _ = on(f"{CUDA}_fp32", t.train, "samples", steps=1, sample_every=1)
     same, _ = on(CPU, t.train, "samples_cpu", steps=1, sample_every=1)
-    t.check(out == same and b"--- sample after step 1" in out,
-            f"samples: {out!r}, on the CPU {same!r}")
+    check(out == same and b"--- sample after step 1" in out,
+          f"samples: {out!r}, on the CPU {same!r}")
 
 
 def main():
     with tempfile.TemporaryDirectory(prefix="test_backends.") as work:
         t.work = os.path.realpath(work)
         t.make_data()
-        for test in (test_losses, test_head_size, test_crossing, test_same_program):
-            test()
-    print(f"{t.counts[True]} passed, {t.counts[False]} failed")
-    return 1 if t.counts[False] else 0
+        return run_tests([test_losses, test_head_size, test_crossing, test_same_program])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import sys
 import tempfile
 import threading
 
-from test_data import DATA, Prepared, check, check_equal, counts, read, refused, write
+from check import check, run_tests
+from test_data import DATA, Prepared, check_equal, in_a_folder, read, refused, write
 import download   # noqa: E402, which test_data has made known
 
 
@@ -197,11 +198,7 @@ def test_tales(folder):
 
 def main():
     os.fsync = lambda fd: None   # as in test_data.py
-    for test in (test_download, test_corpora, test_tales):
-        with tempfile.TemporaryDirectory() as folder:
-            test(folder)
-    print(f"{counts[True]} passed, {counts[False]} failed")
-    return 1 if counts[False] else 0
+    return run_tests([test_download, test_corpora, test_tales], in_a_folder)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ import tempfile
 import time
 import zipfile
 
+from check import check, run_tests
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DATA = os.path.join(ROOT, "data")
 sys.path.insert(0, DATA)
@@ -42,14 +44,7 @@ import prepare    # noqa: E402
 SHARED = os.environ.get("LEGIBLE_SHARED", os.path.join(ROOT, "..", "shared"))
 INFER = os.path.abspath(os.environ.get("INFER", os.path.join(ROOT, "infer")))
 GOLDEN = os.path.join(ROOT, "tests", "golden", "tokenizer.gguf")
-counts = {True: 0, False: 0}
 TRIALS = int(os.environ.get("TRIALS", 400))   # of odd inputs
-
-
-def check(ok, what):
-    counts[bool(ok)] += 1
-    if not ok:
-        print("FAIL:", what)
 
 
 def check_equal(got, want, what):
@@ -297,7 +292,7 @@ def slow_encode(tokenizer, word):
         ids = ids[:i] + [tokenizer.merges[ids[i], ids[i + 1]][1]] + ids[i + 2:]
 
 
-def test_bpe():
+def test_bpe(_):
     for text, words in (
             ("it's 42!", ["it", "'s", " 42", "!"]), ("I'LL we'll", ["I", "'", "LL", " we", "'ll"]),
             ("a  b\n\n c  ", ["a", " ", " b", "\n\n", " c", "  "]), ("x\xa0y", ["x", "\xa0", "y"]),
@@ -329,7 +324,7 @@ def test_bpe():
         check_equal(tokenizer.decode(ids), text.encode(), f"decoded {text!r}")
 
 
-def test_gpt2_vectors():
+def test_gpt2_vectors(_):
     folder = os.path.join(SHARED, "fixtures", "gpt2-tokenizer")
     if not os.path.isdir(folder):
         print(f"SKIP: GPT-2's vocabulary and vectors: no folder {folder}")
@@ -1000,7 +995,7 @@ def test_odd_inputs(folder):
 def survives(function, path, name):
     try:
         function(path)
-        counts[True] += 1
+        check(True, name)
     except files.Failure as e:
         check(name in str(e), f"a message that does not name {name}: {e}")
     except Exception as e:   # a traceback is what this looks for
@@ -1034,7 +1029,7 @@ def test_killed(folder):
     check_equal(read(os.path.join(out, "train_000.bin")), results[0]["train_000.bin"], "its shard")
 
 
-def test_tiktoken():
+def test_tiktoken(_):
     try:
         import tiktoken   # noqa: F401
     except ImportError:
@@ -1052,19 +1047,19 @@ def test_tiktoken():
     check_equal(prepare.fastest_encoder(odd, text)[1], "bpe.py", "for an unordered vocabulary")
 
 
+def in_a_folder(test):
+    """Runs a test with a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        test(folder)
+
+
 def main():
     os.fsync = lambda fd: None   # no power cut is tested, and on a busy disk each takes long
-    tests = [test_gguf, test_atomic, test_messages, test_regular_files, test_cut_short,
-             test_refused_tokenizers, test_tokenizer_json, test_documents, test_split,
-             test_shards, test_refused, test_replaced, test_moves, test_stopped, test_marks,
-             test_odd_inputs, test_killed]
-    for test in tests:
-        with tempfile.TemporaryDirectory() as folder:
-            test(folder)
-    for test in (test_bpe, test_gpt2_vectors, test_tiktoken):
-        test()
-    print(f"{counts[True]} passed, {counts[False]} failed")
-    return 1 if counts[False] else 0
+    return run_tests([test_gguf, test_atomic, test_messages, test_regular_files, test_cut_short,
+                      test_refused_tokenizers, test_tokenizer_json, test_documents, test_split,
+                      test_shards, test_refused, test_replaced, test_moves, test_stopped,
+                      test_marks, test_odd_inputs, test_killed, test_bpe, test_gpt2_vectors,
+                      test_tiktoken], in_a_folder)
 
 
 if __name__ == "__main__":

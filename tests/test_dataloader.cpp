@@ -378,16 +378,17 @@ static void test_errors() {
     report("errors");
 }
 
-int main() {
+int main(int argc, char** argv) {
     const char* tmp = getenv("TMPDIR");
     folder = std::string(tmp ? tmp : "/tmp") + "/test_dataloader.XXXXXX";
     if (!mkdtemp(&folder[0])) fail("%s: cannot be created: %s", folder.c_str(), strerror(errno));
-    test_sequential();
-    test_boundary();
-    test_shuffled();
-    test_large();
-    test_fingerprints();
-    test_errors();
+    int code = run_tests(argc, argv,
+                         {{"sequential", test_sequential},
+                          {"boundary", test_boundary},
+                          {"shuffled", test_shuffled},
+                          {"large", test_large},
+                          {"fingerprints", test_fingerprints},
+                          {"errors", test_errors}});
     std::filesystem::remove_all(folder);
-    return finish();
+    return code;
 }

@@ -360,6 +360,7 @@ static void test_wrong_files() {
 // Asking for a key in the wrong way is an error that names file, key, what was found and expected.
 static void test_wrong_keys() {
     std::string path = folder + "/a.gguf";
+    gguf_write(every_kind(), path);
     struct {
         const char* what;
         std::function<void(const Gguf&)> ask;
@@ -404,6 +405,7 @@ static void test_wrong_keys() {
 
 // Every truncation, and every byte changed in three ways.
 static void test_damage() {
+    gguf_write(every_kind(), folder + "/a.gguf");
     std::string good = read_bytes(folder + "/a.gguf");
     int cases = (int)good.size() * 4, refused = 0, opened = 0, bad = 0;
     for (int i = 0; i < cases; i++) {
@@ -426,22 +428,21 @@ static void test_damage() {
     printf("%d damaged files: %d refused, %d read\n", cases, refused, opened);
 }
 
-int main() {
+int main(int argc, char** argv) {
     char name[] = "/tmp/test_gguf.XXXXXX";
     if (!mkdtemp(name)) fail("%s: cannot be made", name);
     folder = name;
-    test_round_trip();
-    test_other_alignments();
-    test_16_bits("half", half_to_float, 10);
-    test_16_bits("bfloat16", bfloat16_to_float, 7);
-    test_strings();
-    test_wrong_files();
-    test_wrong_keys();
-    test_damage();
-    test_many_names();   // last: a process that has used much memory forks slowly
-    for (const char* file : {"a", "b", "aligned", "wrong", "empty", "good", "keys", "damaged",
-                             "many", "q4"})
-        unlink((folder + "/" + file + ".gguf").c_str());
-    rmdir(name);
-    return finish();
+    int code = run_tests(argc, argv,
+                         {{"round_trip", test_round_trip},
+                          {"other_alignments", test_other_alignments},
+                          {"half", [] { test_16_bits("half", half_to_float, 10); }},
+                          {"bfloat16", [] { test_16_bits("bfloat16", bfloat16_to_float, 7); }},
+                          {"strings", test_strings},
+                          {"wrong_files", test_wrong_files},
+                          {"wrong_keys", test_wrong_keys},
+                          {"damage", test_damage},
+                          // last: a process that has used much memory forks slowly
+                          {"many_names", test_many_names}});
+    std::filesystem::remove_all(folder);
+    return code;
 }

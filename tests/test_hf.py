@@ -32,7 +32,9 @@ import bpe         # noqa: E402
 import gguf        # noqa: E402
 import hf_gpt2     # noqa: E402
 from files import Failure   # noqa: E402
-from test_data import change, check, check_cut_short, counts, damage, tokenizer_json   # noqa: E402
+from check import check, run_tests   # noqa: E402
+from test_data import (change, check_cut_short, damage, in_a_folder,   # noqa: E402
+                       tokenizer_json)
 
 SHARED = os.environ.get("LEGIBLE_SHARED", os.path.join(ROOT, "..", "shared"))
 INFER = os.path.abspath(os.environ.get("INFER", os.path.join(ROOT, "infer")))
@@ -450,15 +452,7 @@ def test_tiny_model(folder):
         check(ids[len(case["prompt"]):] == case["next"], f"transformers continues with {ids}")
 
 
-def main():
-    for test in (test_round_trips, test_output, test_tokenizer, test_tokenizer_json,
-                 test_odd_values, test_folder_in_use, test_cut_short, test_odd_inputs,
-                 test_refused, test_tiny_model):
-        with tempfile.TemporaryDirectory() as folder:
-            test(folder)
-    print(f"{counts[True]} passed, {counts[False]} failed")
-    return 1 if counts[False] else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tests([test_round_trips, test_output, test_tokenizer, test_tokenizer_json,
+                        test_odd_values, test_folder_in_use, test_cut_short, test_odd_inputs,
+                        test_refused, test_tiny_model], in_a_folder))

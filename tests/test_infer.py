@@ -21,19 +21,14 @@ import tempfile
 import time
 import tty
 
+from check import check, run_tests
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "data"))
 import bpe    # noqa: E402
 import gguf   # noqa: E402
 
 INFER = os.path.abspath(os.environ.get("INFER", os.path.join(ROOT, "infer")))
-counts = {True: 0, False: 0}
-
-
-def check(ok, what):
-    counts[bool(ok)] += 1
-    if not ok:
-        print("FAIL:", what)
 
 
 # ---- running it ----------------------------------------------------------------------------------
@@ -774,14 +769,12 @@ def main():
     if not os.access(INFER, os.X_OK):
         sys.exit(f"{INFER}: is not a program (build it with make, or set INFER)")
     with tempfile.TemporaryDirectory() as folder:
-        for test in (test_logits, test_bits, test_cache, test_sampling, test_end_of_text,
-                     test_context, test_text, test_streaming, test_terminal, test_tokenize,
-                     test_perplexity, test_documents, test_show, test_flags, test_wrong_models,
-                     test_not_finite, test_memory, test_hostile_files):
-            test(folder)
-    print(f"{counts[True]} passed, {counts[False]} failed")
-    sys.exit(1 if counts[False] else 0)
+        return run_tests([test_logits, test_bits, test_cache, test_sampling, test_end_of_text,
+                          test_context, test_text, test_streaming, test_terminal, test_tokenize,
+                          test_perplexity, test_documents, test_show, test_flags,
+                          test_wrong_models, test_not_finite, test_memory, test_hostile_files],
+                         lambda test: test(folder))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,8 +5,6 @@
 //     differences      each element of a gradient against the slope of the layer's own forward
 //     the contract     what is overwritten, what is added to, what may alias, what may be null
 //     threads          the same bits with 1, 2 and 3 threads
-//
-//     test_layers [tests/golden]
 #include "check.h"
 
 static Gguf golden;
@@ -723,26 +721,25 @@ static void test_threads() {
 }
 
 int main(int argc, char** argv) {
-    golden = gguf_open(std::string(argc > 1 ? argv[1] : "tests/golden") + "/layers.gguf");
+    golden = gguf_open("tests/golden/layers.gguf");
     device_init(1);   // shapes this small run faster so; test_threads looks at more
-    test_encoder();
-    encoder_differences();
-    test_layernorm();
-    test_residual_layernorm();
-    layernorm_differences();
-    test_matmul();
-    matmul_differences();
-    test_wide_rows();
-    test_long_sums();
-    test_attention();
-    attention_head_sizes();
-    attention_differences();
-    attention_is_causal();
-    test_classifier();
-    classifier_differences();
-    test_grad_norm();
-    test_adamw();
-    test_threads();
-    gguf_close(golden);
-    return finish();
+    return run_tests(argc, argv,
+                     {{"encoder", test_encoder},
+                      {"encoder_differences", encoder_differences},
+                      {"layernorm", test_layernorm},
+                      {"residual_layernorm", test_residual_layernorm},
+                      {"layernorm_differences", layernorm_differences},
+                      {"matmul", test_matmul},
+                      {"matmul_differences", matmul_differences},
+                      {"wide_rows", test_wide_rows},
+                      {"long_sums", test_long_sums},
+                      {"attention", test_attention},
+                      {"attention_head_sizes", attention_head_sizes},
+                      {"attention_differences", attention_differences},
+                      {"attention_is_causal", attention_is_causal},
+                      {"classifier", test_classifier},
+                      {"classifier_differences", classifier_differences},
+                      {"grad_norm", test_grad_norm},
+                      {"adamw", test_adamw},
+                      {"threads", test_threads}});
 }

@@ -317,18 +317,18 @@ static void test_bfloat16_bits() {
     report("bfloat16_bits");
 }
 
-int main() {
-    test_exp();
-    test_gelu();
-    test_bfloat16_bits();
-    test_log_cos();
-    test_random();
-    test_generators();
-    test_dot();
-    test_matmul();
-    test_bfloat16(bfloat16_kernel());
+int main(int argc, char** argv) {
+    return run_tests(argc, argv,
+                     {{"exp", test_exp},
+                      {"gelu", test_gelu},
+                      {"bfloat16_bits", test_bfloat16_bits},
+                      {"log_cos", test_log_cos},
+                      {"random", test_random},
+                      {"generators", test_generators},
+                      {"dot", test_dot},
+                      {"matmul", test_matmul},
 #ifdef LEGIBLE_AMX_IN_SOFTWARE
-    test_bfloat16(&BFLOAT16_AMX);
+                      {"bfloat16_amx", [] { test_bfloat16(&BFLOAT16_AMX); }},
 #endif
-    return finish();
+                      {"bfloat16", [] { test_bfloat16(bfloat16_kernel()); }}});
 }

@@ -19,7 +19,8 @@ import time
 import xml.etree.ElementTree
 
 import test_trainer as t
-from test_trainer import (B, T, base, bpe, check, checkpoints, command, data, execute, floats, gguf,
+from check import check, run_tests
+from test_trainer import (B, T, base, bpe, checkpoints, command, data, execute, floats, gguf,
                           make_data, newest, path, read_shard, refused, resume, same_run, start,
                           train, write_shard)
 
@@ -150,13 +151,15 @@ def test_lock():
     codes = sorted(q.returncode for q in both)
     check(codes[0] == 0 and set(codes) <= {0, 1}, f"four starts at once: {codes} {errors}")
     check(codes.count(0) == 1, f"four starts at once: {codes.count(0)} of them trained")
-    same_run("raced", "at_once", "one of four starts")
+    train("alone")
+    same_run("raced", "alone", "one of four starts")
 
 
 def test_not_ours():
     """Names are no proof: what a run did not make, it does not remove or replace."""
     os.mkdir(path("my"))
-    shutil.copyfile(path("at_once", "model.gguf"), path("my", "model.gguf"))
+    train("another")
+    shutil.copyfile(path("another", "model.gguf"), path("my", "model.gguf"))
     before = data("my", "model.gguf")
     for init in (path("my", "model.gguf"), None):
         refused([path("my"), "model.gguf", "another folder"],
@@ -490,20 +493,13 @@ def main():
     with tempfile.TemporaryDirectory(prefix="test_safety.") as work:
         t.work = os.path.realpath(work)
         make_data()
-        for test in (test_saved_by_time, test_signals_in_a_step, test_signals_in_a_validation,
-                     test_begun_again, test_lock,
-                     test_not_ours, test_log_that_is_none, test_fingerprints,
-                     test_half_moved_data, test_tokenizer_in_use, test_optimizer_fields,
-                     test_broken_by_the_last_step, test_samples_on_a_terminal,
-                     test_hostile_models, test_no_regular_files, test_shard_cut_short,
-                     test_command_line):
-            begin, failed = time.monotonic(), t.counts[False]
-            test()
-            failed = t.counts[False] - failed
-            print(f"{test.__name__:<24}{time.monotonic() - begin:6.1f} s"
-                  + (f"   {failed} failed" if failed else ""), flush=True)
-    print(f"{t.counts[True]} passed, {t.counts[False]} failed")
-    return 1 if t.counts[False] else 0
+        return run_tests([test_saved_by_time, test_signals_in_a_step,
+                          test_signals_in_a_validation, test_begun_again, test_lock,
+                          test_not_ours, test_log_that_is_none, test_fingerprints,
+                          test_half_moved_data, test_tokenizer_in_use, test_optimizer_fields,
+                          test_broken_by_the_last_step, test_samples_on_a_terminal,
+                          test_hostile_models, test_no_regular_files, test_shard_cut_short,
+                          test_command_line])
 
 
 if __name__ == "__main__":

@@ -201,8 +201,17 @@ static void test_documents() {
 
 // ---- tiktoken's ids for hard texts: see tokenizer_golden.py -------------------------------------
 
-static Tokenizer test_golden() {
-    Gguf g = gguf_open("tests/golden/tokenizer.gguf");
+const char* GOLDEN = "tests/golden/tokenizer.gguf";
+
+static Tokenizer golden_tokenizer() {
+    Gguf g = gguf_open(GOLDEN);
+    Tokenizer t = tokenizer_from_gguf(g);
+    gguf_close(g);
+    return t;
+}
+
+static void test_golden() {
+    Gguf g = gguf_open(GOLDEN);
     Tokenizer t = tokenizer_from_gguf(g);
     std::vector<std::string> texts = gguf_strings(g, "golden.texts");
     std::vector<int64_t> counts = gguf_ints(g, "golden.counts"), ids = gguf_ints(g, "golden.ids");
@@ -214,12 +223,12 @@ static Tokenizer test_golden() {
         check(decode(t, want) == texts[i], "golden: text %zu does not decode to itself", i);
     }
     gguf_close(g);
-    return t;
 }
 
 // ---- any bytes, any length ----------------------------------------------------------------------
 
-static void test_invalid(const Tokenizer& t) {
+static void test_invalid() {
+    const Tokenizer t = golden_tokenizer();
     const char* invalid[] = {
         "\x80", "\xBF", "\xC0\x80", "\xC1\xBF",   // stray continuations, forms that are too long
         "\xE0\x9F\xBF", "\xF0\x8F\xBF\xBF",
@@ -249,7 +258,8 @@ static void test_invalid(const Tokenizer& t) {
 }
 
 // Quadratic code would take a quarter of an hour.
-static void test_long_word(const Tokenizer& t) {
+static void test_long_word() {
+    const Tokenizer t = golden_tokenizer();
     auto start = std::chrono::steady_clock::now();
     std::string text;
     for (unsigned i = 0; i < 1000000; i++) text += (char)('a' + i * i % 7);
@@ -355,15 +365,15 @@ static void test_gpt2() {
     gguf_close(g);
 }
 
-int main() {
-    test_words();
-    test_classes();
-    test_merges();
-    test_special();
-    test_documents();
-    Tokenizer t = test_golden();
-    test_invalid(t);
-    test_long_word(t);
-    test_gpt2();
-    return finish();
+int main(int argc, char** argv) {
+    return run_tests(argc, argv,
+                     {{"words", test_words},
+                      {"classes", test_classes},
+                      {"merges", test_merges},
+                      {"special", test_special},
+                      {"documents", test_documents},
+                      {"golden", test_golden},
+                      {"invalid", test_invalid},
+                      {"long_word", test_long_word},
+                      {"gpt2", test_gpt2}});
 }

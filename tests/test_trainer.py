@@ -20,6 +20,8 @@ import tempfile
 import time
 import xml.etree.ElementTree
 
+from check import check, run_tests
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "data"))
 import bpe    # noqa: E402
@@ -35,15 +37,7 @@ TRAIN_TOKENS, VAL_TOKENS = (1000, 129, 700), (600,)
 BATCHES = sum((n - 1) // (B * T) for n in TRAIN_TOKENS)   # of B x T windows in an epoch
 START = {"out", "profile", "resume", "help"}               # flags of one start, not of the run
 WHAT_DIFFERS = ("ms", "tok_per_s", "mfu")                 # from run to run: measured times
-counts = {True: 0, False: 0}
 work = ""                              # the temporary folder
-
-
-def check(ok, what):
-    counts[bool(ok)] += 1
-    if not ok:
-        print("FAIL:", what)
-    return bool(ok)
 
 
 # ---- data ----------------------------------------------------------------------------------------
@@ -435,6 +429,14 @@ def converted(source, target, type):
     gguf.write(path(target), file.keys, out)
 
 
+def without_tokenizer(source, target):
+    """A copy of a model, and its keys."""
+    file = gguf.read(path(*source))
+    keys = {k: v for k, v in file.keys.items() if not k.startswith("tokenizer.")}
+    gguf.write(path(target), keys, file.tensors)
+    return keys
+
+
 def test_init():
     train("first_part", steps=5)
     last = log("first_part")[-1]["val_loss"]
@@ -460,9 +462,7 @@ def test_init():
                 check(words.tobytes() == bytes(f32.tensor(t.name).data),
                       f"--init of BF16: {t.name}")
     # A model without a tokenizer can be trained too; only sampling needs one.
-    file = gguf.read(path("first_part", "model.gguf"))
-    bare = {k: v for k, v in file.keys.items() if not k.startswith("tokenizer.")}
-    gguf.write(path("bare.gguf"), bare, file.tensors)
+    bare = without_tokenizer(("first_part", "model.gguf"), "bare.gguf")
     train("bare", steps=1, init=path("bare.gguf"), tokenizer=None)
     check(gguf.read(path("bare", "model.gguf")).keys == bare,
           "--init without a tokenizer: keys appeared")
@@ -554,9 +554,10 @@ def test_optimizer_flags():
               f"--grad-clip {clip}: norm {norms[clip][0]}, expected {expected}")
     same_file(("clip0", "model.gguf"), ("clip1000000000.0", "model.gguf"), "--grad-clip 0 is off")
     # One step from the same weights: decay takes lr * weight_decay * w, and from matrices only.
+    train("undecayed", steps=0)
     train("decay", **{**shared, "weight_decay": 0.5, "grad_clip": 0})
     before, plain, decayed = (gguf.read(path(out, "model.gguf"))
-                              for out in ("seed7_0", "clip0", "decay"))
+                              for out in ("undecayed", "clip0", "decay"))
     for t in before.tensors:
         w, a, b = floats(t), floats(plain.tensor(t.name)), floats(decayed.tensor(t.name))
         rate = 0.01 * 0.5 if len(t.dims) == 2 else 0
@@ -891,7 +892,8 @@ def test_not_finite():
     good = path("keep_good", f"step-{steps[0]:08d}")
     check(len(steps) == 2 and f"checkpoint: {good} " in sentence,
           f"--keep 1: {sentence!r} with checkpoints {steps}")
-    file = gguf.read(path("first_part", "model.gguf"))
+    train("finite", steps=1)
+    file = gguf.read(path("finite", "model.gguf"))
     bad = [t if t.name != "blk.1.ffn_up.bias"
            else t._replace(data=struct.pack("<f", math.nan) + bytes(t.data)[4:])
            for t in file.tensors]
@@ -985,11 +987,13 @@ def test_file_errors():
     gguf.write(path("small.gguf"),
                {"general.architecture": ("string", "gpt2"), **bpe.to_keys(small)})
     gguf.write(path("no_tokens.gguf"), {"general.architecture": ("string", "gpt2")})
-    init = {**base("x"), "init": path("first_part", "model.gguf"), "tokenizer": None}
-    refused(["small.gguf", "first_part/model.gguf"],
+    train("fine", steps=1)
+    init = {**base("x"), "init": path("fine", "model.gguf"), "tokenizer": None}
+    refused(["small.gguf", "fine/model.gguf"],
             command({**init, "tokenizer": path("small.gguf")}))
-    bare = {**init, "init": path("bare.gguf"), "tokenizer": path("small.gguf")}   # without its own
-    refused(["small.gguf", "258", "260"], command(bare))
+    without_tokenizer(("fine", "model.gguf"), "no_own.gguf")
+    refused(["small.gguf", "258", "260"],
+            command({**init, "init": path("no_own.gguf"), "tokenizer": path("small.gguf")}))
     refused(["no_tokens.gguf", "--tokenizer"],
             command({**base("x"), "tokenizer": path("no_tokens.gguf")}))
     refused(["missing.gguf"], command({**base("x"), "tokenizer": path("missing.gguf")}))
@@ -998,7 +1002,7 @@ def test_file_errors():
     refused(["train_000.bin", "GGUF"], command({**init, "init": path("train_000.bin")}))
     refused(["--layers 3", "2"], command({**init, "layers": 3}))
     refused(["--context 64", "32"], command({**init, "context": 64}))
-    file = gguf.read(path("first_part", "model.gguf"))
+    file = gguf.read(path("fine", "model.gguf"))
     gguf.write(path("lacks.gguf"), file.keys,
                [t for t in file.tensors if t.name != "blk.1.ffn_up.bias"])
     refused(["lacks.gguf", "blk.1.ffn_up.bias"], command({**init, "init": path("lacks.gguf")}))
@@ -1009,17 +1013,17 @@ def test_file_errors():
     refused(["--out", path("file", "sub")], command({**base("x"), "out": path("file", "sub")}))
     refused(["--out"], command({**base("x"), "out": path("n" * 300)}))
     refused(["--out"], command({**base("x"), "out": ""}))
-    refused(["--out", path("first_part"), "--resume"], command(base("first_part")))
+    refused(["--out", path("fine"), "--resume"], command(base("fine")))
 
 
 def test_resume_errors():
     refused(["--resume", path("nowhere")], command({"resume": True, "out": path("nowhere")}))
     check(not os.path.exists(path("nowhere")), "--resume made a folder")
+    train("damaged", steps=4, save_every=2)
     os.mkdir(path("unsaved"))   # killed before its first checkpoint
-    shutil.copyfile(path("first_part", "log.jsonl"), path("unsaved", "log.jsonl"))
+    shutil.copyfile(path("damaged", "log.jsonl"), path("unsaved", "log.jsonl"))
     refused(["--resume", path("unsaved"), "no checkpoint"],
             command({"resume": True, "out": path("unsaved")}))
-    train("damaged", steps=4, save_every=2)
     check(checkpoints("damaged") == [2, 4], "checkpoints to damage")
     folder = path("damaged", "step-00000004")
     whole = {name: data("damaged", "step-00000004", name)
@@ -1071,19 +1075,12 @@ def main():
     with tempfile.TemporaryDirectory(prefix="test_trainer.") as work:
         work = os.path.realpath(work)
         make_data()
-        for test in (test_files, test_bits, test_losses, test_recompute, test_accumulation,
-                     test_init, test_untied, test_epochs, test_schedules, test_optimizer_flags,
-                     test_profile, test_dtype, test_order, test_keep, test_samples, test_resume,
-                     test_longer, test_signals, test_cannot_differ, test_kill, test_not_finite,
-                     test_flag_errors,
-                     test_file_errors, test_resume_errors):
-            begin, failed = time.monotonic(), counts[False]
-            test()
-            failed = counts[False] - failed
-            print(f"{test.__name__:<22}{time.monotonic() - begin:6.1f} s"
-                  + (f"   {failed} failed" if failed else ""), flush=True)
-    print(f"{counts[True]} passed, {counts[False]} failed")
-    return 1 if counts[False] else 0
+        return run_tests([test_files, test_bits, test_losses, test_recompute, test_accumulation,
+                          test_init, test_untied, test_epochs, test_schedules,
+                          test_optimizer_flags, test_profile, test_dtype, test_order, test_keep,
+                          test_samples, test_resume, test_longer, test_signals,
+                          test_cannot_differ, test_kill, test_not_finite, test_flag_errors,
+                          test_file_errors, test_resume_errors])
 
 
 if __name__ == "__main__":
