@@ -262,6 +262,7 @@ static inline void enter_place(Pc pc, const void* frame) {
     known->place->when[worker.thread->number] = worker.epoch;
 }
 // Where emucc has each kernel begin. Host code that calls a kernel without <<<>>> comes here too.
+bool on_device() { return worker.thread; }
 bool not_launched() {
     if (worker.thread) worker.thread->kernel = depth(EMU_FRAME);
     return !worker.thread && set_error(cudaErrorMissingConfiguration);
@@ -300,9 +301,6 @@ static void check_passed(Block& block) {
 }
 
 // ---- the barrier --------------------------------------------------------------------------------
-static void flush_stats(const Block& block) {
-    for (int w = 0; counting && w * WARP < block.threads; w++) stats_flush(w);
-}
 // Opens when all threads that have not exited have come: CUDA demands, to the same barrier.
 static void finish_barrier(Block& block) {
     if (checking) race_flush();
@@ -316,8 +314,7 @@ static void finish_barrier(Block& block) {
     block.spins = 0;
     worker.launch->progress++;
     block.barriers = ++worker.epoch;
-    if (counting) stats_barrier();
-    flush_stats(block);
+    if (counting) stats_flush(block, true);
     for (int i = 0; i < block.threads; i++)
         if (block.thread[i].state == AT_BARRIER) make_ready(block, i);
 }
@@ -415,7 +412,7 @@ static void continue_block(Block& block) {
     worker.thread = nullptr;
     if (checking && !worker.launch->abandoned && !block.ready_count) check_unwritten();
     if (block.passed && !block.alive && !worker.launch->config.cooperative) check_passed(block);
-    flush_stats(block);
+    if (counting) stats_flush(block, false);
 }
 // The next bytes of the arena, and a gap.
 static void* new_shared(size_t bytes) {

@@ -6,7 +6,6 @@
 // no templates of the C++ library: the program may have an instrumented copy of the same ones, and
 // the linker keeps only one.
 #include <execinfo.h>
-#include <link.h>
 #include <signal.h>
 #include <unistd.h>
 #include "emu.h"
@@ -53,7 +52,7 @@ static inline void touch_word(uintptr_t p, uint32_t* state, uint32_t* reader, si
         unordered(p, access, work, writer, "write");
     if (several_streams) {
         if (access != READ && *reader && *reader != work.op && !op_ordered(*reader, work.op))
-            unordered(p, access, work, *reader, "read");
+            unordered(p, access, work, *reader, "last use");
         if (access != WRITE) *reader = work.op;
     }
     if (access != READ) *state = (s & TAIL) | work.op;
@@ -106,13 +105,21 @@ static uint32_t stamp() {      // what marks a word that this block has written
 // A read of a word that nobody has written: a fault, but perhaps the writer is only late, for want
 // of a barrier. So it is reported at the next barrier: until then the writer may come, and the race
 // detector names both.
-static __thread struct { char* p; Pc pc; Thread* thread; } unwritten;
-
+static __thread struct { char* p; Pc pc; Thread* thread; uint32_t value, *copy; } unwritten;
+// ... unless the thread only copies it, in shared memory: then the copy is as unwritten.
+static void settle_copy() {
+    uint32_t* copy = unwritten.copy;
+    unwritten.copy = nullptr;
+    if (!copy || *copy != unwritten.value) return;
+    worker.shared_written[copy - (uint32_t*)arena] = 0;
+    unwritten.pc = nullptr;
+}
 Text unwritten_before() {
     return {"%s%s", unwritten.pc ? "before, it read shared memory that was never written, at " : "",
             unwritten.pc ? where(unwritten.pc).s : ""};
 }
 void check_unwritten() {
+    settle_copy();
     if (!unwritten.pc) return;
     become(unwritten.thread);
     fault(unwritten.pc, "read of shared memory that this block has never written: %s",
@@ -120,35 +127,29 @@ void check_unwritten() {
 }
 static void shared_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool must_be_written) {
     size_t first = (p - (uintptr_t)arena) / 4, last = (p + bytes - 1 - (uintptr_t)arena) / 4;
+    settle_copy();
     for (size_t w = first; w <= last; w++) {
         if (last >= ARENA_BYTES / 4 || worker.shared_valid[w] != worker.launch->id)
             bad_address(p, bytes, access, pc, "out of bounds of shared memory");
         if (access != WRITE && must_be_written && worker.shared_written[w] != stamp() &&
             !unwritten.pc)
             unwritten = {p < (uintptr_t)(arena + 4 * w) ? arena + 4 * w : (char*)p, pc,
-                         worker.thread};
+                         worker.thread, *(uint32_t*)(arena + 4 * w), nullptr};
         if (access != READ) worker.shared_written[w] = stamp();
     }
+    bool next = unwritten.thread == worker.thread && (char*)pc - (char*)unwritten.pc < 128;
+    if (unwritten.pc && access == WRITE && bytes == 4 && next) unwritten.copy = (uint32_t*)p;
 }
 
 // ---- kernels: where does the address lie? -------------------------------------------------------
-struct Segment { uintptr_t start, end; };
-static Segment read_only[16];
-static int read_only_count;
-static int add_segments(dl_phdr_info* info, size_t, void*) {
-    for (int i = 0; i < info->dlpi_phnum && read_only_count < 16; i++) {
-        const auto& h = info->dlpi_phdr[i];
-        bool constant = (h.p_type == PT_LOAD && !(h.p_flags & PF_W)) || h.p_type == PT_GNU_RELRO;
-        if (constant)
-            read_only[read_only_count++] = {info->dlpi_addr + h.p_vaddr,
-                                            info->dlpi_addr + h.p_vaddr + h.p_memsz};
+static bool is_read_only(uintptr_t p) {      // by the program's own list of its segments
+    auto file = (const ElfW(Ehdr)*)__ehdr_start;
+    auto h = (const ElfW(Phdr)*)(__ehdr_start + file->e_phoff);
+    for (int i = 0; i < file->e_phnum; i++) {
+        bool constant = h[i].p_type == PT_GNU_RELRO ||
+                        (h[i].p_type == PT_LOAD && !(h[i].p_flags & PF_W));
+        if (constant && p - (program()->l_addr + h[i].p_vaddr) < h[i].p_memsz) return true;
     }
-    return 1;      // the program itself comes first
-}
-static bool is_read_only(uintptr_t p) {
-    if (!read_only_count) dl_iterate_phdr(add_segments, nullptr);
-    for (int i = 0; i < read_only_count; i++)
-        if (p >= read_only[i].start && p < read_only[i].end) return true;
     return false;
 }
 template <class T> static bool is_in(const T& variable, uintptr_t p) {
@@ -267,12 +268,45 @@ static void copied(void* dst, const void* src, size_t bytes) {
 }
 
 // ---- faults that the processor finds ------------------------------------------------------------
-static void on_signal(int number, siginfo_t* info, void*) {
-    signal(number, SIG_DFL);
+#ifdef __x86_64__
+// A GPU does not stop at a division by zero, but nobody knows what it gives. So goes on behind the
+// processor's instruction (F6 or F7, with prefixes before and an operand's bytes behind) with all
+// ones as the quotient; and of the lowest integer by -1 with the lowest again.
+static void finish_division(Pc pc, ucontext_t* context) {
+    greg_t* registers = context->uc_mcontext.gregs;
+    const uint8_t* p = (const uint8_t*)registers[REG_RIP];
+    int bytes = 4;
+    for (; *p == 0x64 || *p == 0x66 || (*p & 0xf0) == 0x40; p++)
+        bytes = *p == 0x66 ? 2 : (*p & 0xf8) == 0x48 ? 8 : bytes;
+    if (*p == 0xf6) bytes = 1;
+    int mode = p[1] >> 6, base = p[1] & 7, length = 2 + (mode == 1) + 4 * (mode == 2);
+    if (mode < 3 && base == 4) length++, base = p[2] & 7;
+    if (mode == 0 && base == 5) length += 4;
+    uint64_t ones = ~0ull >> (64 - 8 * bytes), x = registers[REG_RAX] & ones;
+    bool overflow = (p[1] & 0x38) == 0x38 && x == ones / 2 + 1;      // idiv, not div
+    uint64_t quotient = overflow ? x : ones, rest = overflow ? 0 : x;
+    registers[REG_RAX] = bytes == 1 ? rest << 8 | quotient : quotient;
+    if (bytes > 1) registers[REG_RDX] = rest;
+    registers[REG_RIP] = (greg_t)(p + length);
+    static Pc told[61];
+    if (told[(uintptr_t)pc % 61] != pc)
+        note(pc, "integer division %s: a GPU goes on, with a result that is not specified",
+             overflow ? "of the lowest number by -1" : "by zero");
+    told[(uintptr_t)pc % 61] = pc;
+}
+#else
+static void finish_division(Pc, ucontext_t*) {}      // an Arm's division never stops
+#endif
+static struct sigaction before[NSIG];      // who had the signals: a library's emulator, perhaps
+static void on_signal(int number, siginfo_t* info, void* context) {
     uintptr_t p = (uintptr_t)info->si_addr;
+    auto other = before[number].sa_sigaction;
+    if (!worker.thread && !in_heap(p) && other) return other(number, info, context);
     void* frames[3] = {};
     backtrace(frames, 3);      // 0 is this function, 1 the signal's trampoline
     Pc pc = (char*)frames[2] + 1;
+    if (number == SIGFPE && worker.thread) return finish_division(pc, (ucontext_t*)context);
+    signal(number, SIG_DFL);
     if (worker.thread && p - (uintptr_t)worker.thread->fiber->stack < 4096)
         fault(pc, "a thread's local variables need more than the %zu bytes of its stack",
               STACK_BYTES);
@@ -323,7 +357,10 @@ void catch_signals() {
     struct sigaction action = {};
     action.sa_sigaction = on_signal;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-    for (int s : {SIGSEGV, SIGBUS, SIGFPE}) sigaction(s, &action, nullptr);
+    static bool installed;
+    for (int s : {SIGSEGV, SIGBUS, SIGFPE})
+        if (!installed) sigaction(s, &action, &before[s]);
+    installed = true;
     start_timer();
 }
 }  // namespace emu

@@ -5,6 +5,7 @@
 // threads, the arena of its shared memory, the notes of the race detector. A block never leaves its
 // worker, so all of this is thread_local and needs no lock.
 #pragma once
+#include <link.h>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -178,8 +179,7 @@ extern bool was_reset;                         // by cudaDeviceReset(), which fr
 extern uint64_t seed;                          // EMU_SEED, 0 for none
 extern std::atomic<bool> kernel_runs;
 
-// A piece of a message. Not std::string: a checked program may have an instrumented copy of its
-// functions, and the linker keeps only one.
+// A piece of a message. Not std::string, for the reason that check.cpp begins with.
 struct Text {
     char s[800];
     Text(const char* format, ...) __attribute__((format(printf, 2, 3)));
@@ -191,6 +191,8 @@ void note(Pc pc, const char* format, ...) __attribute__((format(printf, 2, 3)));
 const int FAULT_EXIT_CODE = 66;                // no program's own, and ThreadSanitizer's too
 void begin_report();
 void note_launch_error();
+void note_lost_output();
+void show_output();              // of kernels: the host has waited
 void note_leaks();
 Text where(Pc pc);                             // "file.cu:12 in function"
 bool same_line(Pc a, Pc b);
@@ -290,11 +292,12 @@ void grid_release(Block& block); // what it did so far is done, for those who lo
 
 // ---- counters (stats.cpp) -----------------------------------------------------------------------
 void stats_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared);
-void stats_flush(int warp);  // a warp's requests since the last barrier are complete
-void stats_barrier();
+void stats_flush(const Block& block, bool at_barrier);     // requests so far are complete
 void stats_begin(Launch& launch);
 void stats_report(FILE* f);
 
+extern "C" __attribute__((visibility("hidden"))) const char __ehdr_start[];    // of the program
+const link_map* program();       // or the library, if it is one
 #define EMU_CALLER __builtin_return_address(0)
 #define EMU_FRAME __builtin_dwarf_cfa()      // where the caller's stack ends
 }  // namespace emu

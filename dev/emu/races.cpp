@@ -53,9 +53,8 @@ static inline bool ordered(const Note& n, const Note& now) {
     return n.thread() / WARP == now.thread() / WARP &&
            worker.races->clock[now.thread()][n.thread() % WARP] >= n.clock;
 }
-extern "C" const char __executable_start;
-static uint32_t offset(Pc pc) { return (uint32_t)((const char*)pc - &__executable_start); }
-static Pc full(uint32_t pc) { return &__executable_start + pc; }
+static uint32_t offset(Pc pc) { return (uint32_t)((const char*)pc - __ehdr_start); }
+static Pc full(uint32_t pc) { return __ehdr_start + pc; }
 void race(const Conflict& c) {
     static const bool goes_on = !strcmp(getenv("EMU_ALLOW") ?: "", "races");
     static std::atomic<uint64_t> told[61];

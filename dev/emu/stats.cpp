@@ -82,7 +82,6 @@ void stats_begin(Launch& launch) {
     s.threads += (uint64_t)launch.blocks * launch.threads;
     launch.stats = &s;
 }
-void stats_barrier() { __atomic_fetch_add(&worker.launch->stats->barriers, 1, __ATOMIC_RELAXED); }
 void stats_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared) {
     if (!worker.traces) worker.traces = new WarpTrace[MAX_THREADS / WARP];
     WarpTrace& t = worker.traces[worker.thread->number / WARP];
@@ -114,8 +113,7 @@ static uint64_t count_conflicts(const Record* r, size_t n) {
     }
     return extra;
 }
-void stats_flush(int warp) {
-    if (!worker.traces) return;
+static void flush_warp(int warp) {
     WarpTrace& t = worker.traces[warp];
     Record *r = t.data(), *end = r + t.size();
     struct Turns { uint32_t by_lane[WARP]; };
@@ -144,5 +142,9 @@ void stats_flush(int warp) {
         s.requests[a] += sum.requests[a];
     }
     s.conflicts += sum.conflicts;
+}
+void stats_flush(const Block& block, bool at_barrier) {
+    for (int w = 0; worker.traces && w * WARP < block.threads; w++) flush_warp(w);
+    if (at_barrier) __atomic_fetch_add(&worker.launch->stats->barriers, 1, __ATOMIC_RELAXED);
 }
 }  // namespace emu

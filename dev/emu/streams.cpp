@@ -75,7 +75,10 @@ bool op_ordered(uint32_t earlier, uint32_t op) {
     return reached(all().streams[all().ops[op].stream]->clock, earlier);
 }
 bool host_has_waited(uint32_t op) { return reached(all().host, op); }
-void op_waited(cudaStream_t stream) { join(all().host, resolve(stream)->clock); }
+void op_waited(cudaStream_t stream) {
+    join(all().host, resolve(stream)->clock);
+    show_output();
+}
 Text describe_op(uint32_t op) {
     const Op& o = all().ops[op];
     return {"%s on %s %d%s%s", o.what, o.stream ? "stream" : "the default stream,", o.stream,
@@ -119,10 +122,6 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
                              Clock(number + 1, 0)};
     s.streams.push_back(*stream);
     several_streams = true;
-    return ok();
-}
-cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
-    *least = 0, *greatest = -5;
     return ok();
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
@@ -179,6 +178,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     if (!event) return set_error(cudaErrorInvalidResourceHandle);
     join(all().host, event->clock);
+    show_output();
     return ok();
 }
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cudaEvent_t stop) {
