@@ -207,9 +207,8 @@ template <class F> static cublasStatus_t transform(const Work& work, int n, cons
 }  // namespace emu
 using namespace emu;
 
-#define EMU_CASE(name, value) case name: return #name;
 const char* cublasGetStatusName(cublasStatus_t status) {
-    switch (status) { EMU_BLAS_STATUS(EMU_CASE) }
+    switch (status) { EMU_BLAS_STATUS(EMU_NAME) }
     return "unknown cuBLAS status";
 }
 const char* cublasGetStatusString(cublasStatus_t status) { return cublasGetStatusName(status); }

@@ -19,9 +19,8 @@ __thread Worker worker;
 __thread char arena[ARENA_BYTES] __attribute__((aligned(128)));
 
 // ---- switching fibers ---------------------------------------------------------------------------
-// emu_switch(save, sp) keeps what a function must preserve (the callee-saved registers) on the
-// stack it leaves, stores that stack's pointer in *save, moves to the other stack and restores. No
-// system call: about 60 ns, most of it cache misses.
+// emu_switch(save, sp) keeps the callee-saved registers on the stack that it leaves, stores that
+// stack's pointer in *save, moves to the other stack and restores: about 60 ns, most cache misses.
 extern "C" void emu_switch(void** save, void* sp);
 extern "C" void emu_fiber_entry();
 #if defined(__x86_64__)

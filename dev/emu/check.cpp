@@ -417,9 +417,6 @@ EMU_ATOMIC_HOOKS(8, uint8_t) EMU_ATOMIC_HOOKS(16, uint16_t)
 EMU_ATOMIC_HOOKS(32, uint32_t) EMU_ATOMIC_HOOKS(64, uint64_t)
 void __tsan_init() {}
 void __tsan_vptr_update(void* p, void*) { hook((uintptr_t)p, sizeof p, WRITE, EMU_CALLER); }
-void __tsan_vptr_read(void*) {}
-void __tsan_func_entry(void*) {}
-void __tsan_func_exit() {}
 void __tsan_atomic_thread_fence(int) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 void __tsan_atomic_signal_fence(int) {}
 void __tsan_write_range(void* p, size_t bytes) {

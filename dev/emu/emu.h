@@ -163,8 +163,7 @@ void protect_heap(bool open);
 bool heap_is_open();
 bool near_symbols(uintptr_t p);                // quickly: could p be in a variable on the device?
 inline uint32_t* word_state(uint32_t* table, uintptr_t p) {
-    size_t offset = p - (uintptr_t)heap;       // managed follows heap
-    return table + offset / 4;
+    return table + (p - (uintptr_t)heap) / 4;      // managed follows heap
 }
 inline bool in_heap(uintptr_t p) { return p - (uintptr_t)heap < HEAP_BYTES; }
 inline bool in_managed(uintptr_t p) { return p - (uintptr_t)managed < HEAP_BYTES; }

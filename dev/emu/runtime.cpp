@@ -82,7 +82,7 @@ void note_launch_error() {
          cudaGetErrorString(unasked), g.x, g.y, g.z, b.x, b.y, b.z, failed.config.shared);
     worker.launch = nullptr;
 }
-// What kernels print, a GPU keeps until the host waits for something.
+// What kernels print, a GPU keeps until the host waits for something. So their stdout is another.
 static FILE *output, *shown;     // where it is kept, and where it goes then
 static char* kept;
 static size_t kept_bytes;
@@ -186,7 +186,6 @@ cudaError_t cudaOccupancyMaxPotentialBlockSize(int* min_grid, int* block_size, K
 }
 
 // ---- the codes of errors ------------------------------------------------------------------------
-#define EMU_NAME(name, value, text) case name: return #name;
 #define EMU_TEXT(name, value, text) case name: return text;
 const char* cudaGetErrorName(cudaError_t error) {
     switch (error) { EMU_CUDA_ERRORS(EMU_NAME) }
@@ -233,10 +232,8 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
     return ok();
 }
 cudaError_t cudaDeviceReset() {
-    cudaError_t error = cudaDeviceSynchronize();
-    fflush(stdout);
     was_reset = true;
-    return error;
+    return cudaDeviceSynchronize();
 }
 
 // ---- what a kernel calls ------------------------------------------------------------------------

@@ -35,7 +35,6 @@ static auto& all() {
     static auto* m = new std::map<std::pair<uint32_t, std::string>, Stats>;  // used at exit, too
     return *m;
 }
-static bool reporting() { return getenv("EMU_REPORT"); }
 static void print_all() {
     if (!getenv("EMU_STATS")) return;
     for (auto& [name, s] : all()) {
@@ -74,7 +73,7 @@ void stats_report(FILE* f) {
 }
 void stats_begin(Launch& launch) {
     if (all().empty()) atexit(print_all);
-    Stats& s = all()[{reporting() ? launch.id : 0, launch.kernel.name}];
+    Stats& s = all()[{getenv("EMU_REPORT") ? launch.id : 0, launch.kernel.name}];
     s.config = launch.config;
     s.file = launch.kernel.file, s.line = launch.kernel.line;
     s.launches++;
@@ -95,10 +94,6 @@ static size_t touched(const Record* r, size_t n, size_t unit, uintptr_t* units) 
         for (uintptr_t u = r[i].p / unit; u <= (r[i].p + r[i].bytes - 1) / unit; u++) *end++ = u;
     std::sort(units, end);
     return std::unique(units, end) - units;
-}
-static uint64_t count_sectors(const Record* r, size_t n) {
-    uintptr_t sectors[64 * 9];
-    return touched(r, std::min<size_t>(n, 64), 32, sectors);
 }
 // A request's extra turns: 128 bytes go at a time, and each bank serves one word in a turn.
 static uint64_t count_conflicts(const Record* r, size_t n) {
@@ -129,7 +124,8 @@ static void flush_warp(int warp) {
             sum.requests[x->access]++;
             sum.conflicts += count_conflicts(x, next - x);
         } else {
-            sum.sectors[x->access] += count_sectors(x, next - x);
+            uintptr_t sectors[64 * 9];
+            sum.sectors[x->access] += touched(x, std::min<size_t>(next - x, 64), 32, sectors);
             for (Record* y = x; y < next; y++) sum.bytes[x->access] += y->bytes;
         }
     }

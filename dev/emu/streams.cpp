@@ -92,17 +92,13 @@ struct HostCopy {
     uint32_t op;
 };
 static std::vector<HostCopy> host_copies;
-static uintptr_t first_copied = UINTPTR_MAX, last_copied;      // around all of them
 void host_copy(const void* host, size_t bytes, bool writes, uint32_t op) {
     uintptr_t p = (uintptr_t)host;
     if (!host_copies.empty() && host_copies.back().end == p && host_copies.back().op == op)
         host_copies.back().end += bytes;      // the next row
     else host_copies.push_back({p, p + bytes, writes, op});
-    if (p < first_copied) first_copied = p;
-    if (p + bytes > last_copied) last_copied = p + bytes;
 }
 uint32_t copy_under_way(uintptr_t p, size_t bytes, Access access) {
-    if (p >= last_copied || p + bytes <= first_copied) return 0;
     size_t kept = 0;
     for (const HostCopy& c : host_copies) {
         if (host_has_waited(c.op)) continue;
@@ -110,7 +106,6 @@ uint32_t copy_under_way(uintptr_t p, size_t bytes, Access access) {
         host_copies[kept++] = c;
     }
     host_copies.resize(kept);
-    if (!kept) first_copied = UINTPTR_MAX, last_copied = 0;
     return 0;
 }
 }  // namespace emu

@@ -154,6 +154,7 @@ inline void launch(const char* name, const char* file, int line, Address find, C
     X(cudaErrorNotSupported, 801, "operation not supported") \
     X(cudaErrorUnknown, 999, "unknown error")
 #define EMU_ENUM(name, value, ...) name = value,
+#define EMU_NAME(name, ...) case name: return #name;
 enum cudaError { EMU_CUDA_ERRORS(EMU_ENUM) };
 typedef cudaError cudaError_t;
 const char* cudaGetErrorName(cudaError_t error);
