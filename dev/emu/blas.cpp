@@ -126,16 +126,12 @@ static void product(const Work& work, int m, int n, int k, double alpha, BlasMat
     if (e.kind & BGRADA) add_up(m, k, [&](int i, int l) { return at.p[l * at.row + i * at.col]; });
     if (e.kind & BGRADB) add_up(n, k, [&](int j, int l) { return bt.p[j * bt.row + l * bt.col]; });
 }
-static bool shape_is_wrong(cublasHandle_t h, int m, int n, int k, BlasMatrix a, BlasMatrix b,
-                           BlasMatrix c, int batches) {
-    return !h || m < 0 || n < 0 || k < 0 || batches < 0 || c.ld < m ||
-           a.ld < (a.transposed ? k : m) || b.ld < (b.transposed ? n : k);
-}
 cublasStatus_t gemm(const char* call, cublasHandle_t h, int m, int n, int k, const void* alpha,
                     BlasMatrix a, BlasMatrix b, const void* beta, BlasMatrix c, int batches,
                     ComputeType compute) {
     if (!h) return CUBLAS_STATUS_NOT_INITIALIZED;
-    if (shape_is_wrong(h, m, n, k, a, b, c, batches)) return CUBLAS_STATUS_INVALID_VALUE;
+    if (m < 0 || n < 0 || k < 0 || batches < 0 || c.ld < m || a.ld < (a.transposed ? k : m) ||
+        b.ld < (b.transposed ? n : k)) return CUBLAS_STATUS_INVALID_VALUE;
     for (int type : {a.type, b.type, c.type})
         if (compute.doubles ? type != CUDA_R_64F : !type_known(type))
             return CUBLAS_STATUS_NOT_SUPPORTED;
@@ -248,17 +244,6 @@ cublasStatus_t cublasScopy(cublasHandle_t h, int n, const float* x, int incx, fl
 }
 
 // ---- products -----------------------------------------------------------------------------------
-cublasStatus_t cublasSgemmBatched(EMU_SHAPE, const float* alpha, const float* const a[], int lda,
-                                  const float* const b[], int ldb, const float* beta,
-                                  float* const c[], int ldc, int batches) {
-    if (shape_is_wrong(h, m, n, k, {nullptr, lda, ta}, {nullptr, ldb, tb}, {nullptr, ldc}, batches))
-        return CUBLAS_STATUS_INVALID_VALUE;
-    StreamWork work("cublasSgemmBatched", h->stream, EMU_CALLER);
-    for (int i = 0; i < batches; i++)
-        product(work, m, n, k, *alpha, {a[i], lda, ta}, {b[i], ldb, tb}, *beta, {c[i], ldc},
-                {c[i], ldc});
-    return OK;
-}
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void* alpha,
                               const void* a, cublasLtMatrixLayout_t la, const void* b,
                               cublasLtMatrixLayout_t lb, const void* beta, const void* c,

@@ -321,7 +321,8 @@ static int barrier(int predicate, Pc pc, const void* frame) {
     Thread* thread = worker.thread;
     if (!thread) fault(pc, "__syncthreads() was called by host code");
     Block& block = *worker.block;
-    if (checking && block.waiting && block.barrier_pc != pc && !same_line(block.barrier_pc, pc))
+    bool other = checking && block.waiting && block.barrier_pc != pc;
+    if (other && line_of(block.barrier_pc) != line_of(pc))
         fault(pc, "divergent barrier: threads of one block wait at different __syncthreads()\n"
               "another thread waits at %s", where(block.barrier_pc).s);
     block.barrier_pc = pc;

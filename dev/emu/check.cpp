@@ -102,21 +102,44 @@ void copy_state(const Work& work, void* dst, const void* src, size_t bytes) {
 static uint32_t stamp() {      // what marks a word that this block has written
     return worker.launch->config.cooperative ? worker.launch->id : worker.block->first_epoch;
 }
-// A read of a word that nobody has written: a fault, but perhaps the writer is only late, for want
-// of a barrier. So it is reported at the next barrier: until then the writer may come, and the race
-// detector names both.
-static __thread struct { char* p; Pc pc; Thread* thread; uint32_t value, *copy; } unwritten;
-// ... unless the thread only copies it, in shared memory: then the copy is as unwritten.
-static void settle_copy() {
-    uint32_t* copy = unwritten.copy;
-    unwritten.copy = nullptr;
-    if (!copy || *copy != unwritten.value) return;
-    worker.shared_written[copy - (uint32_t*)arena] = 0;
-    unwritten.pc = nullptr;
-}
+// A read of a word that nobody has written is no fault by itself: threads outside of a matrix do it,
+// and throw the sum away. It is one when the thread then stores something else than a copy of what
+// it just read, or hands it to its warp. But perhaps the writer is only late, for want of a barrier:
+// so it is reported at the next barrier, and the race detector may name both before.
+static __thread struct { char* p; Pc pc; Thread* thread; } unwritten;
+static __thread struct {
+    Thread* thread;
+    Pc pc;
+    char value[16], *copy;
+    size_t bytes;
+    bool unset;
+} last_read;
+
 Text unwritten_before() {
-    return {"%s%s", unwritten.pc ? "before, it read shared memory that was never written, at " : "",
-            unwritten.pc ? where(unwritten.pc).s : ""};
+    Pc pc = worker.thread ? worker.thread->unset_pc : nullptr;
+    return {"%s%s", pc ? "before, it read shared memory that was never written, at " : "",
+            pc ? where(pc).s : ""};
+}
+void use_unset(Thread* t) {
+    if (t->unset_pc && !unwritten.pc) unwritten = {t->unset, t->unset_pc, t};
+}
+static void settle_copy() {
+    auto& r = last_read;
+    if (r.copy && memcmp(r.copy, r.value, r.bytes)) use_unset(r.thread);
+    else if (r.copy && r.unset) memset(worker.shared_written + (r.copy - arena) / 4, 0, r.bytes);
+    r.copy = nullptr;
+}
+static void after_unset(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared) {
+    Thread* t = worker.thread;
+    settle_copy();
+    bool close = last_read.thread == t && (char*)pc - (char*)last_read.pc < 128;
+    if (access == READ && bytes <= sizeof last_read.value) {
+        bool set = !in_shared || worker.shared_written[(p - (uintptr_t)arena) / 4] == stamp();
+        last_read = {t, pc, {}, nullptr, bytes, !set};
+        memcpy(last_read.value, (char*)p, bytes);
+    } else if (access == WRITE && in_shared && bytes == last_read.bytes && close)
+        last_read.copy = (char*)p;
+    else if (access != READ) use_unset(t);
 }
 void check_unwritten() {
     settle_copy();
@@ -127,18 +150,16 @@ void check_unwritten() {
 }
 static void shared_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool must_be_written) {
     size_t first = (p - (uintptr_t)arena) / 4, last = (p + bytes - 1 - (uintptr_t)arena) / 4;
-    settle_copy();
     for (size_t w = first; w <= last; w++) {
         if (last >= ARENA_BYTES / 4 || worker.shared_valid[w] != worker.launch->id)
             bad_address(p, bytes, access, pc, "out of bounds of shared memory");
-        if (access != WRITE && must_be_written && worker.shared_written[w] != stamp() &&
-            !unwritten.pc)
-            unwritten = {p < (uintptr_t)(arena + 4 * w) ? arena + 4 * w : (char*)p, pc,
-                         worker.thread, *(uint32_t*)(arena + 4 * w), nullptr};
+        if (access != WRITE && must_be_written && worker.shared_written[w] != stamp()) {
+            char* word = arena + 4 * w;
+            worker.thread->unset = p < (uintptr_t)word ? word : (char*)p;
+            worker.thread->unset_pc = pc;
+        }
         if (access != READ) worker.shared_written[w] = stamp();
     }
-    bool next = unwritten.thread == worker.thread && (char*)pc - (char*)unwritten.pc < 128;
-    if (unwritten.pc && access == WRITE && bytes == 4 && next) unwritten.copy = (uint32_t*)p;
 }
 
 // ---- kernels: where does the address lie? -------------------------------------------------------
@@ -157,6 +178,7 @@ template <class T> static bool is_in(const T& variable, uintptr_t p) {
 }
 static inline void note_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared) {
     worker.thread->touched = true;
+    if (worker.thread->unset_pc) after_unset(p, bytes, access, pc, in_shared);
     race_access(p, bytes, access, pc, in_shared);
     if (counting) stats_access(p, bytes, access, pc, in_shared);
 }

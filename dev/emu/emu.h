@@ -41,6 +41,8 @@ struct Thread {
     int argument = 0, width = 0;
     uint64_t value = 0, result = 0;
     uint32_t lock = 0;       // the one it holds, by a number from 1 to 127 (atomics.cpp), or 0
+    char* unset = nullptr;   // what it read of shared memory that nobody had written, and where
+    Pc unset_pc = nullptr;
 };
 // Calls f with each lane of a mask, the lowest first.
 template <class F> inline void each(unsigned mask, F f) {
@@ -194,7 +196,7 @@ void note_lost_output();
 void show_output();              // of kernels: the host has waited
 void note_leaks();
 Text where(Pc pc);                             // "file.cu:12 in function"
-bool same_line(Pc a, Pc b);
+uint64_t line_of(Pc pc);
 Text thread_name(int number);                  // "thread (5,0,0)"
 Text block_name(uint32_t number);
 Text describe_address(const void* p);          // "byte 40 of d_x of 400 bytes (...)"
@@ -221,6 +223,7 @@ cudaError_t valid_stream(cudaStream_t stream);
 void check_access(const void* p, size_t bytes, Access access, Pc pc);
 void catch_signals();
 void check_unwritten();                        // at a barrier and at a block's end
+void use_unset(Thread* thread);
 Text unwritten_before();                       // a hint for other faults, or empty
 void copy_state(const Work& work, void* dst, const void* src, size_t bytes);
 void check_call(const Work& work, const void* p, size_t bytes, Access access);

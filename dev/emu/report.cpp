@@ -212,7 +212,7 @@ Text where(Pc pc) {
     return text;
 }
 // A number for a line of the program. addr2line takes long, so it is asked once for each.
-static uint64_t line_of(Pc pc) {
+uint64_t line_of(Pc pc) {
     static __thread struct { Pc pc; uint64_t line; } known[256];
     auto& k = known[(uintptr_t)pc * 0x9e3779b97f4a7c15 >> 56];
     if (k.pc == pc) return k.line;
@@ -222,7 +222,6 @@ static uint64_t line_of(Pc pc) {
     for (const char* c = text.s; *c; c++) k.line = (k.line ^ *c) * 0x100000001b3;
     return k.line;
 }
-bool same_line(Pc a, Pc b) { return a == b || line_of(a) == line_of(b); }
 
 // ---- addresses ----------------------------------------------------------------------------------
 static const char* space_name(const Range& r) {

@@ -146,6 +146,7 @@ static uint64_t meet(WarpOp op, unsigned mask, uint64_t value, int argument, int
     t.state = AT_WARP_OP;
     t.pc = pc;
     worker.block->waiting_lanes[t.number / WARP]++;
+    if (op != SYNCWARP && op != ACTIVEMASK) use_unset(&t);
     if (op != ACTIVEMASK) {
         if (!(mask >> (t.number % WARP) & 1))
             fault(t.pc, "a warp operation is called by lane %d, which its mask %08x does not name",

@@ -154,6 +154,3 @@ EMU_BLAS cublasSgemv(cublasHandle_t h, cublasOperation_t ta, int m, int n, const
     return emu::gemm(__func__, h, 1, plain ? m : n, plain ? n : m, alpha, {x, incx},
                      {a, lda, plain ? CUBLAS_OP_T : CUBLAS_OP_N}, beta, {y, incy}, 1, CUDA_R_32F);
 }
-cublasStatus_t cublasSgemmBatched(EMU_SHAPE, const float* alpha, const float* const a[], int lda,
-                                  const float* const b[], int ldb, const float* beta,
-                                  float* const c[], int ldc, int batches);
