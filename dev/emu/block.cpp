@@ -2,8 +2,7 @@
 //
 // A GPU runs a block's threads at the same time; here they take turns. A turn ends where a thread
 // has to wait for others: at __syncthreads, in a shuffle, at its end. So a program that forgets to
-// wait gets another order than it hoped for, and EMU_SEED chooses other orders still. A GPU
-// promises no order either.
+// wait gets another order than it hoped for, and EMU_SEED chooses other orders still.
 #include <sys/mman.h>
 #include <omp.h>
 #include <algorithm>
@@ -400,7 +399,9 @@ static void begin_block(Block& block, int number) {
     block.ready_count = block.threads;
     block.barriers = block.first_epoch = ++worker.epoch;
     worker.launch->progress++;
-    if (checking) race_block_begins(block), grid_block_begins(block);
+    if (!checking) return;
+    std::fill_n((uint32_t*)arena, worker.arena_used / 4, UNSET);
+    race_block_begins(block), grid_block_begins(block);
 }
 // Runs a block until its threads have exited or all wait for the grid.
 static void continue_block(Block& block) {
@@ -418,8 +419,8 @@ static void continue_block(Block& block) {
 static void* new_shared(size_t bytes) {
     size_t start = worker.arena_used;
     worker.arena_used += (bytes + 127) / 128 * 128 + 128;
-    for (size_t w = 0; checking && w < (bytes + 3) / 4; w++)
-        worker.shared_valid[start / 4 + w] = worker.launch->id;
+    for (size_t w = start / 4; checking && w < (start + bytes + 3) / 4; w++)
+        worker.shared_valid[w] = worker.launch->id, ((uint32_t*)arena)[w] = UNSET;
     return arena + start;
 }
 static void enter(Launch& launch) {
@@ -460,7 +461,10 @@ static void run_cooperative(Launch& launch) {
     enter(launch);
     struct Paused { Block block; char arena[ARENA_BYTES]; };
     Paused* all = (Paused*)calloc(launch.blocks, sizeof(Paused));
-    for (int i = 0; i < launch.blocks; i++) begin_block(all[i].block, i);
+    for (int i = 0; i < launch.blocks; i++) {
+        begin_block(all[i].block, i);
+        if (checking) std::fill_n((uint32_t*)all[i].arena, ARENA_BYTES / 4, UNSET);
+    }
     for (int alive = 1; alive && !launch.abandoned;) {
         bool met = true;      // at grid.sync(): nobody has anything else to do
         for (int i = 0; i < launch.blocks; i++) met = met && !all[i].block.ready_count;
@@ -527,7 +531,6 @@ int __syncthreads_count(int p) { return emu::barrier(p, EMU_CALLER, EMU_FRAME) &
 int __syncthreads_and(int p) { return emu::barrier(p, EMU_CALLER, EMU_FRAME) >> 30 & 1; }
 int __syncthreads_or(int p) { return (emu::barrier(p, EMU_CALLER, EMU_FRAME) & ~(1 << 30)) != 0; }
 void __trap() { emu::abandon(cudaErrorLaunchFailure); }
-void __brkpt() { emu::abandon(cudaErrorLaunchFailure); }
 extern "C" void __sanitizer_cov_trace_pc() {
     if (emu::checking && emu::worker.thread) emu::enter_place(EMU_CALLER, EMU_FRAME);
 }

@@ -102,47 +102,35 @@ void copy_state(const Work& work, void* dst, const void* src, size_t bytes) {
 static uint32_t stamp() {      // what marks a word that this block has written
     return worker.launch->config.cooperative ? worker.launch->id : worker.block->first_epoch;
 }
-// A read of a word that nobody has written is no fault by itself: threads outside of a matrix do it,
-// and throw the sum away. It is one when the thread then stores something else than a copy of what
-// it just read, or hands it to its warp. But perhaps the writer is only late, for want of a barrier:
-// so it is reported at the next barrier, and the race detector may name both before.
+// A read of a word that nobody has written is no fault by itself: threads outside of a matrix do
+// it, and throw the sum away. It is one when the thread then stores what became of the pattern that
+// such words hold; but for a copy in shared memory, which is as unwritten. Perhaps the writer is
+// only late, for want of a barrier: so it is reported at the next one, and the race detector may
+// name both before.
 static __thread struct { char* p; Pc pc; Thread* thread; } unwritten;
-static __thread struct {
-    Thread* thread;
-    Pc pc;
-    char value[16], *copy;
-    size_t bytes;
-    bool unset;
-} last_read;
+static __thread struct { uint16_t* p; size_t bytes; Thread* thread; bool copy; } stored;
 
-Text unwritten_before() {
-    Pc pc = worker.thread ? worker.thread->unset_pc : nullptr;
-    return {"%s%s", pc ? "before, it read shared memory that was never written, at " : "",
-            pc ? where(pc).s : ""};
+static void use_unset(Thread* t) {
+    if (!unwritten.pc) unwritten = {t->unset, t->unset_pc, t};
 }
-void use_unset(Thread* t) {
-    if (t->unset_pc && !unwritten.pc) unwritten = {t->unset, t->unset_pc, t};
+bool is_unset(uint64_t x) { return (x >> 16 & 0x7f80) == 0x7f80 && (x & 0x7fffff); }
+static void settle_store() {
+    auto& s = stored;
+    bool used = s.bytes == 2 && (*s.p & 0x7fff) == 0x7fff, copy = s.copy;
+    for (size_t i = 0; i + 2 < s.bytes; i += 4) {
+        uint32_t word = s.p[i / 2] | (uint32_t)s.p[i / 2 + 1] << 16;
+        used |= is_unset(word), copy &= word == UNSET;
+    }
+    if (used && copy) memset(worker.shared_written + ((char*)s.p - arena) / 4, 0, s.bytes);
+    else if (used) use_unset(s.thread);
+    s.bytes = 0;
 }
-static void settle_copy() {
-    auto& r = last_read;
-    if (r.copy && memcmp(r.copy, r.value, r.bytes)) use_unset(r.thread);
-    else if (r.copy && r.unset) memset(worker.shared_written + (r.copy - arena) / 4, 0, r.bytes);
-    r.copy = nullptr;
-}
-static void after_unset(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared) {
-    Thread* t = worker.thread;
-    settle_copy();
-    bool close = last_read.thread == t && (char*)pc - (char*)last_read.pc < 128;
-    if (access == READ && bytes <= sizeof last_read.value) {
-        bool set = !in_shared || worker.shared_written[(p - (uintptr_t)arena) / 4] == stamp();
-        last_read = {t, pc, {}, nullptr, bytes, !set};
-        memcpy(last_read.value, (char*)p, bytes);
-    } else if (access == WRITE && in_shared && bytes == last_read.bytes && close)
-        last_read.copy = (char*)p;
-    else if (access != READ) use_unset(t);
+static void after_unset(uintptr_t p, size_t bytes, Access access, bool in_shared) {
+    settle_store();
+    if (access != READ) stored = {(uint16_t*)p, bytes, worker.thread, in_shared};
 }
 void check_unwritten() {
-    settle_copy();
+    settle_store();
     if (!unwritten.pc) return;
     become(unwritten.thread);
     fault(unwritten.pc, "read of shared memory that this block has never written: %s",
@@ -157,6 +145,7 @@ static void shared_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool 
             char* word = arena + 4 * w;
             worker.thread->unset = p < (uintptr_t)word ? word : (char*)p;
             worker.thread->unset_pc = pc;
+            if (access == ATOMIC) use_unset(worker.thread);
         }
         if (access != READ) worker.shared_written[w] = stamp();
     }
@@ -178,7 +167,7 @@ template <class T> static bool is_in(const T& variable, uintptr_t p) {
 }
 static inline void note_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared) {
     worker.thread->touched = true;
-    if (worker.thread->unset_pc) after_unset(p, bytes, access, pc, in_shared);
+    if (worker.thread->unset_pc) after_unset(p, bytes, access, in_shared);
     race_access(p, bytes, access, pc, in_shared);
     if (counting) stats_access(p, bytes, access, pc, in_shared);
 }
@@ -291,9 +280,8 @@ static void copied(void* dst, const void* src, size_t bytes) {
 
 // ---- faults that the processor finds ------------------------------------------------------------
 #ifdef __x86_64__
-// A GPU does not stop at a division by zero, but nobody knows what it gives. So goes on behind the
-// processor's instruction (F6 or F7, with prefixes before and an operand's bytes behind) with all
-// ones as the quotient; and of the lowest integer by -1 with the lowest again.
+// A GPU does not stop at a division by zero. So goes on behind the instruction (F6 or F7, with
+// prefixes before and an operand's bytes behind) with all ones; and of the lowest by -1, itself.
 static void finish_division(Pc pc, ucontext_t* context) {
     greg_t* registers = context->uc_mcontext.gregs;
     const uint8_t* p = (const uint8_t*)registers[REG_RIP];

@@ -223,8 +223,9 @@ cudaError_t valid_stream(cudaStream_t stream);
 void check_access(const void* p, size_t bytes, Access access, Pc pc);
 void catch_signals();
 void check_unwritten();                        // at a barrier and at a block's end
-void use_unset(Thread* thread);
-Text unwritten_before();                       // a hint for other faults, or empty
+// What shared memory holds before it is written: not a number in every format, and a large integer.
+const uint32_t UNSET = 0x7fff7fff;
+bool is_unset(uint64_t word);                  // or comes from it
 void copy_state(const Work& work, void* dst, const void* src, size_t bytes);
 void check_call(const Work& work, const void* p, size_t bytes, Access access);
 

@@ -148,8 +148,10 @@ static void tell(bool fatal, Pc pc, const char* format, va_list list) {
     }
     if (pc) fprintf(f, "     at %s\n", line_in_program(pc).s);
     while (const char* line = strtok_r(nullptr, "\n", &rest)) fprintf(f, "     %s\n", line);
-    Text before = unwritten_before();
-    if (fatal && *before.s && !strstr(message, "never written")) fprintf(f, "     %s\n", before.s);
+    Pc unset = worker.thread ? worker.thread->unset_pc : nullptr;
+    if (fatal && unset && !strstr(message, "never written"))
+        fprintf(f, "     before, it read shared memory that was never written, at %s\n",
+                where(unset).s);
     fclose(f);
     fprintf(stderr, "emu: %s%s", fatal ? "" : "note: ", text);
     if (report_path) add_message(fatal ? "fault" : "note", text);

@@ -28,8 +28,6 @@ static void start() {
     if (checking) begin_report();
     catch_signals();
     seed = order ? strtoull(order, nullptr, 10) : 0;
-    if (stats && strcmp(stats, "0") && !checking)
-        fprintf(stderr, "emu: EMU_STATS needs a program that was built and runs with checks\n");
 }
 
 // ---- errors -------------------------------------------------------------------------------------
@@ -178,11 +176,10 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, KernelAdd
 cudaError_t cudaOccupancyMaxPotentialBlockSize(int* min_grid, int* block_size, KernelAddress f,
                                                size_t shared, int limit) {
     *block_size = limit > 0 && limit < MAX_THREADS ? limit : MAX_THREADS;
-    int blocks = 0;
-    cudaError_t error =
-        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, f, *block_size, shared);
-    *min_grid = blocks * SM_COUNT;
-    return error;
+    *min_grid = 0;
+    cudaOccupancyMaxActiveBlocksPerMultiprocessor(min_grid, f, *block_size, shared);
+    *min_grid *= SM_COUNT;
+    return ok();
 }
 
 // ---- the codes of errors ------------------------------------------------------------------------

@@ -3,8 +3,7 @@
 // A warp's lanes run one instruction together, and memory sees one request: the 32-byte sectors
 // that the lanes' addresses fall into. Here lanes run one after another, so requests are put
 // together afterwards: the k-th time that each lane executes one instruction since the last barrier
-// belongs together. Shared memory has 32 banks of 4-byte words: lanes that want different words of
-// one bank wait for each other.
+// belongs together. Of shared memory's 32 banks, each gives one 4-byte word at a time.
 #include <algorithm>
 #include <map>
 #include <mutex>

@@ -395,9 +395,6 @@ inline cudaError_t cudaMemAdvise(const void* p, size_t bytes, cudaMemoryAdvise, 
     }
 EMU_AND_ASYNC(cudaMemcpy, emu::copy(__func__, dst, src, {bytes, 1, 1}, kind, stream, wait),
               void* dst, const void* src, size_t bytes, cudaMemcpyKind kind)
-EMU_AND_ASYNC(cudaMemcpyPeer, emu::copy(__func__, dst, src, {bytes, 1, 1},
-                                        cudaMemcpyDeviceToDevice, stream, wait),
-              void* dst, int, const void* src, int, size_t bytes)
 EMU_AND_ASYNC(cudaMemcpy2D, emu::copy(__func__, {dst, dpitch}, {src, spitch}, {width, height, 1},
                                       kind, stream, wait),
               void* dst, size_t dpitch, const void* src, size_t spitch, size_t width,
