@@ -3,8 +3,7 @@
 // Work is done the moment it is issued, so a program that forgets to wait gets the right answer
 // here and a wrong one on a GPU. Order is therefore kept by logical clocks: each piece of work (op)
 // has a number, each stream knows for every stream the last op that surely comes before its next
-// one, and so does the host. Words of memory remember the op that wrote them; check.cpp asks
-// op_ordered() when another op touches them.
+// one, and so does the host. Words of memory remember the op that wrote them, for check.cpp.
 #include <vector>
 #include "emu.h"
 
@@ -17,7 +16,8 @@ struct emu_stream {
 struct emu_event {
     Clock clock;      // of the stream when it was recorded
     double time;
-    bool recorded, timing;
+    uint32_t op;      // of its record, or 0
+    bool timing;
 };
 
 namespace emu {
@@ -154,7 +154,7 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t f, void* data) 
     return ok();
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
-    *event = new emu_event{{}, 0, false, !(flags & cudaEventDisableTiming)};
+    *event = new emu_event{{}, 0, 0, !(flags & cudaEventDisableTiming)};
     return ok();
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
@@ -164,10 +164,9 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     if (valid_stream(stream) || !event) return set_error(cudaErrorInvalidResourceHandle);
-    begin_op(stream, "cudaEventRecord", EMU_CALLER);
+    event->op = begin_op(stream, "cudaEventRecord", EMU_CALLER).op;
     event->clock = resolve(stream)->clock;
     event->time = clock64() * 1e-6;
-    event->recorded = true;
     return ok();
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
@@ -177,8 +176,9 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     return ok();
 }
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cudaEvent_t stop) {
-    if (!start || !stop || !start->recorded || !stop->recorded || !start->timing || !stop->timing)
+    if (!start || !stop || !start->op || !stop->op || !start->timing || !stop->timing)
         return set_error(cudaErrorInvalidResourceHandle);
+    if (!host_has_waited(stop->op)) return set_error(cudaErrorNotReady);
     *ms = (float)(stop->time - start->time);
     return ok();
 }

@@ -363,6 +363,10 @@ EMU_API cudaMalloc3D(cudaPitchedPtr* p, cudaExtent e) {
     p->xsize = e.width, p->ysize = e.height;
     return cudaMallocPitch(&p->ptr, &p->pitch, e.width, e.height * e.depth);
 }
+typedef struct emu_pool* cudaMemPool_t;
+enum cudaMemPoolAttr { cudaMemPoolAttrReleaseThreshold = 4 };
+EMU_ANSWER(cudaDeviceGetDefaultMemPool, nullptr, (cudaMemPool_t* p, int))
+EMU_WITHOUT_EFFECT(cudaMemPoolSetAttribute, cudaMemPool_t, cudaMemPoolAttr, void*)
 EMU_API cudaFree(void* p) { return emu::release(p, false); }
 EMU_API cudaFreeAsync(void* p, cudaStream_t stream) { return emu::release(p, false, &stream); }
 EMU_API cudaFreeHost(void* p) { return emu::release(p, true); }

@@ -194,6 +194,9 @@ EMU_DOT(int, int8_t) EMU_DOT(unsigned, uint8_t)
     EMU_SIMD(__vmins, S, n, a < b ? a : b) EMU_SIMD(__vmaxs, S, n, a > b ? a : b) \
     EMU_SIMD(__vcmpeq, U, n, -(a == b)) EMU_SIMD(__vcmpgtu, U, n, -(a > b))
 EMU_SIMDS(uint8_t, int8_t, 4) EMU_SIMDS(uint16_t, int16_t, 2)
+__forceinline__ unsigned __vsadu4(unsigned x, unsigned y) {
+    return __dp4a(__vabsdiffu4(x, y), 0x01010101u, 0u);
+}
 
 // ---- floating point -----------------------------------------------------------------------------
 // The fast forms (__expf ...) are rounded better here than on a GPU: a program that needs their
