@@ -12,6 +12,10 @@ __constant__ int weights[8];
 __device__ float state[4] = {1, 2, 3, 4};
 __managed__ int shared_with_host = 7;
 struct Pair { int a; double b; };
+struct Buffer {      // freed when main is over
+    int* p = nullptr;
+    ~Buffer() { cudaFree(p); }
+} buffer;
 
 __global__ void apply(int* out, Pair p, int n) {
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x)
@@ -167,6 +171,7 @@ int main() {
     std::vector<void*> all = {d, p2, m, beside};
     for (void* p : all) EXPECT(cudaFree(p) == cudaSuccess);
     EXPECT(!cudaFreeHost(pinned) && !cudaStreamDestroy(s));
+    EXPECT(!cudaMalloc(&buffer.p, 128));
     cudaMemPool_t pool;
     uint64_t threshold = UINT64_MAX;
     EXPECT(!cudaDeviceGetDefaultMemPool(&pool, 0));
