@@ -66,7 +66,7 @@ def test_fault(path, folder):
         code, text = run([program], EMU_SEED=seed)
         file = re.escape(os.path.basename(path))
         named = re.findall(file + r":(\d+) in ", text)
-        named += re.findall(r"at .*" + file + r":(\d+)$", text, re.M)
+        named += re.findall(r"at .*" + file + r":(\d+)\)?$", text, re.M)
         named = [int(n) for n in named if int(n) in marks]
         if code != expected_code or expected not in text or not (set(main) & set(named)):
             raise AssertionError("seed %s: exit code %d, expected '%s' at line %s:\n%s"
@@ -122,12 +122,57 @@ def test_report(path, folder):
             leak = data["messages"][1]
             check(mode, leak["kind"] == "never-freed" and leak["lines"][0]["line"] in marked, leak)
             check(mode, "4 bytes of dynamic shared memory" in text and "2048" in text, text)
+            check(mode, text.index("the host") < text.index("print 1"), text)
+            check(mode, "print 2" not in text and data["messages"][2]["kernel"] == "print", data)
         else:
             check(mode, message["lines"][0]["line"] in marked, message)
         if mode == "fault":
             check(mode, message["block"] == [1, 0, 0] and message["thread"] == [5, 0, 0]
                   and message["kernel"] == "bad" and message["lines"][0]["function"] == "bad",
                   message)
+
+
+LOAD = """import ctypes, sys
+mode, beyond, libraries = sys.argv[1], int(sys.argv[2]), [
+    ctypes.CDLL(path, getattr(ctypes, sys.argv[3])) for path in sys.argv[4:]]
+for library in libraries + libraries[::-1]:      # each once more, when all have run
+    x = (ctypes.c_float * 100)(*range(100))
+    library.run(x, 100, beyond)
+    assert list(x) == [2 * i for i in range(100)], list(x)
+    library.divide_by_zero()
+    print("right")
+if mode == "mixed":
+    libraries[0].allocate.restype = ctypes.c_void_p
+    libraries[1].use(ctypes.c_void_p(libraries[0].allocate()))
+"""
+
+
+def test_library(path, folder):
+    """Libraries made by --shared, in Python's process: one, two, and memory of one in the other."""
+    with open(path) as f:
+        fault = [i for i, line in enumerate(f, 1) if "// FAULT" in line][0]
+    libraries = [os.path.join(folder, name) for name in ("one.so", "two.so")]
+    report = os.path.join(folder, "library.json")
+    for library in libraries:
+        build(path, library, ["--shared", "-Xcompiler", "-fPIC"])
+    for mode, beyond, load, paths, code, said in (
+            ("one", 0, "RTLD_LOCAL", libraries[:1], 0, "right\nright\n"),
+            ("two", 0, "RTLD_LOCAL", libraries, 0, "right\nright\n"),
+            ("two", 0, "RTLD_GLOBAL", libraries, 0, "right\nright\n"),
+            ("one", 1, "RTLD_LOCAL", libraries[:1], 66, "0 bytes past the end of an allocation"),
+            ("mixed", 0, "RTLD_LOCAL", libraries, 66, "a kernel touches host memory")):
+        found, text = run([sys.executable, "-u", "-c", LOAD, mode, str(beyond), load] + paths,
+                          EMU_REPORT=report)
+        flat = text.replace("from the kernel\n", "") if code == 0 else text
+        flat = re.sub(r"^emu: .*\n(     .*\n)*", "", flat, flags=re.M) if code == 0 else flat
+        notes = text.count("emu: note: integer division by zero"), text.count("were never freed")
+        if found != code or said not in flat or (code == 0 and notes != (len(paths),) * 2):
+            raise AssertionError("%s, %s: exit code %d:\n%s" % (mode, load, found, text))
+        if beyond:
+            with open(report) as f:
+                message = json.load(f)["messages"][-1]
+            if message["level"] != "fault" or message["lines"][0]["line"] != fault:
+                raise AssertionError("expected a fault at line %d: %s" % (fault, message))
 
 
 def test_refused(path, folder):
@@ -166,7 +211,8 @@ def main():
             try:
                 kind = os.path.basename(path).split("_")[0]
                 {"ok": test_ok, "fault": test_fault, "note": test_fault, "stats": test_stats,
-                 "refused": test_refused, "report": test_report}[kind](path, folder)
+                 "refused": test_refused, "report": test_report,
+                 "library": test_library}[kind](path, folder)
             except (AssertionError, subprocess.TimeoutExpired) as error:
                 return "%s: %s" % (os.path.basename(path), error)
         with concurrent.futures.ThreadPoolExecutor(2) as pool:

@@ -1,6 +1,5 @@
-// atomics.cpp - atomicAdd and its family: compare-and-swap loops on the host's own atomics.
-//
-// Blocks run on several host threads, so an atomic on global memory must be a real one.
+// atomics.cpp - atomicAdd and its family: compare-and-swap loops on the host's own atomics, since
+// blocks run on several of the host's threads.
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
 #include "emu.h"

@@ -126,16 +126,12 @@ static void product(const Work& work, int m, int n, int k, double alpha, BlasMat
     if (e.kind & BGRADA) add_up(m, k, [&](int i, int l) { return at.p[l * at.row + i * at.col]; });
     if (e.kind & BGRADB) add_up(n, k, [&](int j, int l) { return bt.p[j * bt.row + l * bt.col]; });
 }
-static bool shape_is_wrong(cublasHandle_t h, int m, int n, int k, BlasMatrix a, BlasMatrix b,
-                           BlasMatrix c, int batches) {
-    return !h || m < 0 || n < 0 || k < 0 || batches < 0 || c.ld < m ||
-           a.ld < (a.transposed ? k : m) || b.ld < (b.transposed ? n : k);
-}
 cublasStatus_t gemm(const char* call, cublasHandle_t h, int m, int n, int k, const void* alpha,
                     BlasMatrix a, BlasMatrix b, const void* beta, BlasMatrix c, int batches,
                     ComputeType compute) {
     if (!h) return CUBLAS_STATUS_NOT_INITIALIZED;
-    if (shape_is_wrong(h, m, n, k, a, b, c, batches)) return CUBLAS_STATUS_INVALID_VALUE;
+    if (m < 0 || n < 0 || k < 0 || batches < 0 || c.ld < m || a.ld < (a.transposed ? k : m) ||
+        b.ld < (b.transposed ? n : k)) return CUBLAS_STATUS_INVALID_VALUE;
     for (int type : {a.type, b.type, c.type})
         if (compute.doubles ? type != CUDA_R_64F : !type_known(type))
             return CUBLAS_STATUS_NOT_SUPPORTED;
@@ -168,10 +164,8 @@ cublasStatus_t lt_check(cublasLtMatmulDesc_t desc, EMU_LAYOUTS) {
     if (desc->unsupported || drelu || ((kind & RELU) && (kind & AUX)) || refused("epilogues", kind))
         return CUBLAS_STATUS_NOT_SUPPORTED;
     for (const emu_lt_layout* l : {la, lb, lc, ld}) {
-        if (!type_known(l->type) || l->order != CUBLASLT_ORDER_COL)
-            return CUBLAS_STATUS_NOT_SUPPORTED;
-        if (l->ld < (int64_t)l->rows || l->batches != la->batches)
-            return CUBLAS_STATUS_INVALID_VALUE;
+        if (!type_known(l->type)) return CUBLAS_STATUS_NOT_SUPPORTED;
+        if (l->ld < (int64_t)l->rows) return CUBLAS_STATUS_INVALID_VALUE;
     }
     uint64_t m = la->rows, ka = la->cols, kb = lb->rows, n = lb->cols;
     if (desc->ta != CUBLAS_OP_N) std::swap(m, ka);
@@ -209,9 +203,8 @@ template <class F> static cublasStatus_t transform(const Work& work, int n, cons
 }  // namespace emu
 using namespace emu;
 
-#define EMU_CASE(name, value) case name: return #name;
 const char* cublasGetStatusName(cublasStatus_t status) {
-    switch (status) { EMU_BLAS_STATUS(EMU_CASE) }
+    switch (status) { EMU_BLAS_STATUS(EMU_NAME) }
     return "unknown cuBLAS status";
 }
 const char* cublasGetStatusString(cublasStatus_t status) { return cublasGetStatusName(status); }
@@ -225,11 +218,6 @@ cublasStatus_t cublasSdot(cublasHandle_t h, int n, const float* x, int incx, con
 cublasStatus_t cublasSnrm2(cublasHandle_t h, int n, const float* x, int incx, float* r) {
     StreamWork work("cublasSnrm2", h->stream, EMU_CALLER);
     return give(h, work, r, sqrt(sum(work, n, x, incx, x, incx, std::multiplies<double>())));
-}
-cublasStatus_t cublasSasum(cublasHandle_t h, int n, const float* x, int incx, float* r) {
-    StreamWork work("cublasSasum", h->stream, EMU_CALLER);
-    auto absolute = [](double x, double) { return fabs(x); };
-    return give(h, work, r, sum(work, n, x, incx, x, incx, absolute));
 }
 cublasStatus_t cublasIsamax(cublasHandle_t h, int n, const float* x, int incx, int* r) {
     StreamWork work("cublasIsamax", h->stream, EMU_CALLER);
@@ -256,32 +244,6 @@ cublasStatus_t cublasScopy(cublasHandle_t h, int n, const float* x, int incx, fl
 }
 
 // ---- products -----------------------------------------------------------------------------------
-cublasStatus_t cublasSgemmBatched(EMU_SHAPE, const float* alpha, const float* const a[], int lda,
-                                  const float* const b[], int ldb, const float* beta,
-                                  float* const c[], int ldc, int batches) {
-    if (shape_is_wrong(h, m, n, k, {nullptr, lda, ta}, {nullptr, ldb, tb}, {nullptr, ldc}, batches))
-        return CUBLAS_STATUS_INVALID_VALUE;
-    StreamWork work("cublasSgemmBatched", h->stream, EMU_CALLER);
-    for (int i = 0; i < batches; i++)
-        product(work, m, n, k, *alpha, {a[i], lda, ta}, {b[i], ldb, tb}, *beta, {c[i], ldc},
-                {c[i], ldc});
-    return OK;
-}
-cublasStatus_t cublasSgeam(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, int m,
-                           int n, const float* alpha, const float* a, int lda, const float* beta,
-                           const float* b, int ldb, float* c, int ldc) {
-    StreamWork work("cublasSgeam", h->stream, EMU_CALLER);
-    BlasMatrix ma(a, lda, ta), mb(b, ldb, tb), mc(c, ldc);
-    if (*alpha != 0) touch(work, ma, m, n, READ);
-    if (*beta != 0) touch(work, mb, m, n, READ);
-    touch(work, mc, m, n, WRITE);
-    for (int64_t j = 0; j < n; j++)
-        for (int64_t i = 0; i < m; i++) {
-            float x = *alpha != 0 ? *alpha * a[ma.index(i, j)] : 0;
-            c[mc.index(i, j)] = x + (*beta != 0 ? *beta * b[mb.index(i, j)] : 0);
-        }
-    return OK;
-}
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void* alpha,
                               const void* a, cublasLtMatrixLayout_t la, const void* b,
                               cublasLtMatrixLayout_t lb, const void* beta, const void* c,
@@ -298,12 +260,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
         if (m->type < 0) m->type = ld->type;
     StreamWork work("cublasLtMatmul", stream, EMU_CALLER);
     int k = (int)(desc->ta == CUBLAS_OP_N ? la->cols : la->rows);
-    BlasMatrix ma(la->type, a, la->ld, desc->ta, la->stride),
-        mb(lb->type, b, lb->ld, desc->tb, lb->stride),
-        mc(lc->type, c, lc->ld, CUBLAS_OP_N, lc->stride),
-        md(ld->type, d, ld->ld, CUBLAS_OP_N, ld->stride);
-    for (int i = 0; i < la->batches; i++)
-        product(work, (int)ld->rows, (int)ld->cols, k, *(const float*)alpha, ma.batch(i),
-                mb.batch(i), *(const float*)beta, mc.batch(i), md.batch(i), e);
+    product(work, (int)ld->rows, (int)ld->cols, k, *(const float*)alpha,
+            {la->type, a, la->ld, desc->ta}, {lb->type, b, lb->ld, desc->tb}, *(const float*)beta,
+            {lc->type, c, lc->ld}, {ld->type, d, ld->ld}, e);
     return OK;
 }

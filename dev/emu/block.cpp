@@ -2,8 +2,7 @@
 //
 // A GPU runs a block's threads at the same time; here they take turns. A turn ends where a thread
 // has to wait for others: at __syncthreads, in a shuffle, at its end. So a program that forgets to
-// wait gets another order than it hoped for, and EMU_SEED chooses other orders still. A GPU
-// promises no order either.
+// wait gets another order than it hoped for, and EMU_SEED chooses other orders still.
 #include <sys/mman.h>
 #include <omp.h>
 #include <algorithm>
@@ -19,9 +18,8 @@ __thread Worker worker;
 __thread char arena[ARENA_BYTES] __attribute__((aligned(128)));
 
 // ---- switching fibers ---------------------------------------------------------------------------
-// emu_switch(save, sp) keeps what a function must preserve (the callee-saved registers) on the
-// stack it leaves, stores that stack's pointer in *save, moves to the other stack and restores. No
-// system call: about 60 ns, most of it cache misses.
+// emu_switch(save, sp) keeps the callee-saved registers on the stack that it leaves, stores that
+// stack's pointer in *save, moves to the other stack and restores: about 60 ns, most cache misses.
 extern "C" void emu_switch(void** save, void* sp);
 extern "C" void emu_fiber_entry();
 #if defined(__x86_64__)
@@ -262,6 +260,7 @@ static inline void enter_place(Pc pc, const void* frame) {
     known->place->when[worker.thread->number] = worker.epoch;
 }
 // Where emucc has each kernel begin. Host code that calls a kernel without <<<>>> comes here too.
+bool on_device() { return worker.thread; }
 bool not_launched() {
     if (worker.thread) worker.thread->kernel = depth(EMU_FRAME);
     return !worker.thread && set_error(cudaErrorMissingConfiguration);
@@ -300,9 +299,6 @@ static void check_passed(Block& block) {
 }
 
 // ---- the barrier --------------------------------------------------------------------------------
-static void flush_stats(const Block& block) {
-    for (int w = 0; counting && w * WARP < block.threads; w++) stats_flush(w);
-}
 // Opens when all threads that have not exited have come: CUDA demands, to the same barrier.
 static void finish_barrier(Block& block) {
     if (checking) race_flush();
@@ -316,8 +312,7 @@ static void finish_barrier(Block& block) {
     block.spins = 0;
     worker.launch->progress++;
     block.barriers = ++worker.epoch;
-    if (counting) stats_barrier();
-    flush_stats(block);
+    if (counting) stats_flush(block, true);
     for (int i = 0; i < block.threads; i++)
         if (block.thread[i].state == AT_BARRIER) make_ready(block, i);
 }
@@ -325,7 +320,8 @@ static int barrier(int predicate, Pc pc, const void* frame) {
     Thread* thread = worker.thread;
     if (!thread) fault(pc, "__syncthreads() was called by host code");
     Block& block = *worker.block;
-    if (checking && block.waiting && block.barrier_pc != pc && !same_line(block.barrier_pc, pc))
+    bool other = checking && block.waiting && block.barrier_pc != pc;
+    if (other && line_of(block.barrier_pc) != line_of(pc))
         fault(pc, "divergent barrier: threads of one block wait at different __syncthreads()\n"
               "another thread waits at %s", where(block.barrier_pc).s);
     block.barrier_pc = pc;
@@ -403,7 +399,9 @@ static void begin_block(Block& block, int number) {
     block.ready_count = block.threads;
     block.barriers = block.first_epoch = ++worker.epoch;
     worker.launch->progress++;
-    if (checking) race_block_begins(block), grid_block_begins(block);
+    if (!checking) return;
+    std::fill_n((uint32_t*)arena, worker.arena_used / 4, UNSET);
+    race_block_begins(block), grid_block_begins(block);
 }
 // Runs a block until its threads have exited or all wait for the grid.
 static void continue_block(Block& block) {
@@ -415,14 +413,14 @@ static void continue_block(Block& block) {
     worker.thread = nullptr;
     if (checking && !worker.launch->abandoned && !block.ready_count) check_unwritten();
     if (block.passed && !block.alive && !worker.launch->config.cooperative) check_passed(block);
-    flush_stats(block);
+    if (counting) stats_flush(block, false);
 }
 // The next bytes of the arena, and a gap.
 static void* new_shared(size_t bytes) {
     size_t start = worker.arena_used;
     worker.arena_used += (bytes + 127) / 128 * 128 + 128;
-    for (size_t w = 0; checking && w < (bytes + 3) / 4; w++)
-        worker.shared_valid[start / 4 + w] = worker.launch->id;
+    for (size_t w = start / 4; checking && w < (start + bytes + 3) / 4; w++)
+        worker.shared_valid[w] = worker.launch->id, ((uint32_t*)arena)[w] = UNSET;
     return arena + start;
 }
 static void enter(Launch& launch) {
@@ -463,7 +461,10 @@ static void run_cooperative(Launch& launch) {
     enter(launch);
     struct Paused { Block block; char arena[ARENA_BYTES]; };
     Paused* all = (Paused*)calloc(launch.blocks, sizeof(Paused));
-    for (int i = 0; i < launch.blocks; i++) begin_block(all[i].block, i);
+    for (int i = 0; i < launch.blocks; i++) {
+        begin_block(all[i].block, i);
+        if (checking) std::fill_n((uint32_t*)all[i].arena, ARENA_BYTES / 4, UNSET);
+    }
     for (int alive = 1; alive && !launch.abandoned;) {
         bool met = true;      // at grid.sync(): nobody has anything else to do
         for (int i = 0; i < launch.blocks; i++) met = met && !all[i].block.ready_count;
@@ -530,7 +531,6 @@ int __syncthreads_count(int p) { return emu::barrier(p, EMU_CALLER, EMU_FRAME) &
 int __syncthreads_and(int p) { return emu::barrier(p, EMU_CALLER, EMU_FRAME) >> 30 & 1; }
 int __syncthreads_or(int p) { return (emu::barrier(p, EMU_CALLER, EMU_FRAME) & ~(1 << 30)) != 0; }
 void __trap() { emu::abandon(cudaErrorLaunchFailure); }
-void __brkpt() { emu::abandon(cudaErrorLaunchFailure); }
 extern "C" void __sanitizer_cov_trace_pc() {
     if (emu::checking && emu::worker.thread) emu::enter_place(EMU_CALLER, EMU_FRAME);
 }

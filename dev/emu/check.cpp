@@ -6,7 +6,6 @@
 // no templates of the C++ library: the program may have an instrumented copy of the same ones, and
 // the linker keeps only one.
 #include <execinfo.h>
-#include <link.h>
 #include <signal.h>
 #include <unistd.h>
 #include "emu.h"
@@ -53,7 +52,7 @@ static inline void touch_word(uintptr_t p, uint32_t* state, uint32_t* reader, si
         unordered(p, access, work, writer, "write");
     if (several_streams) {
         if (access != READ && *reader && *reader != work.op && !op_ordered(*reader, work.op))
-            unordered(p, access, work, *reader, "read");
+            unordered(p, access, work, *reader, "last use");
         if (access != WRITE) *reader = work.op;
     }
     if (access != READ) *state = (s & TAIL) | work.op;
@@ -103,16 +102,35 @@ void copy_state(const Work& work, void* dst, const void* src, size_t bytes) {
 static uint32_t stamp() {      // what marks a word that this block has written
     return worker.launch->config.cooperative ? worker.launch->id : worker.block->first_epoch;
 }
-// A read of a word that nobody has written: a fault, but perhaps the writer is only late, for want
-// of a barrier. So it is reported at the next barrier: until then the writer may come, and the race
-// detector names both.
+// A read of a word that nobody has written is no fault by itself: threads outside of a matrix do
+// it, and throw the sum away. It is one when the thread then stores what became of the pattern that
+// such words hold; but for a copy in shared memory, which is as unwritten. Perhaps the writer is
+// only late, for want of a barrier: so it is reported at the next one, and the race detector may
+// name both before.
 static __thread struct { char* p; Pc pc; Thread* thread; } unwritten;
+static __thread struct { uint16_t* p; size_t bytes; Thread* thread; bool copy; } stored;
 
-Text unwritten_before() {
-    return {"%s%s", unwritten.pc ? "before, it read shared memory that was never written, at " : "",
-            unwritten.pc ? where(unwritten.pc).s : ""};
+static void use_unset(Thread* t) {
+    if (!unwritten.pc) unwritten = {t->unset, t->unset_pc, t};
+}
+bool is_unset(uint64_t x) { return (x >> 16 & 0x7f80) == 0x7f80 && (x & 0x7fffff); }
+static void settle_store() {
+    auto& s = stored;
+    bool used = s.bytes == 2 && (*s.p & 0x7fff) == 0x7fff, copy = s.copy;
+    for (size_t i = 0; i + 2 < s.bytes; i += 4) {
+        uint32_t word = s.p[i / 2] | (uint32_t)s.p[i / 2 + 1] << 16;
+        used |= is_unset(word), copy &= word == UNSET;
+    }
+    if (used && copy) memset(worker.shared_written + ((char*)s.p - arena) / 4, 0, s.bytes);
+    else if (used) use_unset(s.thread);
+    s.bytes = 0;
+}
+static void after_unset(uintptr_t p, size_t bytes, Access access, bool in_shared) {
+    settle_store();
+    if (access != READ) stored = {(uint16_t*)p, bytes, worker.thread, in_shared};
 }
 void check_unwritten() {
+    settle_store();
     if (!unwritten.pc) return;
     become(unwritten.thread);
     fault(unwritten.pc, "read of shared memory that this block has never written: %s",
@@ -123,32 +141,25 @@ static void shared_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool 
     for (size_t w = first; w <= last; w++) {
         if (last >= ARENA_BYTES / 4 || worker.shared_valid[w] != worker.launch->id)
             bad_address(p, bytes, access, pc, "out of bounds of shared memory");
-        if (access != WRITE && must_be_written && worker.shared_written[w] != stamp() &&
-            !unwritten.pc)
-            unwritten = {p < (uintptr_t)(arena + 4 * w) ? arena + 4 * w : (char*)p, pc,
-                         worker.thread};
+        if (access != WRITE && must_be_written && worker.shared_written[w] != stamp()) {
+            char* word = arena + 4 * w;
+            worker.thread->unset = p < (uintptr_t)word ? word : (char*)p;
+            worker.thread->unset_pc = pc;
+            if (access == ATOMIC) use_unset(worker.thread);
+        }
         if (access != READ) worker.shared_written[w] = stamp();
     }
 }
 
 // ---- kernels: where does the address lie? -------------------------------------------------------
-struct Segment { uintptr_t start, end; };
-static Segment read_only[16];
-static int read_only_count;
-static int add_segments(dl_phdr_info* info, size_t, void*) {
-    for (int i = 0; i < info->dlpi_phnum && read_only_count < 16; i++) {
-        const auto& h = info->dlpi_phdr[i];
-        bool constant = (h.p_type == PT_LOAD && !(h.p_flags & PF_W)) || h.p_type == PT_GNU_RELRO;
-        if (constant)
-            read_only[read_only_count++] = {info->dlpi_addr + h.p_vaddr,
-                                            info->dlpi_addr + h.p_vaddr + h.p_memsz};
+static bool is_read_only(uintptr_t p) {      // by the program's own list of its segments
+    auto file = (const ElfW(Ehdr)*)__ehdr_start;
+    auto h = (const ElfW(Phdr)*)(__ehdr_start + file->e_phoff);
+    for (int i = 0; i < file->e_phnum; i++) {
+        bool constant = h[i].p_type == PT_GNU_RELRO ||
+                        (h[i].p_type == PT_LOAD && !(h[i].p_flags & PF_W));
+        if (constant && p - (program()->l_addr + h[i].p_vaddr) < h[i].p_memsz) return true;
     }
-    return 1;      // the program itself comes first
-}
-static bool is_read_only(uintptr_t p) {
-    if (!read_only_count) dl_iterate_phdr(add_segments, nullptr);
-    for (int i = 0; i < read_only_count; i++)
-        if (p >= read_only[i].start && p < read_only[i].end) return true;
     return false;
 }
 template <class T> static bool is_in(const T& variable, uintptr_t p) {
@@ -156,6 +167,7 @@ template <class T> static bool is_in(const T& variable, uintptr_t p) {
 }
 static inline void note_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared) {
     worker.thread->touched = true;
+    if (worker.thread->unset_pc) after_unset(p, bytes, access, in_shared);
     race_access(p, bytes, access, pc, in_shared);
     if (counting) stats_access(p, bytes, access, pc, in_shared);
 }
@@ -267,12 +279,44 @@ static void copied(void* dst, const void* src, size_t bytes) {
 }
 
 // ---- faults that the processor finds ------------------------------------------------------------
-static void on_signal(int number, siginfo_t* info, void*) {
-    signal(number, SIG_DFL);
+#ifdef __x86_64__
+// A GPU does not stop at a division by zero. So goes on behind the instruction (F6 or F7, with
+// prefixes before and an operand's bytes behind) with all ones; and of the lowest by -1, itself.
+static void finish_division(Pc pc, ucontext_t* context) {
+    greg_t* registers = context->uc_mcontext.gregs;
+    const uint8_t* p = (const uint8_t*)registers[REG_RIP];
+    int bytes = 4;
+    for (; *p == 0x64 || *p == 0x66 || (*p & 0xf0) == 0x40; p++)
+        bytes = *p == 0x66 ? 2 : (*p & 0xf8) == 0x48 ? 8 : bytes;
+    if (*p == 0xf6) bytes = 1;
+    int mode = p[1] >> 6, base = p[1] & 7, length = 2 + (mode == 1) + 4 * (mode == 2);
+    if (mode < 3 && base == 4) length++, base = p[2] & 7;
+    if (mode == 0 && base == 5) length += 4;
+    uint64_t ones = ~0ull >> (64 - 8 * bytes), x = registers[REG_RAX] & ones;
+    bool overflow = (p[1] & 0x38) == 0x38 && x == ones / 2 + 1;      // idiv, not div
+    uint64_t quotient = overflow ? x : ones, rest = overflow ? 0 : x;
+    registers[REG_RAX] = bytes == 1 ? rest << 8 | quotient : quotient;
+    if (bytes > 1) registers[REG_RDX] = rest;
+    registers[REG_RIP] = (greg_t)(p + length);
+    static Pc told[61];
+    if (told[(uintptr_t)pc % 61] != pc)
+        note(pc, "integer division %s: a GPU goes on, with a result that is not specified",
+             overflow ? "of the lowest number by -1" : "by zero");
+    told[(uintptr_t)pc % 61] = pc;
+}
+#else
+static void finish_division(Pc, ucontext_t*) {}      // an Arm's division never stops
+#endif
+static struct sigaction before[NSIG];      // who had the signals: a library's emulator, perhaps
+static void on_signal(int number, siginfo_t* info, void* context) {
     uintptr_t p = (uintptr_t)info->si_addr;
+    auto other = before[number].sa_sigaction;
+    if (!worker.thread && !in_heap(p) && other) return other(number, info, context);
     void* frames[3] = {};
     backtrace(frames, 3);      // 0 is this function, 1 the signal's trampoline
     Pc pc = (char*)frames[2] + 1;
+    if (number == SIGFPE && worker.thread) return finish_division(pc, (ucontext_t*)context);
+    signal(number, SIG_DFL);
     if (worker.thread && p - (uintptr_t)worker.thread->fiber->stack < 4096)
         fault(pc, "a thread's local variables need more than the %zu bytes of its stack",
               STACK_BYTES);
@@ -323,7 +367,10 @@ void catch_signals() {
     struct sigaction action = {};
     action.sa_sigaction = on_signal;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-    for (int s : {SIGSEGV, SIGBUS, SIGFPE}) sigaction(s, &action, nullptr);
+    static bool installed;
+    for (int s : {SIGSEGV, SIGBUS, SIGFPE})
+        if (!installed) sigaction(s, &action, &before[s]);
+    installed = true;
     start_timer();
 }
 }  // namespace emu
@@ -380,9 +427,6 @@ EMU_ATOMIC_HOOKS(8, uint8_t) EMU_ATOMIC_HOOKS(16, uint16_t)
 EMU_ATOMIC_HOOKS(32, uint32_t) EMU_ATOMIC_HOOKS(64, uint64_t)
 void __tsan_init() {}
 void __tsan_vptr_update(void* p, void*) { hook((uintptr_t)p, sizeof p, WRITE, EMU_CALLER); }
-void __tsan_vptr_read(void*) {}
-void __tsan_func_entry(void*) {}
-void __tsan_func_exit() {}
 void __tsan_atomic_thread_fence(int) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 void __tsan_atomic_signal_fence(int) {}
 void __tsan_write_range(void* p, size_t bytes) {

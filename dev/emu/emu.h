@@ -5,6 +5,7 @@
 // threads, the arena of its shared memory, the notes of the race detector. A block never leaves its
 // worker, so all of this is thread_local and needs no lock.
 #pragma once
+#include <link.h>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -40,6 +41,8 @@ struct Thread {
     int argument = 0, width = 0;
     uint64_t value = 0, result = 0;
     uint32_t lock = 0;       // the one it holds, by a number from 1 to 127 (atomics.cpp), or 0
+    char* unset = nullptr;   // what it read of shared memory that nobody had written, and where
+    Pc unset_pc = nullptr;
 };
 // Calls f with each lane of a mask, the lowest first.
 template <class F> inline void each(unsigned mask, F f) {
@@ -162,8 +165,7 @@ void protect_heap(bool open);
 bool heap_is_open();
 bool near_symbols(uintptr_t p);                // quickly: could p be in a variable on the device?
 inline uint32_t* word_state(uint32_t* table, uintptr_t p) {
-    size_t offset = p - (uintptr_t)heap;       // managed follows heap
-    return table + offset / 4;
+    return table + (p - (uintptr_t)heap) / 4;      // managed follows heap
 }
 inline bool in_heap(uintptr_t p) { return p - (uintptr_t)heap < HEAP_BYTES; }
 inline bool in_managed(uintptr_t p) { return p - (uintptr_t)managed < HEAP_BYTES; }
@@ -178,8 +180,7 @@ extern bool was_reset;                         // by cudaDeviceReset(), which fr
 extern uint64_t seed;                          // EMU_SEED, 0 for none
 extern std::atomic<bool> kernel_runs;
 
-// A piece of a message. Not std::string: a checked program may have an instrumented copy of its
-// functions, and the linker keeps only one.
+// A piece of a message. Not std::string, for the reason that check.cpp begins with.
 struct Text {
     char s[800];
     Text(const char* format, ...) __attribute__((format(printf, 2, 3)));
@@ -191,9 +192,11 @@ void note(Pc pc, const char* format, ...) __attribute__((format(printf, 2, 3)));
 const int FAULT_EXIT_CODE = 66;                // no program's own, and ThreadSanitizer's too
 void begin_report();
 void note_launch_error();
+void note_lost_output();
+void show_output();              // of kernels: the host has waited
 void note_leaks();
 Text where(Pc pc);                             // "file.cu:12 in function"
-bool same_line(Pc a, Pc b);
+uint64_t line_of(Pc pc);
 Text thread_name(int number);                  // "thread (5,0,0)"
 Text block_name(uint32_t number);
 Text describe_address(const void* p);          // "byte 40 of d_x of 400 bytes (...)"
@@ -220,7 +223,9 @@ cudaError_t valid_stream(cudaStream_t stream);
 void check_access(const void* p, size_t bytes, Access access, Pc pc);
 void catch_signals();
 void check_unwritten();                        // at a barrier and at a block's end
-Text unwritten_before();                       // a hint for other faults, or empty
+// What shared memory holds before it is written: not a number in every format, and a large integer.
+const uint32_t UNSET = 0x7fff7fff;
+bool is_unset(uint64_t word);                  // or comes from it
 void copy_state(const Work& work, void* dst, const void* src, size_t bytes);
 void check_call(const Work& work, const void* p, size_t bytes, Access access);
 
@@ -290,11 +295,12 @@ void grid_release(Block& block); // what it did so far is done, for those who lo
 
 // ---- counters (stats.cpp) -----------------------------------------------------------------------
 void stats_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared);
-void stats_flush(int warp);  // a warp's requests since the last barrier are complete
-void stats_barrier();
+void stats_flush(const Block& block, bool at_barrier);     // requests so far are complete
 void stats_begin(Launch& launch);
 void stats_report(FILE* f);
 
+extern "C" __attribute__((visibility("hidden"))) const char __ehdr_start[];    // of the program
+const link_map* program();       // or the library, if it is one
 #define EMU_CALLER __builtin_return_address(0)
 #define EMU_FRAME __builtin_dwarf_cfa()      // where the caller's stack ends
 }  // namespace emu

@@ -21,8 +21,7 @@ struct Mark {                // one access, in one word, since several of the ho
     uint64_t value : 12;     // three bits of each byte, to know other values by
     uint64_t atomic : 1, tested : 1;
 };
-// What is kept of a word: its last write, and its last reads by two blocks. Words that share a
-// place in the table forget each other.
+// What is kept of a word till another takes its place: its last write, and reads by two blocks.
 static struct Word {
     std::atomic<uint64_t> key;           // whose marks these are, and in which launch
     Mark write, read, read_other;

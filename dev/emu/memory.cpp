@@ -119,9 +119,10 @@ static char* find_place(int which, size_t bytes) {
     m.cursor[which] = p + bytes;
     return p;
 }
-cudaError_t allocate(void** out, size_t bytes, Space space) {
+cudaError_t allocate(void** out, size_t bytes, Space space, const cudaStream_t* stream) {
     memory_init();
     if (!out) return set_error(cudaErrorInvalidValue);
+    if (cudaError_t error = stream ? valid_stream(*stream) : cudaSuccess) return set_error(error);
     *out = nullptr;
     if (bytes == 0) return ok();
     Memory& m = memory();
@@ -146,13 +147,18 @@ cudaError_t allocate(void** out, size_t bytes, Space space) {
     m.used += bytes;
     // What libc stores into managed memory is not seen, so all of it counts as written.
     if (checking) set_state(p, bytes, which ? HOST_OP : 0);
+    // Of an allocation in the order of a stream, whoever uses the memory comes after it.
+    if (checking && stream)
+        std::fill_n(word_state(heap_reader, (uintptr_t)p), (bytes + 3) / 4,
+                    begin_op(*stream, "cudaMallocAsync", EMU_CALLER).op);
     *out = p;
     return ok();
 }
-cudaError_t release(void* p, bool pinned, bool wait) {
+cudaError_t release(void* p, bool pinned, const cudaStream_t* stream) {
     // An argument's destructor. A GPU's threads have the bytes of the host's copy, destroying none.
     if (worker.thread) return ok();
-    if (wait) cudaDeviceSynchronize();
+    if (cudaError_t error = stream ? valid_stream(*stream) : cudaDeviceSynchronize())
+        return set_error(error);
     if (!p) return ok();
     Memory& m = memory();
     std::lock_guard<std::mutex> lock(m.mutex);
@@ -170,6 +176,8 @@ cudaError_t release(void* p, bool pinned, bool wait) {
         m.ranges.erase(i);
         return ok();
     }
+    if (checking && stream)
+        check_call(StreamWork("cudaFreeAsync", *stream, EMU_CALLER), p, r.bytes, WRITE);
     m.used -= r.bytes;
     r.freed = true, r.freed_at = EMU_CALLER;
     if (checking) set_state(r.start, r.bytes, INVALID);
@@ -241,15 +249,18 @@ template <class F> static void each_row(cudaExtent e, F f) {      // a plain cop
 }
 // State travels with the words, so that copying memory that was never written is no fault, and
 // reading the copy is one.
-static cudaError_t copy_checked(const char* call, Side dst, Side src, cudaExtent e,
-                                cudaMemcpyKind kind, cudaStream_t stream, bool wait, Pc pc) {
+cudaError_t copy(const char* call, Side dst, Side src, cudaExtent e, cudaMemcpyKind kind,
+                 cudaStream_t stream, bool wait) {
+    Pc pc = EMU_CALLER;
     memory_init();
     if (cudaError_t error = valid_stream(stream)) return set_error(error);
     if (is_empty(e)) return ok();
     if (e.height > 1 && (dst.pitch < e.width || src.pitch < e.width))
         return set_error(cudaErrorInvalidPitchValue);
     Space d, s;
-    cudaError_t error = check_side(call, "destination", dst, e, &d, pc);
+    bool no_symbol = (dst.symbol && !dst.p) || (src.symbol && !src.p);
+    cudaError_t error = no_symbol ? cudaErrorInvalidSymbol
+                                  : check_side(call, "destination", dst, e, &d, pc);
     if (!error) error = check_side(call, "source", src, e, &s, pc);
     if (!error) error = check_direction(call, d, s, kind, pc);
     if (error) return set_error(error);
@@ -265,10 +276,6 @@ static cudaError_t copy_checked(const char* call, Side dst, Side src, cudaExtent
     // Pageable memory of the host makes a copy wait: only pinned memory is used in the background.
     if (wait || d == HOST || s == HOST) op_waited(stream);
     return ok();
-}
-cudaError_t copy(const char* call, Side dst, Side src, cudaExtent e, cudaMemcpyKind kind,
-                 cudaStream_t stream, bool wait) {
-    return copy_checked(call, dst, src, e, kind, stream, wait, EMU_CALLER);
 }
 cudaError_t fill(const char* call, Side p, int value, cudaExtent e, cudaStream_t stream) {
     memory_init();
@@ -287,20 +294,14 @@ cudaError_t fill(const char* call, Side p, int value, cudaExtent e, cudaStream_t
     });
     return ok();
 }
-cudaError_t copy_symbol(const char* call, const void* symbol, size_t offset, void* p, size_t bytes,
-                        cudaMemcpyKind kind, cudaStream_t stream, bool wait) {
+Side in_symbol(const char* call, const void* symbol, size_t offset, size_t bytes) {
     auto i = memory().symbols.find((char*)symbol);
-    if (i == memory().symbols.end()) return set_error(cudaErrorInvalidSymbol);
+    if (i == memory().symbols.end()) return {nullptr, 0, 0, true};
     const Range& r = i->second;
-    bool fits = offset <= r.bytes && bytes <= r.bytes - offset;
-    if (!fits && !checking) return set_error(cudaErrorInvalidValue);
-    if (!fits)
+    if (checking && (offset > r.bytes || bytes > r.bytes - offset))
         fault(EMU_CALLER, "%s: out of bounds: %zu bytes at offset %zu of '%s', which has %zu", call,
               bytes, offset, r.name, r.bytes);
-    Side inside(r.start + offset, 0, 0, true);
-    bool to_symbol = !strcmp(call, "cudaMemcpyToSymbol");
-    return copy_checked(call, to_symbol ? inside : p, to_symbol ? p : inside, {bytes, 1, 1}, kind,
-                        stream, wait, EMU_CALLER);
+    return {r.start + offset, 0, 0, true};
 }
 cudaError_t symbol_address(void** p, size_t* bytes, const void* symbol) {
     auto i = memory().symbols.find((char*)symbol);

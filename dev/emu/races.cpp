@@ -53,13 +53,12 @@ static inline bool ordered(const Note& n, const Note& now) {
     return n.thread() / WARP == now.thread() / WARP &&
            worker.races->clock[now.thread()][n.thread() % WARP] >= n.clock;
 }
-extern "C" const char __executable_start;
-static uint32_t offset(Pc pc) { return (uint32_t)((const char*)pc - &__executable_start); }
-static Pc full(uint32_t pc) { return &__executable_start + pc; }
+static uint32_t offset(Pc pc) { return (uint32_t)((const char*)pc - __ehdr_start); }
+static Pc full(uint32_t pc) { return __ehdr_start + pc; }
 void race(const Conflict& c) {
     static const bool goes_on = !strcmp(getenv("EMU_ALLOW") ?: "", "races");
     static std::atomic<uint64_t> told[61];
-    uint64_t lines = (uint64_t)c.pc[0] << 32 | c.pc[1];
+    uint64_t lines = line_of(full(c.pc[0])) * 3 + line_of(full(c.pc[1]));
     if (goes_on && told[lines % 61].exchange(lines) == lines) return;
     static Block none;
     if (!worker.block) worker.block = &none, worker.thread = none.thread;      // the launch is over

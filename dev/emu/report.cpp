@@ -1,6 +1,6 @@
 // report.cpp - a fault's message: what happened, in which kernel, line, block and thread.
 #include <execinfo.h>
-#include <link.h>
+#include <dlfcn.h>
 #include <stdarg.h>
 #include <unistd.h>
 #include <mutex>
@@ -60,7 +60,8 @@ static const char* const KINDS[][2] = {
     {"asynchronous copy", "unordered"}, {"two streams", "unordered"}, {"lane", "inactive-lane"},
     {"touches device", "device-memory"}, {"wrong copy direction", "copy-direction"},
     {"not supported", "not-supported"}, {"launch error", "launch-error"},
-    {"never freed", "never-freed"}, {"division by zero", "division-by-zero"}, {"", "other"}};
+    {"never freed", "never-freed"}, {"never seen", "lost-output"},
+    {"integer division", "division-by-zero"}, {"", "other"}};
 
 // A message's other lines are "... file.cu:12 in function": each such place goes into a list.
 static void add_places(FILE* f, char* text) {
@@ -119,6 +120,7 @@ void write_report(const char* result) {
 static void at_exit() {
     note_launch_error();
     note_leaks();
+    note_lost_output();
     write_report("clean");
 }
 void begin_report() {
@@ -131,6 +133,7 @@ void begin_report() {
 static void tell(bool fatal, Pc pc, const char* format, va_list list) {
     static std::recursive_mutex one;      // the first fault prints and exits; others wait
     one.lock();
+    if (fatal) show_output();
     fflush(stdout);
     char message[4000], text[6000], *rest;
     vsnprintf(message, sizeof message, format, list);
@@ -145,8 +148,10 @@ static void tell(bool fatal, Pc pc, const char* format, va_list list) {
     }
     if (pc) fprintf(f, "     at %s\n", line_in_program(pc).s);
     while (const char* line = strtok_r(nullptr, "\n", &rest)) fprintf(f, "     %s\n", line);
-    Text before = unwritten_before();
-    if (fatal && *before.s && !strstr(text, "never written")) fprintf(f, "     %s\n", before.s);
+    Pc unset = worker.thread ? worker.thread->unset_pc : nullptr;
+    if (fatal && unset && !strstr(message, "never written"))
+        fprintf(f, "     before, it read shared memory that was never written, at %s\n",
+                where(unset).s);
     fclose(f);
     fprintf(stderr, "emu: %s%s", fatal ? "" : "note: ", text);
     if (report_path) add_message(fatal ? "fault" : "note", text);
@@ -167,19 +172,21 @@ void note(Pc pc, const char* format, ...) {
 }
 
 // ---- lines --------------------------------------------------------------------------------------
-static int find_base(dl_phdr_info* info, size_t, void* base) {
-    *(uintptr_t*)base = info->dlpi_addr;      // the first entry is the program itself
-    return 1;
+const link_map* program() {
+    static link_map* map;
+    Dl_info info;
+    if (!map) dladdr1(__ehdr_start, &info, (void**)&map, RTLD_DL_LINKMAP);
+    return map;
 }
 // Asks addr2line. Functions that were compiled into their caller give several lines, the innermost
 // first: those outside of the emulator's own headers the program's author wrote.
 static bool lookup(Pc pc, Text& text) {
-    uintptr_t base = 0;
-    dl_iterate_phdr(find_base, &base);
     char function[8192], line[400];      // templates have long names
     // pc is where the call returns to: one less lies inside the call.
-    Text command("addr2line -C -f -i -e /proc/%d/exe 0x%zx 2>/dev/null", (int)getpid(),
-                 (size_t)((uintptr_t)pc - base - 1));
+    Text file("/proc/%d/exe", (int)getpid());
+    Text command("addr2line -C -f -i -e '%s' 0x%zx 2>/dev/null",
+                 *program()->l_name ? program()->l_name : file.s,
+                 (size_t)((uintptr_t)pc - program()->l_addr - 1));
     FILE* f = popen(command.s, "r");
     if (!f) return false;
     bool found = false;
@@ -206,28 +213,16 @@ Text where(Pc pc) {
         text = {"address %p (is addr2line installed, and the program built with -g?)", pc};
     return text;
 }
-// A line of the program, and a number for its file and function. addr2line takes long,
-// so it is asked once for each.
-struct Line { Pc pc; uint64_t function; int line; };
-static Line line_of(Pc pc) {
-    static __thread Line known[256];
-    Line& k = known[(uintptr_t)pc * 0x9e3779b97f4a7c15 >> 56];
-    if (k.pc == pc) return k;
-    Text text = where(pc);                           // "file:line in function"
+// A number for a line of the program. addr2line takes long, so it is asked once for each.
+uint64_t line_of(Pc pc) {
+    static __thread struct { Pc pc; uint64_t line; } known[256];
+    auto& k = known[(uintptr_t)pc * 0x9e3779b97f4a7c15 >> 56];
+    if (k.pc == pc) return k.line;
+    k = {pc, 0};
+    Text text = where(pc);
     if (char* callers = strstr(text.s, ", called at ")) *callers = 0;
-    const char* in = strstr(text.s, " in ");
-    while (const char* later = in ? strstr(in + 1, " in ") : nullptr) in = later;   // no folder's
-    size_t digits = in ? in - text.s : 0;
-    while (digits && text.s[digits - 1] != ':') digits--;
-    k = {pc, 0, atoi(text.s + digits)};
-    for (const char* c = text.s; *c; c++)
-        if (c < text.s + digits || c >= in) k.function = (k.function ^ *c) * 0x100000001b3;
-    return k;
-}
-bool same_line(Pc a, Pc b) {
-    if (a == b) return true;
-    Line x = line_of(a), y = line_of(b);
-    return x.function == y.function && x.line == y.line;
+    for (const char* c = text.s; *c; c++) k.line = (k.line ^ *c) * 0x100000001b3;
+    return k.line;
 }
 
 // ---- addresses ----------------------------------------------------------------------------------

@@ -28,8 +28,6 @@ static void start() {
     if (checking) begin_report();
     catch_signals();
     seed = order ? strtoull(order, nullptr, 10) : 0;
-    if (stats && strcmp(stats, "0") && !checking)
-        fprintf(stderr, "emu: EMU_STATS needs a program that was built and runs with checks\n");
 }
 
 // ---- errors -------------------------------------------------------------------------------------
@@ -82,6 +80,33 @@ void note_launch_error() {
          cudaGetErrorString(unasked), g.x, g.y, g.z, b.x, b.y, b.z, failed.config.shared);
     worker.launch = nullptr;
 }
+// What kernels print, a GPU keeps until the host waits for something. So their stdout is another.
+static FILE *output, *shown;     // where it is kept, and where it goes then
+static char* kept;
+static size_t kept_bytes;
+static Launch printed;           // the last launch that printed
+void show_output() {
+    if (!output) return;
+    stdout = shown;
+    fflush(output);
+    fwrite(kept, 1, kept_bytes, stdout);
+    rewind(output);
+}
+static void run_and_keep_output(Launch& launch) {
+    if (!output) output = open_memstream(&kept, &kept_bytes);
+    shown = stdout, stdout = output;
+    long before = ftell(output);
+    run_launch(launch);
+    stdout = shown;
+    if (ftell(output) > before) printed.kernel = launch.kernel;
+}
+void note_lost_output() {
+    if (!output || fflush(output) || !kept_bytes) return;
+    worker.launch = &printed;
+    note(nullptr, "%zu bytes that kernels printed were never seen, as the host did not wait\n"
+         "call cudaDeviceSynchronize() after the launch", kept_bytes);
+    worker.launch = nullptr;
+}
 void launch_kernel(const Kernel& kernel, const Config& config) {
     static uint32_t launches;
     if (sticky_error) return;
@@ -115,7 +140,7 @@ void launch_kernel(const Kernel& kernel, const Config& config) {
     }
     if (counting) stats_begin(launch);
     protect_heap(true);
-    run_launch(launch);
+    run_and_keep_output(launch);
     protect_heap(false);
     if (launch.static_shared && kernel.address)
         static_shared()[kernel.address] = launch.static_shared;
@@ -151,15 +176,13 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, KernelAdd
 cudaError_t cudaOccupancyMaxPotentialBlockSize(int* min_grid, int* block_size, KernelAddress f,
                                                size_t shared, int limit) {
     *block_size = limit > 0 && limit < MAX_THREADS ? limit : MAX_THREADS;
-    int blocks = 0;
-    cudaError_t error =
-        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, f, *block_size, shared);
-    *min_grid = blocks * SM_COUNT;
-    return error;
+    *min_grid = 0;
+    cudaOccupancyMaxActiveBlocksPerMultiprocessor(min_grid, f, *block_size, shared);
+    *min_grid *= SM_COUNT;
+    return ok();
 }
 
 // ---- the codes of errors ------------------------------------------------------------------------
-#define EMU_NAME(name, value, text) case name: return #name;
 #define EMU_TEXT(name, value, text) case name: return text;
 const char* cudaGetErrorName(cudaError_t error) {
     switch (error) { EMU_CUDA_ERRORS(EMU_NAME) }
@@ -180,9 +203,6 @@ cudaError_t cudaGetLastError() {
 }
 
 // ---- the device ---------------------------------------------------------------------------------
-cudaError_t cudaSetDevice(int device) {
-    return set_error(device ? cudaErrorInvalidDevice : cudaSuccess);
-}
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
     if (device) return set_error(cudaErrorInvalidDevice);
     *p = {};
@@ -209,22 +229,9 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
     return ok();
 }
 cudaError_t cudaDeviceReset() {
-    cudaError_t error = cudaDeviceSynchronize();
-    fflush(stdout);
     was_reset = true;
-    return error;
+    return cudaDeviceSynchronize();
 }
-cudaError_t cudaDeviceGetLimit(size_t* value, cudaLimit limit) {
-    *value = limit == cudaLimitStackSize        ? STACK_BYTES
-             : limit == cudaLimitPrintfFifoSize ? 1 << 20
-                                                : 8 << 20;
-    return ok();
-}
-cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) {
-    *can = 0;
-    return ok();
-}
-cudaError_t cudaDeviceEnablePeerAccess(int, unsigned) { return set_error(cudaErrorInvalidDevice); }
 
 // ---- what a kernel calls ------------------------------------------------------------------------
 long long clock64() {

@@ -3,8 +3,7 @@
 // A warp's lanes run one instruction together, and memory sees one request: the 32-byte sectors
 // that the lanes' addresses fall into. Here lanes run one after another, so requests are put
 // together afterwards: the k-th time that each lane executes one instruction since the last barrier
-// belongs together. Shared memory has 32 banks of 4-byte words: lanes that want different words of
-// one bank wait for each other.
+// belongs together. Of shared memory's 32 banks, each gives one 4-byte word at a time.
 #include <algorithm>
 #include <map>
 #include <mutex>
@@ -35,7 +34,6 @@ static auto& all() {
     static auto* m = new std::map<std::pair<uint32_t, std::string>, Stats>;  // used at exit, too
     return *m;
 }
-static bool reporting() { return getenv("EMU_REPORT"); }
 static void print_all() {
     if (!getenv("EMU_STATS")) return;
     for (auto& [name, s] : all()) {
@@ -74,7 +72,7 @@ void stats_report(FILE* f) {
 }
 void stats_begin(Launch& launch) {
     if (all().empty()) atexit(print_all);
-    Stats& s = all()[{reporting() ? launch.id : 0, launch.kernel.name}];
+    Stats& s = all()[{getenv("EMU_REPORT") ? launch.id : 0, launch.kernel.name}];
     s.config = launch.config;
     s.file = launch.kernel.file, s.line = launch.kernel.line;
     s.launches++;
@@ -82,7 +80,6 @@ void stats_begin(Launch& launch) {
     s.threads += (uint64_t)launch.blocks * launch.threads;
     launch.stats = &s;
 }
-void stats_barrier() { __atomic_fetch_add(&worker.launch->stats->barriers, 1, __ATOMIC_RELAXED); }
 void stats_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared) {
     if (!worker.traces) worker.traces = new WarpTrace[MAX_THREADS / WARP];
     WarpTrace& t = worker.traces[worker.thread->number / WARP];
@@ -97,10 +94,6 @@ static size_t touched(const Record* r, size_t n, size_t unit, uintptr_t* units) 
     std::sort(units, end);
     return std::unique(units, end) - units;
 }
-static uint64_t count_sectors(const Record* r, size_t n) {
-    uintptr_t sectors[64 * 9];
-    return touched(r, std::min<size_t>(n, 64), 32, sectors);
-}
 // A request's extra turns: 128 bytes go at a time, and each bank serves one word in a turn.
 static uint64_t count_conflicts(const Record* r, size_t n) {
     uint64_t extra = 0;
@@ -114,8 +107,7 @@ static uint64_t count_conflicts(const Record* r, size_t n) {
     }
     return extra;
 }
-void stats_flush(int warp) {
-    if (!worker.traces) return;
+static void flush_warp(int warp) {
     WarpTrace& t = worker.traces[warp];
     Record *r = t.data(), *end = r + t.size();
     struct Turns { uint32_t by_lane[WARP]; };
@@ -131,7 +123,8 @@ void stats_flush(int warp) {
             sum.requests[x->access]++;
             sum.conflicts += count_conflicts(x, next - x);
         } else {
-            sum.sectors[x->access] += count_sectors(x, next - x);
+            uintptr_t sectors[64 * 9];
+            sum.sectors[x->access] += touched(x, std::min<size_t>(next - x, 64), 32, sectors);
             for (Record* y = x; y < next; y++) sum.bytes[x->access] += y->bytes;
         }
     }
@@ -144,5 +137,9 @@ void stats_flush(int warp) {
         s.requests[a] += sum.requests[a];
     }
     s.conflicts += sum.conflicts;
+}
+void stats_flush(const Block& block, bool at_barrier) {
+    for (int w = 0; worker.traces && w * WARP < block.threads; w++) flush_warp(w);
+    if (at_barrier) __atomic_fetch_add(&worker.launch->stats->barriers, 1, __ATOMIC_RELAXED);
 }
 }  // namespace emu

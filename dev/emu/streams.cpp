@@ -3,8 +3,7 @@
 // Work is done the moment it is issued, so a program that forgets to wait gets the right answer
 // here and a wrong one on a GPU. Order is therefore kept by logical clocks: each piece of work (op)
 // has a number, each stream knows for every stream the last op that surely comes before its next
-// one, and so does the host. Words of memory remember the op that wrote them; check.cpp asks
-// op_ordered() when another op touches them.
+// one, and so does the host. Words of memory remember the op that wrote them, for check.cpp.
 #include <vector>
 #include "emu.h"
 
@@ -17,7 +16,8 @@ struct emu_stream {
 struct emu_event {
     Clock clock;      // of the stream when it was recorded
     double time;
-    bool recorded, timing;
+    uint32_t op;      // of its record, or 0
+    bool timing;
 };
 
 namespace emu {
@@ -34,7 +34,7 @@ struct Streams {
     Clock host = {HOST_OP};
 };
 static Streams& all() {
-    static Streams s;
+    static Streams& s = *new Streams();      // never destroyed: programs free memory at exit
     return s;
 }
 static void join(Clock& into, const Clock& from) {
@@ -75,7 +75,10 @@ bool op_ordered(uint32_t earlier, uint32_t op) {
     return reached(all().streams[all().ops[op].stream]->clock, earlier);
 }
 bool host_has_waited(uint32_t op) { return reached(all().host, op); }
-void op_waited(cudaStream_t stream) { join(all().host, resolve(stream)->clock); }
+void op_waited(cudaStream_t stream) {
+    join(all().host, resolve(stream)->clock);
+    show_output();
+}
 Text describe_op(uint32_t op) {
     const Op& o = all().ops[op];
     return {"%s on %s %d%s%s", o.what, o.stream ? "stream" : "the default stream,", o.stream,
@@ -89,17 +92,13 @@ struct HostCopy {
     uint32_t op;
 };
 static std::vector<HostCopy> host_copies;
-static uintptr_t first_copied = UINTPTR_MAX, last_copied;      // around all of them
 void host_copy(const void* host, size_t bytes, bool writes, uint32_t op) {
     uintptr_t p = (uintptr_t)host;
     if (!host_copies.empty() && host_copies.back().end == p && host_copies.back().op == op)
         host_copies.back().end += bytes;      // the next row
     else host_copies.push_back({p, p + bytes, writes, op});
-    if (p < first_copied) first_copied = p;
-    if (p + bytes > last_copied) last_copied = p + bytes;
 }
 uint32_t copy_under_way(uintptr_t p, size_t bytes, Access access) {
-    if (p >= last_copied || p + bytes <= first_copied) return 0;
     size_t kept = 0;
     for (const HostCopy& c : host_copies) {
         if (host_has_waited(c.op)) continue;
@@ -107,7 +106,6 @@ uint32_t copy_under_way(uintptr_t p, size_t bytes, Access access) {
         host_copies[kept++] = c;
     }
     host_copies.resize(kept);
-    if (!kept) first_copied = UINTPTR_MAX, last_copied = 0;
     return 0;
 }
 }  // namespace emu
@@ -119,10 +117,6 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
                              Clock(number + 1, 0)};
     s.streams.push_back(*stream);
     several_streams = true;
-    return ok();
-}
-cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
-    *least = 0, *greatest = -5;
     return ok();
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
@@ -160,7 +154,7 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t f, void* data) 
     return ok();
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
-    *event = new emu_event{{}, 0, false, !(flags & cudaEventDisableTiming)};
+    *event = new emu_event{{}, 0, 0, !(flags & cudaEventDisableTiming)};
     return ok();
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
@@ -170,20 +164,21 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     if (valid_stream(stream) || !event) return set_error(cudaErrorInvalidResourceHandle);
-    begin_op(stream, "cudaEventRecord", EMU_CALLER);
+    event->op = begin_op(stream, "cudaEventRecord", EMU_CALLER).op;
     event->clock = resolve(stream)->clock;
     event->time = clock64() * 1e-6;
-    event->recorded = true;
     return ok();
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     if (!event) return set_error(cudaErrorInvalidResourceHandle);
     join(all().host, event->clock);
+    show_output();
     return ok();
 }
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cudaEvent_t stop) {
-    if (!start || !stop || !start->recorded || !stop->recorded || !start->timing || !stop->timing)
+    if (!start || !stop || !start->op || !stop->op || !start->timing || !stop->timing)
         return set_error(cudaErrorInvalidResourceHandle);
+    if (!host_has_waited(stop->op)) return set_error(cudaErrorNotReady);
     *ms = (float)(stop->time - start->time);
     return ok();
 }

@@ -2,8 +2,7 @@
 //
 // On a GPU since Volta every lane has its own program counter, and the _sync functions name the
 // lanes that must take part. So does the emulator: a lane waits until all lanes in its mask have
-// come to the same operation with the same mask. Nothing but that mask brings lanes together; there
-// is no lockstep to lean on.
+// come to the same operation with the same mask.
 #include "emu.h"
 namespace emu {
 unsigned lane() { return worker.thread->number % WARP; }
@@ -153,6 +152,9 @@ static uint64_t meet(WarpOp op, unsigned mask, uint64_t value, int argument, int
         try_complete(*worker.block, t);
     }
     wait_here(t.state, t.pc);
+    const Thread& from = worker.block->thread[t.number / WARP * WARP + source_lane(t)];
+    if (is_shuffle(op) && from.unset_pc && is_unset(t.result))
+        t.unset = from.unset, t.unset_pc = from.unset_pc;
     return t.result;
 }
 uint64_t warp(WarpOp op, unsigned mask, uint64_t value, int argument, int width) {

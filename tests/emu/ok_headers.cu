@@ -25,6 +25,8 @@ __global__ void functions(float* p) {
     cuDoubleComplex w = cuCdiv(make_cuDoubleComplex(5, 5), make_cuDoubleComplex(3, -1));
     EXPECT(fabs(w.x - 1) < 1e-12 && fabs(w.y - 2) < 1e-12);
     EXPECT(__vadd4(0x01ff7f80, 0x01010101) == 0x02008081);
+    EXPECT(__vsadu4(0x01ff7f80, 0x01010101) == 254 + 126 + 127);
+    EXPECT(__dp4a(0x10ff0203, 0x20014000, 1) == 640 && __dp4a(0x10ff0203u, 0x20014000u, 1u) == 896);
     EXPECT(__vmaxs4(0x01ff7f80, 0x00000000) == 0x01007f00 && __vminu2(0xffff0001, 0x10) == 1);
     EXPECT(__vcmpeq2(0x00010002, 0x00010003) == 0xffff0000 && __vavgu4(0xff, 0) == 0x80);
     EXPECT(fabsf(erfinvf(0.5f) - 0.47693628f) < 1e-6f && erfinv(-1.0) == -INFINITY);

@@ -12,6 +12,10 @@ __constant__ int weights[8];
 __device__ float state[4] = {1, 2, 3, 4};
 __managed__ int shared_with_host = 7;
 struct Pair { int a; double b; };
+struct Buffer {      // freed when main is over
+    int* p = nullptr;
+    ~Buffer() { cudaFree(p); }
+} buffer;
 
 __global__ void apply(int* out, Pair p, int n) {
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x)
@@ -72,9 +76,11 @@ int main() {
     launch_all(d, Pair{3, 4.5}, 100, s);
     nvtxRangePop();
     cudaEventRecord(stop, s);
+    float ms = -1;
+    EXPECT(cudaEventElapsedTime(&ms, start, stop) == cudaErrorNotReady && ms == -1);
+    EXPECT(cudaGetLastError() == cudaErrorNotReady);
     EXPECT(cudaMemcpyAsync(back, d, sizeof back, cudaMemcpyDeviceToHost, s) == cudaSuccess);
     EXPECT(cudaStreamSynchronize(s) == cudaSuccess && back[9] == 2 * 3 + 4);
-    float ms = -1;
     EXPECT(cudaEventSynchronize(stop) == cudaSuccess);
     EXPECT(!cudaEventElapsedTime(&ms, start, stop) && ms >= 0);
 
@@ -165,6 +171,11 @@ int main() {
     std::vector<void*> all = {d, p2, m, beside};
     for (void* p : all) EXPECT(cudaFree(p) == cudaSuccess);
     EXPECT(!cudaFreeHost(pinned) && !cudaStreamDestroy(s));
+    EXPECT(!cudaMalloc(&buffer.p, 128));
+    cudaMemPool_t pool;
+    uint64_t threshold = UINT64_MAX;
+    EXPECT(!cudaDeviceGetDefaultMemPool(&pool, 0));
+    EXPECT(!cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &threshold));
     EXPECT(!cudaEventDestroy(start) && !cudaEventDestroy(stop));
     return 0;
 }

@@ -28,12 +28,6 @@ enum cublasLtMatmulDescAttributes_t {
     CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE = 26,
     CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE = 30
 };
-enum cublasLtMatrixLayoutAttribute_t {
-    CUBLASLT_MATRIX_LAYOUT_TYPE, CUBLASLT_MATRIX_LAYOUT_ORDER, CUBLASLT_MATRIX_LAYOUT_ROWS,
-    CUBLASLT_MATRIX_LAYOUT_COLS, CUBLASLT_MATRIX_LAYOUT_LD, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT,
-    CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET
-};
-enum cublasLtOrder_t { CUBLASLT_ORDER_COL, CUBLASLT_ORDER_ROW };
 enum cublasLtMatmulPreferenceAttributes_t {
     CUBLASLT_MATMUL_PREF_SEARCH_MODE, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
     CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK = 3, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES = 5,
@@ -61,9 +55,7 @@ struct emu_lt_desc {
 struct emu_lt_layout {
     cudaDataType type;
     uint64_t rows, cols;
-    int64_t ld, stride = 0;
-    int batches = 1;
-    cublasLtOrder_t order = CUBLASLT_ORDER_COL;
+    int64_t ld;
 };
 struct emu_lt_preference { uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_MASK; };
 typedef emu_lt_desc* cublasLtMatmulDesc_t;
@@ -102,20 +94,6 @@ inline cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d,
         default: d->unsupported = true;
     }
     return CUBLAS_STATUS_SUCCESS;
-}
-inline cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t l,
-                                                       cublasLtMatrixLayoutAttribute_t attribute,
-                                                       const void* value, size_t bytes) {
-    switch (attribute) {
-        EMU_SET_MEMBER(CUBLASLT_MATRIX_LAYOUT_TYPE, l->type)
-        EMU_SET_MEMBER(CUBLASLT_MATRIX_LAYOUT_ORDER, l->order)
-        EMU_SET_MEMBER(CUBLASLT_MATRIX_LAYOUT_ROWS, l->rows)
-        EMU_SET_MEMBER(CUBLASLT_MATRIX_LAYOUT_COLS, l->cols)
-        EMU_SET_MEMBER(CUBLASLT_MATRIX_LAYOUT_LD, l->ld)
-        EMU_SET_MEMBER(CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, l->batches)
-        EMU_SET_MEMBER(CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, l->stride)
-    }
-    return CUBLAS_STATUS_INVALID_VALUE;
 }
 inline cublasStatus_t cublasLtMatmulPreferenceSetAttribute(
     cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t attribute, const void* value,

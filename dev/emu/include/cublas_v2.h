@@ -55,13 +55,6 @@ EMU_CREATE(cublas, emu_blas, (cublasHandle_t* object), {})
     }
 EMU_PROPERTY(Stream, cudaStream_t, stream) EMU_PROPERTY(MathMode, cublasMath_t, math)
 EMU_PROPERTY(PointerMode, cublasPointerMode_t, pointers)
-inline cublasStatus_t cublasGetVersion(cublasHandle_t, int* version) {
-    *version = 120400;
-    return CUBLAS_STATUS_SUCCESS;
-}
-inline cublasStatus_t cublasSetWorkspace(cublasHandle_t, void*, size_t) {
-    return CUBLAS_STATUS_SUCCESS;
-}
 #define EMU_BLAS_COPY(name, kind) \
     inline cublasStatus_t cublas##name##Matrix(int m, int n, int bytes, const void* a, int lda, \
                                                void* b, int ldb) { \
@@ -82,7 +75,6 @@ cublasStatus_t cublasScopy(cublasHandle_t h, int n, const float* x, int incx, fl
 cublasStatus_t cublasSdot(cublasHandle_t h, int n, const float* x, int incx, const float* y,
                           int incy, float* r);
 cublasStatus_t cublasSnrm2(cublasHandle_t h, int n, const float* x, int incx, float* result);
-cublasStatus_t cublasSasum(cublasHandle_t h, int n, const float* x, int incx, float* result);
 cublasStatus_t cublasIsamax(cublasHandle_t h, int n, const float* x, int incx, int* result);
 
 // ---- matrices -----------------------------------------------------------------------------------
@@ -162,9 +154,3 @@ EMU_BLAS cublasSgemv(cublasHandle_t h, cublasOperation_t ta, int m, int n, const
     return emu::gemm(__func__, h, 1, plain ? m : n, plain ? n : m, alpha, {x, incx},
                      {a, lda, plain ? CUBLAS_OP_T : CUBLAS_OP_N}, beta, {y, incy}, 1, CUDA_R_32F);
 }
-cublasStatus_t cublasSgemmBatched(EMU_SHAPE, const float* alpha, const float* const a[], int lda,
-                                  const float* const b[], int ldb, const float* beta,
-                                  float* const c[], int ldc, int batches);
-cublasStatus_t cublasSgeam(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, int m,
-                           int n, const float* alpha, const float* a, int lda, const float* beta,
-                           const float* b, int ldb, float* c, int ldc);

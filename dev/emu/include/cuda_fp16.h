@@ -6,9 +6,6 @@ typedef __half half;
 typedef __half2 half2;
 typedef __half nv_half;
 typedef __half2 nv_half2;
-__forceinline__ __half __float2half_rz(float x) {
-    return __half(__half_raw{emu::half_bits_towards_zero(x)});
-}
 #define CUDART_INF_FP16 __ushort_as_half(0x7c00)
 #define CUDART_ONE_FP16 __ushort_as_half(0x3c00)
 #define CUDART_ZERO_FP16 __ushort_as_half(0)

@@ -103,6 +103,7 @@ struct Kernel {
 };
 void launch_kernel(const Kernel& kernel, const Config& config);
 bool not_launched();      // host code has called a kernel without <<<>>>
+bool on_device();
 
 // The kernel's function, if its name alone says which: emucc wraps this call into a lambda that
 // does not compile for a template whose arguments are deduced, or for one of several overloads.
@@ -153,6 +154,7 @@ inline void launch(const char* name, const char* file, int line, Address find, C
     X(cudaErrorNotSupported, 801, "operation not supported") \
     X(cudaErrorUnknown, 999, "unknown error")
 #define EMU_ENUM(name, value, ...) name = value,
+#define EMU_NAME(name, ...) case name: return #name;
 enum cudaError { EMU_CUDA_ERRORS(EMU_ENUM) };
 typedef cudaError cudaError_t;
 const char* cudaGetErrorName(cudaError_t error);
@@ -240,24 +242,28 @@ enum cudaSharedMemConfig {
 };
 enum { cudaDeviceScheduleAuto = 0, cudaDeviceScheduleSpin = 1, cudaDeviceScheduleYield = 2,
        cudaDeviceScheduleBlockingSync = 4, cudaDeviceMapHost = 8 };
-cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaDeviceSynchronize();
 cudaError_t cudaDeviceReset();
-cudaError_t cudaDeviceGetLimit(size_t* value, cudaLimit limit);
-cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer);
-cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned int flags);
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total);
 inline cudaError_t cudaThreadSynchronize() { return cudaDeviceSynchronize(); }
 inline cudaError_t cudaThreadExit() { return cudaDeviceReset(); }
 namespace emu {
 cudaError_t set_error(cudaError_t error);
 }
-#define EMU_ANSWER(name, value) \
-    inline cudaError_t name(int* p) { *p = value; return emu::set_error(cudaSuccess); }
-EMU_ANSWER(cudaGetDeviceCount, 1) EMU_ANSWER(cudaGetDevice, 0)
-EMU_ANSWER(cudaRuntimeGetVersion, CUDART_VERSION) EMU_ANSWER(cudaDriverGetVersion, CUDART_VERSION)
+inline cudaError_t cudaSetDevice(int device) {
+    return emu::set_error(device ? cudaErrorInvalidDevice : cudaSuccess);
+}
+#define EMU_ANSWER(name, value, parameters) \
+    inline cudaError_t name parameters { *p = value; return emu::set_error(cudaSuccess); }
+EMU_ANSWER(cudaGetDeviceCount, 1, (int* p)) EMU_ANSWER(cudaGetDevice, 0, (int* p))
+EMU_ANSWER(cudaRuntimeGetVersion, CUDART_VERSION, (int* p))
+EMU_ANSWER(cudaDriverGetVersion, CUDART_VERSION, (int* p))
+EMU_ANSWER(cudaDeviceCanAccessPeer, 0, (int* p, int, int))
+EMU_ANSWER(cudaDeviceGetLimit, (limit == cudaLimitStackSize ? 256 << 10 : 8 << 20),
+           (size_t* p, cudaLimit limit))
+EMU_ANSWER(cudaDeviceGetStreamPriorityRange, *least = 0; *p = -5, (int* least, int* p))
 #define EMU_WITHOUT_EFFECT(name, ...) \
     inline cudaError_t name(__VA_ARGS__) { return emu::set_error(cudaSuccess); }
 EMU_WITHOUT_EFFECT(cudaSetDeviceFlags, unsigned)
@@ -327,14 +333,13 @@ struct Side {                // of a copy or a fill: rows `pitch` bytes apart, a
         : Side((char*)m.ptr + (at.z * m.ysize + at.y) * m.pitch + at.x, m.pitch,
                m.pitch * m.ysize) {}
 };
-cudaError_t allocate(void** p, size_t bytes, Space space);
-cudaError_t release(void* p, bool pinned, bool wait);
+cudaError_t allocate(void** p, size_t bytes, Space space, const cudaStream_t* stream = nullptr);
+cudaError_t release(void* p, bool pinned, const cudaStream_t* stream = nullptr);
 cudaError_t pinned_address(void** device, void* host);
 cudaError_t copy(const char* call, Side dst, Side src, cudaExtent extent, cudaMemcpyKind kind,
                  cudaStream_t stream, bool wait);
 cudaError_t fill(const char* call, Side p, int value, cudaExtent extent, cudaStream_t stream);
-cudaError_t copy_symbol(const char* call, const void* symbol, size_t offset, void* memory,
-                        size_t bytes, cudaMemcpyKind kind, cudaStream_t stream, bool wait);
+Side in_symbol(const char* call, const void* symbol, size_t offset, size_t bytes);
 cudaError_t symbol_address(void** p, size_t* bytes, const void* symbol);
 }  // namespace emu
 #define EMU_API __forceinline__ cudaError_t
@@ -344,10 +349,12 @@ cudaError_t symbol_address(void** p, size_t* bytes, const void* symbol);
         return emu::allocate((void**)p, bytes, emu::space); \
     }
 EMU_ALLOCATE(cudaMalloc, DEVICE_MEMORY, (T** p, size_t bytes))
-EMU_ALLOCATE(cudaMallocAsync, DEVICE_MEMORY, (T** p, size_t bytes, cudaStream_t))
 EMU_ALLOCATE(cudaMallocManaged, MANAGED_MEMORY, (T** p, size_t bytes, unsigned = 1))
 EMU_ALLOCATE(cudaMallocHost, PINNED, (T** p, size_t bytes, unsigned = 0))
 EMU_ALLOCATE(cudaHostAlloc, PINNED, (T** p, size_t bytes, unsigned))
+template <class T> EMU_API cudaMallocAsync(T** p, size_t bytes, cudaStream_t stream) {
+    return emu::allocate((void**)p, bytes, emu::DEVICE_MEMORY, &stream);
+}
 template <class T> EMU_API cudaMallocPitch(T** p, size_t* pitch, size_t width, size_t height) {
     *pitch = (width + 511) / 512 * 512;
     return emu::allocate((void**)p, *pitch * height, emu::DEVICE_MEMORY);
@@ -356,9 +363,13 @@ EMU_API cudaMalloc3D(cudaPitchedPtr* p, cudaExtent e) {
     p->xsize = e.width, p->ysize = e.height;
     return cudaMallocPitch(&p->ptr, &p->pitch, e.width, e.height * e.depth);
 }
-EMU_API cudaFree(void* p) { return emu::release(p, false, true); }
-EMU_API cudaFreeAsync(void* p, cudaStream_t) { return emu::release(p, false, false); }
-EMU_API cudaFreeHost(void* p) { return emu::release(p, true, true); }
+typedef struct emu_pool* cudaMemPool_t;
+enum cudaMemPoolAttr { cudaMemPoolAttrReleaseThreshold = 4 };
+EMU_ANSWER(cudaDeviceGetDefaultMemPool, nullptr, (cudaMemPool_t* p, int))
+EMU_WITHOUT_EFFECT(cudaMemPoolSetAttribute, cudaMemPool_t, cudaMemPoolAttr, void*)
+EMU_API cudaFree(void* p) { return emu::release(p, false); }
+EMU_API cudaFreeAsync(void* p, cudaStream_t stream) { return emu::release(p, false, &stream); }
+EMU_API cudaFreeHost(void* p) { return emu::release(p, true); }
 cudaError_t cudaHostRegister(void* p, size_t bytes, unsigned flags);
 cudaError_t cudaHostUnregister(void* p);
 template <class T> EMU_API cudaHostGetDevicePointer(T** device, void* host, unsigned) {
@@ -388,9 +399,6 @@ inline cudaError_t cudaMemAdvise(const void* p, size_t bytes, cudaMemoryAdvise, 
     }
 EMU_AND_ASYNC(cudaMemcpy, emu::copy(__func__, dst, src, {bytes, 1, 1}, kind, stream, wait),
               void* dst, const void* src, size_t bytes, cudaMemcpyKind kind)
-EMU_AND_ASYNC(cudaMemcpyPeer, emu::copy(__func__, dst, src, {bytes, 1, 1},
-                                        cudaMemcpyDeviceToDevice, stream, wait),
-              void* dst, int, const void* src, int, size_t bytes)
 EMU_AND_ASYNC(cudaMemcpy2D, emu::copy(__func__, {dst, dpitch}, {src, spitch}, {width, height, 1},
                                       kind, stream, wait),
               void* dst, size_t dpitch, const void* src, size_t spitch, size_t width,
@@ -405,12 +413,14 @@ EMU_AND_ASYNC(cudaMemset2D, emu::fill(__func__, {p, pitch}, value, {width, heigh
               void* p, size_t pitch, int value, size_t width, size_t height)
 EMU_AND_ASYNC(cudaMemset3D, emu::fill(__func__, p, value, extent, stream),
               cudaPitchedPtr p, int value, cudaExtent extent)
-EMU_AND_ASYNC(cudaMemcpyToSymbol, emu::copy_symbol("cudaMemcpyToSymbol", symbol.p, offset,
-                                                   (void*)src, bytes, kind, stream, wait),
+EMU_AND_ASYNC(cudaMemcpyToSymbol,
+              emu::copy(__func__, emu::in_symbol(__func__, symbol.p, offset, bytes), src,
+                        {bytes, 1, 1}, kind, stream, wait),
               emu::SymbolAddress symbol, const void* src, size_t bytes, size_t offset = 0,
               cudaMemcpyKind kind = cudaMemcpyHostToDevice)
-EMU_AND_ASYNC(cudaMemcpyFromSymbol, emu::copy_symbol("cudaMemcpyFromSymbol", symbol.p, offset,
-                                                     dst, bytes, kind, stream, wait),
+EMU_AND_ASYNC(cudaMemcpyFromSymbol,
+              emu::copy(__func__, dst, emu::in_symbol(__func__, symbol.p, offset, bytes),
+                        {bytes, 1, 1}, kind, stream, wait),
               void* dst, emu::SymbolAddress symbol, size_t bytes, size_t offset = 0,
               cudaMemcpyKind kind = cudaMemcpyDeviceToHost)
 inline cudaError_t cudaGetSymbolAddress(void** p, emu::SymbolAddress symbol) {
@@ -432,7 +442,6 @@ inline cudaError_t cudaStreamCreate(cudaStream_t* s) { return cudaStreamCreateWi
 inline cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int) {
     return cudaStreamCreateWithFlags(stream, flags);
 }
-cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 inline cudaError_t cudaStreamQuery(cudaStream_t stream) { return cudaStreamSynchronize(stream); }

@@ -23,9 +23,6 @@ inline float curand_normal(curandState* s) {
     return sqrtf(-2 * logf(u)) * cosf(6.2831853f * v);
 }
 inline double curand_normal_double(curandState* s) { return curand_normal(s); }
-inline float curand_log_normal(curandState* s, float mean, float sigma) {
-    return expf(mean + sigma * curand_normal(s));
-}
 #define EMU_CURAND_VECTORS(name) \
     inline float2 name##2(curandState* s) { return {name(s), name(s)}; } \
     inline float4 name##4(curandState* s) { return {name(s), name(s), name(s), name(s)}; }

@@ -124,7 +124,7 @@ EMU_STORE(__stwb) EMU_STORE(__stcg) EMU_STORE(__stcs) EMU_STORE(__stwt)
 
 // ---- control ------------------------------------------------------------------------------------
 void __trap();
-void __brkpt();
+inline void __brkpt() { __trap(); }
 void __nanosleep(unsigned ns);
 long long clock64();
 inline long long clock_device() { return clock64(); }
@@ -170,10 +170,12 @@ inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
         result |= (unsigned)(bytes >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
     return result;
 }
-inline int __dp4a(int a, int b, int c) {
-    for (int i = 0; i < 4; i++) c += (signed char)(a >> 8 * i) * (signed char)(b >> 8 * i);
-    return c;
-}
+#define EMU_DOT(T, Byte) \
+    inline T __dp4a(T a, T b, T c) { \
+        for (int i = 0; i < 4; i++) c += (Byte)(a >> 8 * i) * (Byte)(b >> 8 * i); \
+        return c; \
+    }
+EMU_DOT(int, int8_t) EMU_DOT(unsigned, uint8_t)
 // A word as four bytes or two halves, each on its own: __vadd4, __vmaxs2, ...
 #define EMU_SIMD(name, T, count, value) \
     inline unsigned name##count(unsigned x, unsigned y) { \
@@ -192,6 +194,9 @@ inline int __dp4a(int a, int b, int c) {
     EMU_SIMD(__vmins, S, n, a < b ? a : b) EMU_SIMD(__vmaxs, S, n, a > b ? a : b) \
     EMU_SIMD(__vcmpeq, U, n, -(a == b)) EMU_SIMD(__vcmpgtu, U, n, -(a > b))
 EMU_SIMDS(uint8_t, int8_t, 4) EMU_SIMDS(uint16_t, int16_t, 2)
+__forceinline__ unsigned __vsadu4(unsigned x, unsigned y) {
+    return __dp4a(__vabsdiffu4(x, y), 0x01010101u, 0u);
+}
 
 // ---- floating point -----------------------------------------------------------------------------
 // The fast forms (__expf ...) are rounded better here than on a GPU: a program that needs their

@@ -23,13 +23,6 @@ inline uint16_t half_bits(float x) {
     }
     return (uint16_t)(sign | ((u - 0x38000000 + 0xfff + (u >> 13 & 1)) >> 13));
 }
-inline uint16_t half_bits_towards_zero(float x) {
-    uint16_t h = half_bits(x);
-    uint32_t u = (uint32_t)(h & 0x7fff) << 13;
-    float back = emu_bits<float>(u) * 0x1p112f;
-    if ((h & 0x7fff) == 0x7c00 && !std::isinf(x)) return h - 1;
-    return back > fabsf(x) ? h - 1 : h;
-}
 inline float half_value(uint16_t h) {
     uint32_t u = (uint32_t)(h & 0x7fff) << 13, sign = (uint32_t)(h & 0x8000) << 16;
     float x =
