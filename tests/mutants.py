@@ -503,6 +503,16 @@ MUTANTS = [
 
 # ---- the work ------------------------------------------------------------------------------------
 
+live = set()   # what run() has started
+
+
+def stop(p):
+    try:
+        os.killpg(p.pid, signal.SIGKILL)   # with the programs that a script has started
+    except ProcessLookupError:
+        pass
+
+
 def run(command, folder):
     """(exit code, output). A program is stopped at its first line that begins with FAIL, or after
     LIMIT seconds; its code is then -1."""
@@ -511,23 +521,18 @@ def run(command, folder):
                        TRAIN="./train_gpt2", TMPDIR=folder)
     p = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE,
                          stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
-
-    def stop():
-        try:
-            os.killpg(p.pid, signal.SIGKILL)   # with the programs that a script has started
-        except ProcessLookupError:
-            pass
-
-    timer = threading.Timer(LIMIT, stop)
+    live.add(p)
+    timer = threading.Timer(LIMIT, stop, [p])
     timer.start()
     lines = []
     for line in p.stdout:
         lines.append(line.decode(errors="replace"))
         if line.startswith(b"FAIL"):
-            stop()
+            stop(p)
             break
     p.wait()
     timer.cancel()
+    live.discard(p)
     p.stdout.close()
     return (-1 if p.returncode < 0 else p.returncode), "".join(lines)
 
@@ -598,6 +603,14 @@ def main():
     tests = sorted({m[4] for m in chosen})
     start = time.time()
     with tempfile.TemporaryDirectory() as temporary:
+        def end(number, _):   # a mutant may be deaf to signals: nothing that was started lives on
+            for p in list(live):
+                stop(p)
+            shutil.rmtree(temporary, ignore_errors=True)
+            os._exit(128 + number)
+
+        signal.signal(signal.SIGINT, end)
+        signal.signal(signal.SIGTERM, end)
         base = os.path.join(temporary, "base")
         copy_tree(base)
         code, output = build(base, tests)
