@@ -1,8 +1,6 @@
 // blas.cpp - cuBLAS and cuBLASLt through matmul.h, for float, half and bfloat16; sums in float.
-//
 // A product by columns is the product by rows of the same memory with the factors swapped, so
-// matmul.h needs only the right strides. 16-bit factors are widened first, and the result is
-// rounded once, after the epilogue.
+// matmul.h needs only the right strides. 16-bit factors are widened; the result is rounded once.
 #include <functional>
 #include <vector>
 #include "cublasLt.h"
@@ -35,7 +33,6 @@ struct Epilogue {
 };
 enum { RELU = 2, BIAS = 4, BGRAD = 16, GELU = 32, DGELU = 64, AUX = 128, BGRADA = 256,
        BGRADB = 512, WRITES_BIAS = BGRAD | BGRADA | BGRADB };      // bits of a cublasLtEpilogue_t
-
 // op(M)^T as floats, for matmul.h: the columns of M are the rows there.
 static Matrix widen(std::vector<float>& room, BlasMatrix m, int64_t rows, int64_t cols) {
     const float* p = (const float*)m.p;
@@ -49,7 +46,6 @@ static Matrix widen(std::vector<float>& room, BlasMatrix m, int64_t rows, int64_
     }
     return {p, m.transposed ? 1 : m.ld, m.transposed ? m.ld : 1};
 }
-
 // sums (n, m) = bt (n, k) at (k, m), by rows. With split-K, many blocks share a sum; where cuBLAS
 // is not told otherwise, their parts may meet in D, which has 8 or 11 bits.
 static void add_products(std::vector<float>& sums, Matrix bt, Matrix at, int m, int n, int k,
@@ -68,7 +64,6 @@ static void add_products(std::vector<float>& sums, Matrix bt, Matrix at, int m, 
     };
     for (size_t i = 0; i < sums.size(); i++) sums[i] = rounded(sums[i]) + rounded(rest[i]);
 }
-
 // sums (m, n), by columns without gaps, to D: the epilogue.
 static void finish(const float* sums, float alpha, float beta, BlasMatrix c, BlasMatrix d, int m,
                    int n, const Epilogue& e) {
@@ -108,13 +103,11 @@ static void product(const Work& work, int m, int n, int k, double alpha, BlasMat
     if (e.kind & AUX) touch(work, e.aux, m, n, e.kind & DGELU ? READ : WRITE);
     touch(work, d, m, n, WRITE);
     if (d.type == CUDA_R_64F) return product_of_doubles(m, n, k, alpha, a, b, beta, d);
-
     // By rows: sums^T (n, m) = op(B)^T (n, k) op(A)^T (k, m).
     std::vector<float> room_a, room_b, sums((size_t)m * n, 0.0f);
     Matrix at = widen(room_a, a, m, k), bt = widen(room_b, b, k, n);
     add_products(sums, bt, at, m, n, k, d, e.split_k);
     finish(sums.data(), (float)alpha, (float)beta, c, d, m, n, e);
-
     auto add_up = [&](int count, int depth, auto element) {
         for (int i = 0; i < count; i++) {
             float sum = 0;
@@ -145,7 +138,6 @@ cublasStatus_t gemm(const char* call, cublasHandle_t h, int m, int n, int k, con
                 c.batch(i));
     return OK;
 }
-
 // cuBLASLt has no algorithm for some products with an epilogue; it may say so when it is asked for
 // one, or only by the product itself. EMU_BLAS_REFUSE=epilogues or =matmul makes it so for all, so
 // that what a program does instead can be tested.
@@ -157,7 +149,6 @@ static bool refused(const char* by, int epilogue) {
     }
     return !strcmp(what, by) && epilogue != CUBLASLT_EPILOGUE_DEFAULT;
 }
-
 cublasStatus_t lt_check(cublasLtMatmulDesc_t desc, EMU_LAYOUTS) {
     int kind = desc->epilogue;
     bool drelu = kind == CUBLASLT_EPILOGUE_DRELU || kind == CUBLASLT_EPILOGUE_DRELU_BGRAD;
@@ -202,12 +193,10 @@ template <class F> static cublasStatus_t transform(const Work& work, int n, cons
 }
 }  // namespace emu
 using namespace emu;
-
 const char* cublasGetStatusName(cublasStatus_t status) {
     switch (status) { EMU_BLAS_STATUS(EMU_NAME) }
     return "unknown cuBLAS status";
 }
-const char* cublasGetStatusString(cublasStatus_t status) { return cublasGetStatusName(status); }
 
 // ---- vectors ------------------------------------------------------------------------------------
 cublasStatus_t cublasSdot(cublasHandle_t h, int n, const float* x, int incx, const float* y,

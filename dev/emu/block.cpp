@@ -1,5 +1,4 @@
 // block.cpp - blocks and their threads: fibers, who runs next, barriers, handing out blocks.
-//
 // A GPU runs a block's threads at the same time; here they take turns. A turn ends where a thread
 // has to wait for others: at __syncthreads, in a shuffle, at its end. So a program that forgets to
 // wait gets another order than it hoped for, and EMU_SEED chooses other orders still.
@@ -7,12 +6,10 @@
 #include <omp.h>
 #include <algorithm>
 #include "emu.h"
-
 __thread uint3 threadIdx;
 __thread uint3 blockIdx;
 __thread dim3 blockDim;
 __thread dim3 gridDim;
-
 namespace emu {
 __thread Worker worker;
 __thread char arena[ARENA_BYTES] __attribute__((aligned(128)));
@@ -62,10 +59,8 @@ const int RETURN_WORD = 11, FRAME_WORDS = 20;
 #else
 #error "the emulator switches stacks by hand, and knows how on x86-64 and 64-bit Arm"
 #endif
-
-// A stack that looks as if emu_fiber_entry had just been about to start. Stacks lie a power of two
-// apart, so their tops would fall into the same few cache sets: each begins a little lower than the
-// one before.
+// A stack as if emu_fiber_entry had just been about to start. Stacks lie a power of two apart, so
+// their tops would share a few cache sets: each begins a little lower than the one before.
 static void prepare(Fiber* fiber) {
     size_t number = (fiber->stack - worker.stacks) / STACK_BYTES;
     fiber->top = fiber->stack + STACK_BYTES - 64 - number * 192 % 8192;
@@ -190,7 +185,6 @@ void yield() {
     wait_here(READY, nullptr);
 }
 static void finish_barrier(Block& block);
-
 // A fiber runs one thread after another: a kernel that never waits needs one stack for all threads.
 extern "C" void emu_fiber_entry() {
     for (;;) {
@@ -366,6 +360,15 @@ void grid_sync() {
               "grid.sync() in a kernel that was not launched by cudaLaunchCooperativeKernel");
     wait_here(AT_GRID_SYNC, EMU_CALLER);
 }
+// A whole block has ended without coming: on a GPU the others wait for ever.
+[[noreturn]] static void never_meets(Block& waits, const Block& ended) {
+    Thread* t = waits.thread;
+    while (t->state != AT_GRID_SYNC) t++;
+    worker.block = &waits, blockIdx = waits.index;
+    become(t);
+    fault(t->pc, "divergent barrier: grid.sync() waits for %s, which has ended",
+          block_name(ended.number).s);
+}
 void abandon(cudaError_t error) {
     worker.launch->abandoned = error;
     void* nowhere;
@@ -440,10 +443,6 @@ static void enter(Launch& launch) {
     blockDim = launch.config.block;
     gridDim = launch.config.grid;
 }
-static void leave() {
-    worker.launch = nullptr;
-    worker.block = nullptr;
-}
 static void run_blocks(Launch& launch) {
     static __thread Block block = {};
     enter(launch);
@@ -453,7 +452,7 @@ static void run_blocks(Launch& launch) {
         worker.random = (seed + launch.id) * 0x9e3779b97f4a7c15 + number;
         continue_block(block);
     }
-    leave();
+    worker.launch = nullptr, worker.block = nullptr;
 }
 // A cooperative grid may wait for all of its blocks, so all of them must be under way at once. They
 // share one worker; shared memory is copied out of the arena while another block has its turn.
@@ -467,7 +466,13 @@ static void run_cooperative(Launch& launch) {
     }
     for (int alive = 1; alive && !launch.abandoned;) {
         bool met = true;      // at grid.sync(): nobody has anything else to do
-        for (int i = 0; i < launch.blocks; i++) met = met && !all[i].block.ready_count;
+        Block *waits = nullptr, *ended = nullptr;
+        for (int i = 0; i < launch.blocks; i++) {
+            Block& block = all[i].block;
+            met = met && !block.ready_count;
+            (block.alive ? waits : ended) = &block;
+        }
+        if (met && waits && ended) never_meets(*waits, *ended);
         if (met) grid_begins(false);
         alive = 0;
         for (int i = 0; i < launch.blocks && !launch.abandoned; i++) {
@@ -483,7 +488,7 @@ static void run_cooperative(Launch& launch) {
         }
     }
     free(all);
-    leave();
+    worker.launch = nullptr, worker.block = nullptr;
 }
 void run_launch(Launch& launch) {
     grid_begins(true);
@@ -525,7 +530,6 @@ void* shared(Slot& slot, size_t bytes) {
     return new_shared(bytes);
 }
 }  // namespace emu
-
 void __syncthreads() { emu::barrier(0, EMU_CALLER, EMU_FRAME); }
 int __syncthreads_count(int p) { return emu::barrier(p, EMU_CALLER, EMU_FRAME) & ~(1 << 30); }
 int __syncthreads_and(int p) { return emu::barrier(p, EMU_CALLER, EMU_FRAME) >> 30 & 1; }

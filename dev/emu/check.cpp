@@ -1,13 +1,12 @@
 // check.cpp - the checks of memory: is an address yours, alive, ever written, and ordered?
-//
 // A program with checks is compiled with -fsanitize=thread, which calls a hook before each access
 // to memory, in kernels and in host code alike. That sanitizer's library is not linked: the hooks
-// are here. Each asks first where the address lies, then what is known of that word. The hooks use
-// no templates of the C++ library: the program may have an instrumented copy of the same ones, and
-// the linker keeps only one.
+// are here. Each asks first where the address lies, then what is known of that word. They use no
+// templates of the C++ library, of which the linker may keep the program's instrumented copy.
 #include <execinfo.h>
 #include <signal.h>
 #include <unistd.h>
+#include "cuda_pipeline.h"
 #include "emu.h"
 namespace emu {
 static const char* verb(Access a) {
@@ -105,11 +104,9 @@ static uint32_t stamp() {      // what marks a word that this block has written
 // A read of a word that nobody has written is no fault by itself: threads outside of a matrix do
 // it, and throw the sum away. It is one when the thread then stores what became of the pattern that
 // such words hold; but for a copy in shared memory, which is as unwritten. Perhaps the writer is
-// only late, for want of a barrier: so it is reported at the next one, and the race detector may
-// name both before.
+// only late: so it is reported at the next barrier, and the race detector may name both before.
 static __thread struct { char* p; Pc pc; Thread* thread; } unwritten;
 static __thread struct { uint16_t* p; size_t bytes; Thread* thread; bool copy; } stored;
-
 static void use_unset(Thread* t) {
     if (!unwritten.pc) unwritten = {t->unset, t->unset_pc, t};
 }
@@ -132,9 +129,13 @@ static void after_unset(uintptr_t p, size_t bytes, Access access, bool in_shared
 void check_unwritten() {
     settle_store();
     if (!unwritten.pc) return;
+    const AsyncCopy* late = nullptr;
+    for (int i = 0; i < worker.block->threads && !late; i++) late = worker.block->thread[i].copies;
+    Text copy("an asynchronous copy that was not waited for is called at %s",
+              late ? where(late->pc).s : "");
     become(unwritten.thread);
-    fault(unwritten.pc, "read of shared memory that this block has never written: %s",
-          describe_address(unwritten.p).s);
+    fault(unwritten.pc, "read of shared memory that this block has never written: %s\n%s",
+          describe_address(unwritten.p).s, late ? copy.s : "");
 }
 static void shared_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool must_be_written) {
     size_t first = (p - (uintptr_t)arena) / 4, last = (p + bytes - 1 - (uintptr_t)arena) / 4;
@@ -232,10 +233,11 @@ static void host_access(uintptr_t p, size_t bytes, Access access, Pc pc) {
     if (in_heap(p))
         bad_address(p, bytes, access, pc, what, "copy it to the host first, with cudaMemcpy");
     if (in_managed(p)) {
+        Turn mine;
         uint32_t *state = word_state(heap_writer, p), waiting = 0;
         for (uintptr_t q = p; q < p + bytes && !waiting; q = (q | 3) + 1, state++) {
             if (*state == INVALID || is_unused(q))
-                bad_address(q, bytes, access, pc, "out of bounds of managed memory");
+                bad_word(q, bytes, access, {"host code", pc, 0, 0});
             if (!host_has_waited(*state & ~TAIL)) waiting = *state & ~TAIL;
             else if (access != READ) *state = (*state & TAIL) | HOST_OP;
         }
@@ -275,6 +277,31 @@ static void copied(void* dst, const void* src, size_t bytes) {
         if (tracked((char*)d + i)) *word_state(heap_writer, d + i) &= TAIL;
         else if (d + i - (uintptr_t)arena < ARENA_BYTES)
             worker.shared_written[(d + i - (uintptr_t)arena) / 4] = 0;
+    }
+}
+static void move(void* dst, const void* src, size_t bytes, Pc pc) {
+    if (!bytes) return;
+    hook((uintptr_t)src, bytes, READ, pc, false);
+    hook((uintptr_t)dst, bytes, WRITE, pc);
+    if (checking && worker.thread) copied(dst, src, bytes);
+    memmove(dst, src, bytes);
+}
+
+// ---- asynchronous copies into shared memory -----------------------------------------------------
+// Done when their thread waits for them: who forgets to wait finds what was there before.
+void copy_async(void* dst, const void* src, size_t bytes) {
+    Thread& t = *worker.thread;
+    t.copies = new AsyncCopy{t.copies, t.batches, dst, src, EMU_CALLER, bytes};
+}
+void commit_copies() { worker.thread->batches++; }
+void wait_for_copies(uint32_t but_last) {
+    Thread& t = *worker.thread;
+    for (AsyncCopy **c = &t.copies, *a; (a = *c);) {
+        if (a->batch + but_last < t.batches) {
+            move(a->dst, a->src, a->bytes, a->pc);
+            *c = a->next;
+            delete a;
+        } else c = &a->next;
     }
 }
 
@@ -327,8 +354,7 @@ static void on_signal(int number, siginfo_t* info, void* context) {
                                 : "segmentation fault in host code",
           describe_address((void*)p).s);
 }
-// EMU_TIMEOUT=seconds. The timer of each host thread comes again and again, until it finds one that
-// runs a kernel, or that no kernel runs.
+// EMU_TIMEOUT=seconds. Each host thread's timer comes again, until one runs a kernel, or none does.
 static void on_timeout(int, siginfo_t*, void*) {
     bool main = gettid() == getpid();
     if (!worker.thread && (worker.launch || kernel_runs || !main)) return;
@@ -378,7 +404,6 @@ void catch_signals() {
 // ---- the hooks that the compiler calls ----------------------------------------------------------
 using namespace emu;
 static __thread struct { void* dst; size_t bytes; Pc pc; } last_write;  // half of a copy, perhaps
-
 #define EMU_HOOK(name, vol, bytes, access) \
     void __tsan_##name##bytes(void* p) { hook((uintptr_t)p, bytes, access, EMU_CALLER); } \
     void __tsan_##vol##bytes(void* p) { \
@@ -391,7 +416,6 @@ static __thread struct { void* dst; size_t bytes; Pc pc; } last_write;  // half 
     EMU_HOOK(read, volatile_read, bytes, READ) EMU_HOOK(write, volatile_write, bytes, WRITE) \
     EMU_HOOK(unaligned_read, unaligned_volatile_read, bytes, READ) \
     EMU_HOOK(unaligned_write, unaligned_volatile_write, bytes, WRITE)
-
 // std::atomic, and the compiler's __atomic functions: order and strength do not matter here.
 #define EMU_ATOMIC_HOOK(bits, T, name) \
     T __tsan_atomic##bits##_##name(volatile T* p, T v, int) { \
@@ -420,7 +444,6 @@ static __thread struct { void* dst; size_t bytes; Pc pc; } last_write;  // half 
     EMU_ATOMIC_HOOK(bits, T, fetch_sub) EMU_ATOMIC_HOOK(bits, T, fetch_and) \
     EMU_ATOMIC_HOOK(bits, T, fetch_or) EMU_ATOMIC_HOOK(bits, T, fetch_xor) \
     EMU_SWAP_HOOK(bits, T, strong) EMU_SWAP_HOOK(bits, T, weak)
-
 extern "C" {
 EMU_HOOKS(1) EMU_HOOKS(2) EMU_HOOKS(4) EMU_HOOKS(8) EMU_HOOKS(16)
 EMU_ATOMIC_HOOKS(8, uint8_t) EMU_ATOMIC_HOOKS(16, uint16_t)
@@ -442,12 +465,8 @@ void __tsan_read_range(void* p, size_t bytes) {
     last_write.bytes = 0;
 }
 void* emu_memmove(void* dst, const void* src, size_t bytes) {
-    if (bytes) {
-        hook((uintptr_t)src, bytes, READ, EMU_CALLER, false);
-        hook((uintptr_t)dst, bytes, WRITE, EMU_CALLER);
-        if (checking && worker.thread) copied(dst, src, bytes);
-    }
-    return memmove(dst, src, bytes);
+    move(dst, src, bytes, EMU_CALLER);
+    return dst;
 }
 void* emu_memcpy(void* dst, const void* src, size_t bytes) { return emu_memmove(dst, src, bytes); }
 void* emu_memset(void* p, int value, size_t bytes) {

@@ -1,5 +1,4 @@
 // emu.h - the emulator's own structures, shared by its .cpp files.
-//
 // A grid is a list of blocks. Blocks are handed out to the host's threads; a host thread that runs
 // blocks is a Worker, and has everything that one block needs at a time: fibers for the block's
 // threads, the arena of its shared memory, the notes of the race detector. A block never leaves its
@@ -9,6 +8,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include "cuda_runtime.h"
 namespace emu {
 typedef const void* Pc;      // an address in the program, from which addr2line finds the .cu line
@@ -43,6 +43,8 @@ struct Thread {
     uint32_t lock = 0;       // the one it holds, by a number from 1 to 127 (atomics.cpp), or 0
     char* unset = nullptr;   // what it read of shared memory that nobody had written, and where
     Pc unset_pc = nullptr;
+    struct AsyncCopy* copies = nullptr;  // that it has not waited for (cuda_pipeline.h)
+    uint32_t batches = 0;    // of them, committed so far
 };
 // Calls f with each lane of a mask, the lowest first.
 template <class F> inline void each(unsigned mask, F f) {
@@ -150,9 +152,8 @@ struct Range {
     Pc freed_at = nullptr;
     mutable uint32_t user = 0, writer = 0;      // the last kernels, of a __managed__ variable
 };
-// State of a 4-byte word of device or managed memory: 0 never written, INVALID outside every
-// allocation, else the operation (launch, copy, fill) that wrote it last. TAIL marks a word that an
-// allocation ends inside.
+// State of a 4-byte word of device or managed memory: 0 never written, INVALID outside allocations,
+// else the operation (launch, copy, fill) that wrote it last. TAIL: an allocation ends inside it.
 const uint32_t INVALID = 0xffffffff, TAIL = 0x80000000;
 const uint32_t HOST_OP = 1;                    // host code, which wrote managed memory
 const size_t HEAP_BYTES = (size_t)64 << 30;    // reserved addresses, most of them never used
@@ -179,7 +180,6 @@ extern bool checking, counting;                // EMU_CHECK (and built with chec
 extern bool was_reset;                         // by cudaDeviceReset(), which frees all memory
 extern uint64_t seed;                          // EMU_SEED, 0 for none
 extern std::atomic<bool> kernel_runs;
-
 // A piece of a message. Not std::string, for the reason that check.cpp begins with.
 struct Text {
     char s[800];
@@ -205,7 +205,10 @@ Text describe_address(const void* p);          // "byte 40 of d_x of 400 bytes (
 extern bool several_streams;
 extern bool op_ordered(uint32_t earlier, uint32_t op);
 Work begin_op(cudaStream_t stream, const char* what, Pc pc);
-struct StreamWork : Work {   // device memory is open to it
+// Host threads take turns with what they share: a launch is over before another call begins.
+std::recursive_mutex& turns();
+struct Turn : std::lock_guard<std::recursive_mutex> { Turn() : lock_guard(turns()) {} };
+struct StreamWork : Turn, Work {   // device memory is open to it
     StreamWork(const char* call, cudaStream_t stream, Pc pc) : Work(begin_op(stream, call, pc)) {
         protect_heap(true);
     }
@@ -298,7 +301,6 @@ void stats_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_share
 void stats_flush(const Block& block, bool at_barrier);     // requests so far are complete
 void stats_begin(Launch& launch);
 void stats_report(FILE* f);
-
 extern "C" __attribute__((visibility("hidden"))) const char __ehdr_start[];    // of the program
 const link_map* program();       // or the library, if it is one
 #define EMU_CALLER __builtin_return_address(0)

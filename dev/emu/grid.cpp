@@ -1,13 +1,11 @@
 // grid.cpp - races between blocks: plain accesses of two blocks of one launch to one word, of which
 // one changes it, and nothing that orders them.
-//
 // No barrier orders blocks but grid.sync(). Real code does without: a block writes, calls
 // __threadfence(), and sets a flag or counts itself done; another looks at that flag, by an atomic
 // operation or a volatile read, and then reads. So the life of a block is cut into intervals, which
 // end at its fences and where it gives back a lock. What it did in an interval is ordered before
 // another block's access if the interval was over when that block last looked at any flag. This is
 // less than the model of memory asks for: a race may be missed, but none is invented.
-#include <mutex>
 #include "emu.h"
 namespace emu {
 const uint32_t INTERVALS = 1 << 20, WORDS = 1 << 20;      // of a launch; more are not followed
@@ -86,7 +84,6 @@ static Conflict conflict(uintptr_t p, Mark first, const char* did, uint32_t pc, 
     return {p, true, intervals[first.interval].block, {(uint32_t)first.pc, pc}, {did, does},
             blockIdx, threadIdx};
 }
-
 // A store is done. One that changes nothing is no part of a race.
 void grid_store(const Store& s, uint32_t value, bool changes) {
     const Block& b = *worker.block;
@@ -173,12 +170,13 @@ void excuse(uint64_t key) {
     if (Doubt* d = find_doubt(key)) d->excused = true;
 }
 // A plain read and a plain store, in global memory. Search in graphs is full of these, and right:
-// a line stores one value only, and who reads the old one does the work again. Such a line
-// (`level[v] = depth`) stores to many words, or looks at the word before. If it stores other
-// values, too, it is a race.
+// a line (`level[v] = depth`) stores one value only, and who reads the old one does the work again.
+// It stores to many words, or looks at the word before. If it stores other values, it is a race.
 void doubt_store(uint32_t pc, uint32_t bytes, bool tested, uint32_t writer, const Conflict& c) {
     uint32_t value = *(uint32_t*)(c.p & ~(uintptr_t)3) >> 8 * __builtin_ctz(bytes);
     if (bytes != 0xf) value &= (1u << 8 * __builtin_popcount(bytes)) - 1;
+    uintptr_t offset = c.p - (uintptr_t)arena;
+    if (offset < ARENA_BYTES) value ^= (uint32_t)offset << 12;      // a flag is one word
     uint64_t key = (uint64_t)pc << 2 | (c.p >> 2 & 3);      // a vector's words differ
     doubt(key, c, value, writer);
     if (tested) excuse(key);

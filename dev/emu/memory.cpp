@@ -1,14 +1,11 @@
 // memory.cpp - device, managed and pinned memory, variables on the device, copies and fills.
-//
 // Device memory is a reserved range of the host's addresses (the heap). With checks on, it is open
 // only while a kernel or the runtime works on it: host code that touches it faults, in libc too.
-// Freed memory is not handed out again before the range is used up, so a late access is told from a
-// lucky one.
+// Freed memory is not handed out again before the range is used up: a late access is a fault.
 #include <sys/mman.h>
 #include <unistd.h>
 #include <algorithm>
 #include <map>
-#include <mutex>
 #include <vector>
 #include "emu.h"
 namespace emu {
@@ -19,7 +16,7 @@ struct Memory {
     std::map<char*, Range> symbols;
     char* cursor[2];                     // where the next allocation of heap and managed begins
     size_t used, total;
-    std::mutex mutex;
+    std::recursive_mutex mutex;          // of ranges and symbols
     int opened;                          // how many of the runtime's functions want the heap open
 };
 const size_t FRONT_GAP = 1 << 20;     // before the first allocation: for negative subscripts
@@ -69,13 +66,13 @@ static const Range* lookup(const std::map<char*, Range>& ranges, const void* p) 
 }
 const Range* find_range(const void* p) {
     Memory& m = memory();
+    std::lock_guard<std::recursive_mutex> lock(m.mutex);
     const Range* r = lookup(m.ranges, p);
     if (r && !r->freed) return r;
     return lookup(m.symbols, p);
 }
 const Range* nearest_range(const void* p) {
     Memory& m = memory();
-    if (const Range* r = lookup(m.ranges, p)) return r;
     auto after = m.ranges.upper_bound((char*)p);
     const Range* before = after == m.ranges.begin() ? nullptr : &std::prev(after)->second;
     const Range* behind = after == m.ranges.end() ? nullptr : &after->second;
@@ -86,9 +83,10 @@ const Range* nearest_range(const void* p) {
 static uintptr_t first_symbol = UINTPTR_MAX, last_symbol;
 bool near_symbols(uintptr_t p) { return p >= first_symbol && p < last_symbol; }
 Symbol::Symbol(const char* name, const void* address, size_t bytes, SymbolKind kind) {
+    std::lock_guard<std::recursive_mutex> lock(memory().mutex);
     first_symbol = std::min(first_symbol, (uintptr_t)address);
     last_symbol = std::max(last_symbol, (uintptr_t)address + bytes);
-    memory().symbols[(char*)address] = {(char*)address, bytes, SYMBOL, nullptr, kind, name};
+    memory().symbols.insert({(char*)address, {(char*)address, bytes, SYMBOL, nullptr, kind, name}});
 }
 
 // ---- allocation ---------------------------------------------------------------------------------
@@ -120,13 +118,14 @@ static char* find_place(int which, size_t bytes) {
     return p;
 }
 cudaError_t allocate(void** out, size_t bytes, Space space, const cudaStream_t* stream) {
+    Turn mine;
     memory_init();
     if (!out) return set_error(cudaErrorInvalidValue);
     if (cudaError_t error = stream ? valid_stream(*stream) : cudaSuccess) return set_error(error);
     *out = nullptr;
     if (bytes == 0) return ok();
     Memory& m = memory();
-    std::lock_guard<std::mutex> lock(m.mutex);
+    std::lock_guard<std::recursive_mutex> lock(m.mutex);
     if (space == PINNED) {
         *out = aligned_alloc(256, (bytes + 255) / 256 * 256);
         if (!*out) return set_error(cudaErrorMemoryAllocation);
@@ -157,11 +156,12 @@ cudaError_t allocate(void** out, size_t bytes, Space space, const cudaStream_t* 
 cudaError_t release(void* p, bool pinned, const cudaStream_t* stream) {
     // An argument's destructor. A GPU's threads have the bytes of the host's copy, destroying none.
     if (worker.thread) return ok();
+    Turn mine;
     if (cudaError_t error = stream ? valid_stream(*stream) : cudaDeviceSynchronize())
         return set_error(error);
     if (!p) return ok();
     Memory& m = memory();
-    std::lock_guard<std::mutex> lock(m.mutex);
+    std::lock_guard<std::recursive_mutex> lock(m.mutex);
     auto i = m.ranges.find((char*)p);
     if (i == m.ranges.end() || i->second.freed || (i->second.space == PINNED) != pinned) {
         if (!checking) return set_error(cudaErrorInvalidValue);
@@ -222,8 +222,10 @@ static cudaError_t check_side(const char* call, const char* name, const Side& si
         return cudaSuccess;
     }
     if (!checking || !p) return cudaErrorInvalidValue;
-    fault(pc, "%s: out of bounds: the %s has %zu bytes from %s", call, name, bytes,
-          describe_address(p).s);
+    Text place = describe_address(p);
+    fault(pc, "%s: %s: the %s has %zu bytes from %s", call,
+          strstr(place.s, ", freed at") ? "use after cudaFree" : "out of bounds", name, bytes,
+          place.s);
 }
 static cudaError_t check_direction(const char* call, Space dst, Space src, cudaMemcpyKind kind,
                                    Pc pc) {
@@ -247,10 +249,10 @@ template <class F> static void each_row(cudaExtent e, F f) {      // a plain cop
     for (size_t z = 0; z < e.depth; z++)
         for (size_t y = 0; y < e.height; y++) f(y, z);
 }
-// State travels with the words, so that copying memory that was never written is no fault, and
-// reading the copy is one.
+// State travels with the words: to copy what was never written is no fault, to read the copy is.
 cudaError_t copy(const char* call, Side dst, Side src, cudaExtent e, cudaMemcpyKind kind,
                  cudaStream_t stream, bool wait) {
+    Turn mine;
     Pc pc = EMU_CALLER;
     memory_init();
     if (cudaError_t error = valid_stream(stream)) return set_error(error);
@@ -278,6 +280,7 @@ cudaError_t copy(const char* call, Side dst, Side src, cudaExtent e, cudaMemcpyK
     return ok();
 }
 cudaError_t fill(const char* call, Side p, int value, cudaExtent e, cudaStream_t stream) {
+    Turn mine;
     memory_init();
     if (cudaError_t error = valid_stream(stream)) return set_error(error);
     if (is_empty(e)) return ok();
@@ -315,10 +318,12 @@ using namespace emu;
 cudaError_t cudaHostRegister(void* p, size_t bytes, unsigned) {
     if (!p || !bytes) return set_error(cudaErrorInvalidValue);
     if (find_range(p)) return set_error(cudaErrorHostMemoryAlreadyRegistered);
+    std::lock_guard<std::recursive_mutex> lock(memory().mutex);
     memory().ranges[(char*)p] = {(char*)p, bytes, PINNED, EMU_CALLER};
     return ok();
 }
 cudaError_t cudaHostUnregister(void* p) {
+    std::lock_guard<std::recursive_mutex> lock(memory().mutex);
     return set_error(memory().ranges.erase((char*)p) ? cudaSuccess
                                                      : cudaErrorHostMemoryNotRegistered);
 }

@@ -1,5 +1,4 @@
 // races.cpp - the race detector: two threads of a block, one writes, and nothing orders them.
-//
 // For each word the last write and two reads are kept, with the writer's clock. Two accesses are
 // ordered if a __syncthreads lies between them (the block's epoch has moved on), or a __syncwarp in
 // which both took part (vector clocks over the 32 lanes, after Lamport 1978 and FastTrack, Flanagan
@@ -111,6 +110,9 @@ void race_flush() {
         if (s->global && worker.launch->blocks > 1) grid_store(*s, value, changes);
     }
 }
+// A volatile look at a flag, or a volatile store to one, is no race as long as the store's line
+// stores one value only; in shared memory, to one word only (doubt_store).
+static bool polls(const Note& n, const Note& now) { return n.strong() || now.strong(); }
 static inline void remember_read(Cell& c, const Note& now) {
     if (c.read.epoch == now.epoch && c.read.thread() != now.thread()) {
         bool other_warp = c.read.thread() / WARP != now.thread() / WARP;
@@ -124,7 +126,7 @@ static void after_write(const Note& write, uintptr_t p, const Note& now, Access 
     Conflict c = between(p, write, write.atomic() ? "had an atomic operation" : "wrote", now,
                          does[access]);
     if (access == READ && write.atomic()) look(write, now, c);
-    else if (access == READ && write.tested())
+    else if (access == READ && (write.tested() || polls(write, now)))
         doubt_store(write.pc, write.bytes() & now.bytes(), true, 0, c);
     else if (access != WRITE || write.atomic()) race(c);      // two stores: see race_flush
 }
@@ -141,11 +143,11 @@ static inline void word_access(Cell& c, uintptr_t p, const Note& now, Access acc
         if (!conflicts(*n, now)) continue;
         if (access == ATOMIC)
             look(now, *n, between(p, *n, "read", now, "has an atomic operation"));
-        else if (now.tested()) reader = *n;
+        else if (now.tested() || polls(*n, now)) reader = *n;
         else race(between(p, *n, "read", now, "writes"));
     }
     Races* r = worker.races;
-    if (access == WRITE && (global || two) && r->stores < MOST_STORES)
+    if (access == WRITE && (global || two || reader.epoch) && r->stores < MOST_STORES)
         r->store[r->stores++] = {p, now.bytes(), *(uint32_t*)(p & ~(uintptr_t)3), &c, now, c.write,
                                  reader, two && !c.write.atomic(), global};
     bool mine = c.write.epoch == now.epoch && c.write.thread() == now.thread();

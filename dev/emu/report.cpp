@@ -3,7 +3,6 @@
 #include <dlfcn.h>
 #include <stdarg.h>
 #include <unistd.h>
-#include <mutex>
 #include "emu.h"
 namespace emu {
 Text::Text(const char* format, ...) {
@@ -62,7 +61,6 @@ static const char* const KINDS[][2] = {
     {"not supported", "not-supported"}, {"launch error", "launch-error"},
     {"never freed", "never-freed"}, {"never seen", "lost-output"},
     {"integer division", "division-by-zero"}, {"", "other"}};
-
 // A message's other lines are "... file.cu:12 in function": each such place goes into a list.
 static void add_places(FILE* f, char* text) {
     const char* comma = "";
@@ -155,7 +153,7 @@ static void tell(bool fatal, Pc pc, const char* format, va_list list) {
     fclose(f);
     fprintf(stderr, "emu: %s%s", fatal ? "" : "note: ", text);
     if (report_path) add_message(fatal ? "fault" : "note", text);
-    if (fatal) write_report("fault"), _exit(FAULT_EXIT_CODE);
+    if (fatal) note_launch_error(), write_report("fault"), _exit(FAULT_EXIT_CODE);
     one.unlock();
 }
 void fault(Pc pc, const char* format, ...) {
@@ -192,14 +190,16 @@ static bool lookup(Pc pc, Text& text) {
     bool found = false;
     while (fgets(function, sizeof function, f) && fgets(line, sizeof line, f)) {
         if (strstr(line, "dev/emu/include/") || strstr(line, "/c++/") || line[0] == '?') continue;
+        const char* body = strstr(function, "{lambda()#");      // the launch: see cuda_runtime.h
+        bool launch = strstr(function, "emu::launch") || (body && strstr(body, "::operator()() c"));
         function[strcspn(function, "\n(")] = 0;      // without its parameters
         line[strcspn(line, "\n")] = 0;
         if (char* note = strstr(line, " (discriminator ")) *note = 0;
         char here[400] = "";      // names relative to the current folder are easier to read
         if (getcwd(here, sizeof here - 1)) strcat(here, "/");
         size_t prefix = strncmp(line, here, strlen(here)) ? 0 : strlen(here);
-        bool launch = strstr(function, "lambda") || !strcmp(function, "operator");
-        if (found && launch) break;
+        if (launch) strcpy(function, "operator");
+        if (found && (strstr(function, "lambda") || !strcmp(function, "operator"))) break;
         text = found ? Text("%s, called at %s in %s", text.s, line + prefix, function)
                      : Text("%s in %s", line + prefix, function);
         found = true;

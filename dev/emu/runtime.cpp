@@ -4,11 +4,9 @@
 #include <numeric>
 #include <vector>
 #include "emu.h"
-
 // Defined by cuda_runtime.h in the program: __CUDA_ARCH__, and, if it was compiled with checks, 1.
 extern "C" int emu_compiled_for;
 extern "C" __attribute__((weak)) int emu_built_with_checks;
-
 namespace emu {
 bool checking, counting, was_reset;
 uint64_t seed;
@@ -18,6 +16,11 @@ static cudaError_t last_error, sticky_error;
 // (Within functions, as constructors of the program's own variables may come first.)
 static auto& opt_ins() { static std::map<const void*, int> m; return m; }
 static auto& static_shared() { static std::map<const void*, size_t> m; return m; }
+std::recursive_mutex& turns() {
+    static std::recursive_mutex m;
+    if (worker.thread) fault(EMU_CALLER, "a kernel calls the CUDA runtime: not supported");
+    return m;
+}
 static void start() __attribute__((constructor(101)));
 static void start() {
     const char* check = getenv("EMU_CHECK");
@@ -74,7 +77,7 @@ static Launch failed;
 void note_launch_error() {
     if (!unasked) return;
     dim3 g = failed.config.grid, b = failed.config.block;
-    worker.launch = &failed;
+    worker.launch = &failed, worker.block = nullptr, worker.thread = nullptr;
     note(nullptr, "launch error: %s, and nobody asked for it\nit never ran: grid (%u,%u,%u), block "
          "(%u,%u,%u), %zu bytes of dynamic shared memory\ncall cudaGetLastError() after a launch",
          cudaGetErrorString(unasked), g.x, g.y, g.z, b.x, b.y, b.z, failed.config.shared);
@@ -113,6 +116,7 @@ void launch_kernel(const Kernel& kernel, const Config& config) {
     if (worker.thread)
         fault(nullptr, "a kernel launches a kernel: dynamic parallelism is not supported\n"
               "the inner launch: %s, %s:%d", kernel.name, kernel.file, kernel.line);
+    Turn mine;
     if (cudaError_t error = set_error(check_launch(kernel, config))) {
         unasked = error, failed.kernel = kernel, failed.config = config;
         return;
@@ -121,7 +125,6 @@ void launch_kernel(const Kernel& kernel, const Config& config) {
     if (blocks > 0x7fffffff)
         fault(nullptr, "%s: a grid of %llu blocks is more than the emulator runs", kernel.name,
               (unsigned long long)blocks);
-
     Launch launch{};
     launch.kernel = kernel;
     launch.config = config;
@@ -152,11 +155,13 @@ using namespace emu;
 // ---- kernels as values --------------------------------------------------------------------------
 cudaError_t cudaFuncSetAttribute(KernelAddress f, cudaFuncAttribute attribute, int value) {
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return ok();
+    Turn mine;
     if (value < 0 || (size_t)value > SHARED_OPTIN) return set_error(cudaErrorInvalidValue);
     opt_ins()[f.p] = value;
     return ok();
 }
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, KernelAddress f) {
+    Turn mine;
     *a = {};
     a->sharedSizeBytes = static_shared().count(f.p) ? static_shared()[f.p] : 0;
     a->maxThreadsPerBlock = MAX_THREADS;
@@ -171,14 +176,6 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, KernelAdd
     int warps = (block_size + WARP - 1) / WARP;
     *blocks = std::min(THREADS_PER_SM / (warps * WARP), BLOCKS_PER_SM);
     if (shared) *blocks = std::min(*blocks, (int)(SHARED_OPTIN / shared));
-    return ok();
-}
-cudaError_t cudaOccupancyMaxPotentialBlockSize(int* min_grid, int* block_size, KernelAddress f,
-                                               size_t shared, int limit) {
-    *block_size = limit > 0 && limit < MAX_THREADS ? limit : MAX_THREADS;
-    *min_grid = 0;
-    cudaOccupancyMaxActiveBlocksPerMultiprocessor(min_grid, f, *block_size, shared);
-    *min_grid *= SM_COUNT;
     return ok();
 }
 
@@ -217,17 +214,6 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
     EMU_DEVICE_PROPERTIES(EMU_SET)
     return ok();
 }
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
-    cudaDeviceProp p;
-    if (cudaError_t error = cudaGetDeviceProperties(&p, device)) return error;
-    int x = attribute - cudaDevAttrMaxBlockDimX, gx = attribute - cudaDevAttrMaxGridDimX;
-    if (x >= 0 && x < 3) *value = p.maxThreadsDim[x];
-    if (gx >= 0 && gx < 3) *value = p.maxGridSize[gx];
-#define EMU_GET(T, property, v, name, number) \
-    if (attribute == cudaDevAttr##name) *value = (int)p.property;
-    EMU_DEVICE_PROPERTIES(EMU_GET)
-    return ok();
-}
 cudaError_t cudaDeviceReset() {
     was_reset = true;
     return cudaDeviceSynchronize();
@@ -239,8 +225,6 @@ long long clock64() {
     clock_gettime(CLOCK_MONOTONIC, &t);
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
-unsigned long long __globaltimer() { return clock64(); }
-void __nanosleep(unsigned) { emu::yield(); }
 // assert() in a kernel stops the launch, and the program learns of it from cudaErrorAssert.
 extern "C" void __assert_fail(const char* expression, const char* file, unsigned line,
                               const char* function) noexcept {

@@ -1,12 +1,10 @@
 // stats.cpp - EMU_STATS=1: what each kernel asks of memory, as a GPU would count it.
-//
 // A warp's lanes run one instruction together, and memory sees one request: the 32-byte sectors
 // that the lanes' addresses fall into. Here lanes run one after another, so requests are put
 // together afterwards: the k-th time that each lane executes one instruction since the last barrier
 // belongs together. Of shared memory's 32 banks, each gives one 4-byte word at a time.
 #include <algorithm>
 #include <map>
-#include <mutex>
 #include <string>
 #include <vector>
 #include "emu.h"

@@ -1,12 +1,10 @@
 // streams.cpp - streams and events: which pieces of work are ordered, and which only seem to be.
-//
 // Work is done the moment it is issued, so a program that forgets to wait gets the right answer
 // here and a wrong one on a GPU. Order is therefore kept by logical clocks: each piece of work (op)
 // has a number, each stream knows for every stream the last op that surely comes before its next
 // one, and so does the host. Words of memory remember the op that wrote them, for check.cpp.
 #include <vector>
 #include "emu.h"
-
 typedef std::vector<uint32_t> Clock;     // for each stream, the last op that is known to be over
 struct emu_stream {
     int number;
@@ -19,7 +17,6 @@ struct emu_event {
     uint32_t op;      // of its record, or 0
     bool timing;
 };
-
 namespace emu {
 bool several_streams;
 struct Op {
@@ -47,6 +44,7 @@ static emu_stream* resolve(cudaStream_t stream) {
                                                                                   : stream;
 }
 cudaError_t valid_stream(cudaStream_t stream) {
+    Turn mine;
     stream = resolve(stream);
     for (emu_stream* s : all().streams)
         if (s == stream) return s->destroyed ? cudaErrorInvalidResourceHandle : cudaSuccess;
@@ -99,6 +97,8 @@ void host_copy(const void* host, size_t bytes, bool writes, uint32_t op) {
     else host_copies.push_back({p, p + bytes, writes, op});
 }
 uint32_t copy_under_way(uintptr_t p, size_t bytes, Access access) {
+    if (host_copies.empty()) return 0;
+    Turn mine;
     size_t kept = 0;
     for (const HostCopy& c : host_copies) {
         if (host_has_waited(c.op)) continue;
@@ -111,6 +111,7 @@ uint32_t copy_under_way(uintptr_t p, size_t bytes, Access access) {
 }  // namespace emu
 using namespace emu;
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
+    Turn mine;
     Streams& s = all();
     int number = (int)s.streams.size();
     *stream = new emu_stream{number, (flags & cudaStreamNonBlocking) != 0, false,
@@ -125,6 +126,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     return ok();
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    Turn mine;
     if (cudaError_t error = valid_stream(stream)) return set_error(error);
     op_waited(stream);
     // The default stream is not done before the streams that it waits for are.
@@ -134,18 +136,14 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     return ok();
 }
 cudaError_t cudaDeviceSynchronize() {
+    Turn mine;
     for (emu_stream* s : all().streams) op_waited(s);
     return ok();
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+    Turn mine;
     if (valid_stream(stream) || !event) return set_error(cudaErrorInvalidResourceHandle);
     join(resolve(stream)->clock, event->clock);
-    return ok();
-}
-cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t f, void* data,
-                                  unsigned) {
-    if (cudaError_t error = valid_stream(stream)) return set_error(error);
-    f(stream, cudaSuccess, data);
     return ok();
 }
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t f, void* data) {
@@ -163,6 +161,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
     return ok();
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    Turn mine;
     if (valid_stream(stream) || !event) return set_error(cudaErrorInvalidResourceHandle);
     event->op = begin_op(stream, "cudaEventRecord", EMU_CALLER).op;
     event->clock = resolve(stream)->clock;
@@ -170,12 +169,14 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     return ok();
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    Turn mine;
     if (!event) return set_error(cudaErrorInvalidResourceHandle);
     join(all().host, event->clock);
     show_output();
     return ok();
 }
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cudaEvent_t stop) {
+    Turn mine;
     if (!start || !stop || !start->op || !stop->op || !start->timing || !stop->timing)
         return set_error(cudaErrorInvalidResourceHandle);
     if (!host_has_waited(stop->op)) return set_error(cudaErrorNotReady);

@@ -1,5 +1,4 @@
 // warp.cpp - shuffles, votes, matches: what the 32 lanes of a warp do together.
-//
 // On a GPU since Volta every lane has its own program counter, and the _sync functions name the
 // lanes that must take part. So does the emulator: a lane waits until all lanes in its mask have
 // come to the same operation with the same mask.
@@ -119,9 +118,8 @@ void warp_lane_exited(Block& block, Thread& thread) {
             try_complete(block, t);
     }
 }
-// __activemask has no mask to wait for. A GPU would answer with the lanes that happen to run
-// together. Here a lane waits until no other thread can run: the lanes that then stand at the same
-// call are its company.
+// __activemask has no mask to wait for. A GPU answers with the lanes that happen to run together;
+// here a lane waits until no other thread can run: those that then stand at the same call.
 bool release_activemask(Block& block) {
     bool released = false;
     for (int base = 0; base < block.threads; base += WARP) {

@@ -51,10 +51,15 @@ __device__ int arch() {
     return 0;
 #endif
 }
+__device__ int ticket() {
+    static int count, first[2] = {0, 1};      // on the device, as nvcc has it
+    return atomicAdd(&count, 1) + first[0];
+}
 template <class T> __global__ void add(T* out) {
-    static_assert(__LINE__ == 55, "and behind them");
+    static_assert(__LINE__ == 59, "and behind them");
     atomicAdd(&total<T>, weights<T>[threadIdx.x % 4] * three<T>);
     EXPECT(place(1) == 2 && Pair().a == 1 && Pair().get(5) == 10 && arch() >= 600);
+    EXPECT(ticket() < 32);
     __syncthreads();
     if (threadIdx.x == 0) *out = total<T>;
 }

@@ -1,13 +1,8 @@
-// cooperative_groups.h - groups of threads as objects: the block, tiles of a warp, whoever is here,
-// the grid.
-//
-// Each is a thin dress over the functions of device_functions.h: a tile's sync is __syncwarp with
-// the tile's mask.
+// cooperative_groups.h - groups of threads as objects: the block, tiles of a warp, the grid.
+// Each is a thin dress over device_functions.h: a tile's sync is __syncwarp with the tile's mask.
 #pragma once
-#include "cuda_runtime.h"
-
+#include "cuda_pipeline.h"
 namespace emu { void grid_sync(); }
-
 namespace cooperative_groups {
 class thread_block {
 public:
@@ -157,7 +152,6 @@ template <class Group> unsigned group_size(const Group& g) { return g.size(); }
     template <class T> struct name { T operator()(T a, T b) const { return value; } };
 EMU_OPERATOR(plus, a + b) EMU_OPERATOR(less, b < a ? b : a) EMU_OPERATOR(greater, a < b ? b : a)
 EMU_OPERATOR(bit_and, a & b) EMU_OPERATOR(bit_or, a | b) EMU_OPERATOR(bit_xor, a ^ b)
-
 // Halves the number of sums in each round, as a GPU does, so that a float's rounding is of that
 // kind too.
 template <class Group, class T, class Op> __forceinline__ T reduce(const Group& g, T v, Op op) {
@@ -185,12 +179,16 @@ __forceinline__ T exclusive_scan(const Group& g, T v, Op op = Op()) {
 }
 
 // ---- memcpy_async -------------------------------------------------------------------------------
-// Done at once, by the group's threads in turn. wait() is the barrier that the copy needs to be
-// seen by others.
+// By the group's threads in turn. wait() is also the barrier that others need to see the copy.
 template <class Group, class T>
 __forceinline__ void memcpy_async(const Group& g, T* dst, const T* src, size_t bytes) {
-    for (size_t i = g.thread_rank(); i < bytes / sizeof(T); i += g.size()) dst[i] = src[i];
+    for (size_t i = g.thread_rank(); i < bytes / sizeof(T); i += g.size())
+        emu::copy_async(dst + i, src + i, sizeof(T));
+    emu::commit_copies();
 }
-template <class Group> __forceinline__ void wait(const Group& g) { g.sync(); }
-template <unsigned N, class Group> __forceinline__ void wait_prior(const Group& g) { g.sync(); }
+template <unsigned N, class Group> __forceinline__ void wait_prior(const Group& g) {
+    emu::wait_for_copies(N);
+    g.sync();
+}
+template <class Group> __forceinline__ void wait(const Group& g) { wait_prior<0>(g); }
 }  // namespace cooperative_groups

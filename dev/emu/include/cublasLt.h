@@ -1,7 +1,6 @@
 // cublasLt.h - cuBLASLt's product with epilogues: D = epilogue(alpha op(A) op(B) + beta C).
 #pragma once
 #include "cublas_v2.h"
-
 typedef emu_blas* cublasLtHandle_t;
 struct cublasLtMatmulAlgo_t { uint64_t data[8]; };
 struct cublasLtMatmulHeuristicResult_t {
@@ -61,7 +60,6 @@ struct emu_lt_preference { uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_MASK; };
 typedef emu_lt_desc* cublasLtMatmulDesc_t;
 typedef emu_lt_layout* cublasLtMatrixLayout_t;
 typedef emu_lt_preference* cublasLtMatmulPreference_t;
-
 EMU_CREATE(cublasLt, emu_blas, (cublasLtHandle_t* object), {})
 EMU_CREATE(cublasLtMatmulDesc, emu_lt_desc,
            (cublasLtMatmulDesc_t* object, cublasComputeType_t, cudaDataType scale), {scale})
@@ -69,7 +67,6 @@ EMU_CREATE(cublasLtMatrixLayout, emu_lt_layout,
            (cublasLtMatrixLayout_t* object, cudaDataType type, uint64_t rows, uint64_t cols,
             int64_t ld), {type, rows, cols, ld})
 EMU_CREATE(cublasLtMatmulPreference, emu_lt_preference, (cublasLtMatmulPreference_t* object), {})
-
 // One `case` of the functions below: the attribute's value goes into a member of the description.
 #define EMU_SET_MEMBER(name, member) \
     case name: \

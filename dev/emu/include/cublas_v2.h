@@ -2,7 +2,6 @@
 #pragma once
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
-
 #define EMU_BLAS_STATUS(X) \
     X(CUBLAS_STATUS_SUCCESS, 0) X(CUBLAS_STATUS_NOT_INITIALIZED, 1) \
     X(CUBLAS_STATUS_ALLOC_FAILED, 3) \
@@ -23,9 +22,10 @@ enum cublasComputeType_t {
     CUBLAS_COMPUTE_32F_FAST_16BF = 75, CUBLAS_COMPUTE_32F_FAST_TF32 = 77
 };
 enum cublasGemmAlgo_t { CUBLAS_GEMM_DEFAULT = -1, CUBLAS_GEMM_DEFAULT_TENSOR_OP = 99 };
-
 const char* cublasGetStatusName(cublasStatus_t status);
-const char* cublasGetStatusString(cublasStatus_t status);
+inline const char* cublasGetStatusString(cublasStatus_t status) {
+    return cublasGetStatusName(status);
+}
 
 // ---- handles ------------------------------------------------------------------------------------
 struct emu_blas {
@@ -116,7 +116,6 @@ cublasStatus_t gemm(const char* call, cublasHandle_t h, int m, int n, int k, con
 #define EMU_BLAS __forceinline__ cublasStatus_t
 #define EMU_SHAPE \
     cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k
-
 EMU_BLAS cublasGemmStridedBatchedEx(EMU_SHAPE, const void* alpha, const void* a,
                                     cudaDataType type_a, int lda, long long stride_a,
                                     const void* b, cudaDataType type_b, int ldb,

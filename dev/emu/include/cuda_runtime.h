@@ -1,5 +1,4 @@
 // cuda_runtime.h - the emulator's own: what a .cu file sees of CUDA, for an ordinary C++ compiler.
-//
 // Two halves. The first is the language: qualifiers, threadIdx and its family, and what emucc's
 // rewriting of launches and of __shared__ needs. The second is the runtime's API, with CUDA's names
 // and numbers. Device functions (shuffles, atomics, intrinsics) are in device_functions.h. Macros
@@ -30,12 +29,10 @@
 #define __grid_constant__
 #define __launch_bounds__(...)
 #define __forceinline__ inline __attribute__((always_inline))
-#define __inline_hint__
 #define __builtin_assume(condition)
 #define __align__(n) __attribute__((aligned(n)))
 #define __builtin_align__(n) __attribute__((aligned(n)))
 #define CUDART_CB
-#define CUDARTAPI
 #define CUDART_VERSION 12040
 #define CUDA_VERSION 12040
 #define CUDART_INF_F __builtin_inff()
@@ -44,7 +41,6 @@
 #define CUDART_NAN __builtin_nan("")
 #define CUDART_PI_F 3.141592654f
 #define CUDART_PI 3.1415926535897931
-
 // A thread of a block is a fiber, and a block stays on one thread of the operating system: these
 // can be thread_local variables (not macros), set at every switch. A debugger sees them as it sees
 // any variable, and a program may have variables of the same names.
@@ -53,10 +49,8 @@ extern __thread uint3 blockIdx;
 extern __thread dim3 blockDim;
 extern __thread dim3 gridDim;
 static const int warpSize = 32;
-
 typedef struct emu_stream* cudaStream_t;
 typedef struct emu_event* cudaEvent_t;
-
 namespace emu {
 // One static __shared__ variable. emucc turns `__shared__ float tile[32][33];` into a Slot and a
 // reference to the place which this block's memory has for it.
@@ -67,16 +61,14 @@ struct Slot {
 };
 void* shared(Slot& slot, size_t bytes);
 void* dynamic_shared();      // extern __shared__
-
-// A __device__, __constant__ or __managed__ variable, known to the checks and to
-// cudaMemcpyToSymbol.
+// A __device__, __constant__ or __managed__ variable, known to checks and cudaMemcpyToSymbol.
 enum SymbolKind { DEVICE, CONSTANT, MANAGED };
 struct Symbol { Symbol(const char* name, const void* address, size_t bytes, SymbolKind kind); };
-
 // What functions of the API take: such a variable, whatever its type, and a kernel.
 struct SymbolAddress {
     const void* p;
-    template <class T> SymbolAddress(T& variable) : p(&variable) {}
+    template <class T> SymbolAddress(T&& variable)      // CUDA refuses &variable: null
+        : p(std::is_lvalue_reference_v<T> ? (const void*)&variable : nullptr) {}
 };
 struct KernelAddress {
     const void* p;
@@ -104,7 +96,6 @@ struct Kernel {
 void launch_kernel(const Kernel& kernel, const Config& config);
 bool not_launched();      // host code has called a kernel without <<<>>>
 bool on_device();
-
 // The kernel's function, if its name alone says which: emucc wraps this call into a lambda that
 // does not compile for a template whose arguments are deduced, or for one of several overloads.
 template <class T, class... P>
@@ -237,13 +228,9 @@ enum cudaFuncCache {
     cudaFuncCachePreferNone, cudaFuncCachePreferShared, cudaFuncCachePreferL1,
     cudaFuncCachePreferEqual
 };
-enum cudaSharedMemConfig {
-    cudaSharedMemBankSizeDefault, cudaSharedMemBankSizeFourByte, cudaSharedMemBankSizeEightByte
-};
 enum { cudaDeviceScheduleAuto = 0, cudaDeviceScheduleSpin = 1, cudaDeviceScheduleYield = 2,
        cudaDeviceScheduleBlockingSync = 4, cudaDeviceMapHost = 8 };
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaDeviceSynchronize();
 cudaError_t cudaDeviceReset();
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total);
@@ -251,6 +238,17 @@ inline cudaError_t cudaThreadSynchronize() { return cudaDeviceSynchronize(); }
 inline cudaError_t cudaThreadExit() { return cudaDeviceReset(); }
 namespace emu {
 cudaError_t set_error(cudaError_t error);
+}
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+    cudaDeviceProp p;
+    if (cudaError_t error = cudaGetDeviceProperties(&p, device)) return error;
+    int x = attribute - cudaDevAttrMaxBlockDimX, gx = attribute - cudaDevAttrMaxGridDimX;
+    if (x >= 0 && x < 3) *value = p.maxThreadsDim[x];
+    if (gx >= 0 && gx < 3) *value = p.maxGridSize[gx];
+#define EMU_GET(T, property, v, name, number) \
+    if (attribute == cudaDevAttr##name) *value = (int)p.property;
+    EMU_DEVICE_PROPERTIES(EMU_GET)
+    return emu::set_error(cudaSuccess);
 }
 inline cudaError_t cudaSetDevice(int device) {
     return emu::set_error(device ? cudaErrorInvalidDevice : cudaSuccess);
@@ -269,12 +267,9 @@ EMU_ANSWER(cudaDeviceGetStreamPriorityRange, *least = 0; *p = -5, (int* least, i
 EMU_WITHOUT_EFFECT(cudaSetDeviceFlags, unsigned)
 EMU_WITHOUT_EFFECT(cudaDeviceSetLimit, cudaLimit, size_t)
 EMU_WITHOUT_EFFECT(cudaDeviceSetCacheConfig, cudaFuncCache)
-EMU_WITHOUT_EFFECT(cudaDeviceSetSharedMemConfig, cudaSharedMemConfig)
 EMU_WITHOUT_EFFECT(cudaProfilerStart)
 EMU_WITHOUT_EFFECT(cudaProfilerStop)
 EMU_WITHOUT_EFFECT(cudaFuncSetCacheConfig, emu::KernelAddress, cudaFuncCache)
-EMU_WITHOUT_EFFECT(cudaFuncSetSharedMemConfig, emu::KernelAddress, cudaSharedMemConfig)
-
 enum cudaDataType_t {
     CUDA_R_32F = 0, CUDA_R_64F = 1, CUDA_R_16F = 2, CUDA_R_8I = 3, CUDA_R_32I = 10, CUDA_R_16BF = 14
 };
@@ -343,7 +338,6 @@ Side in_symbol(const char* call, const void* symbol, size_t offset, size_t bytes
 cudaError_t symbol_address(void** p, size_t* bytes, const void* symbol);
 }  // namespace emu
 #define EMU_API __forceinline__ cudaError_t
-
 #define EMU_ALLOCATE(name, space, parameters) \
     template <class T> EMU_API name parameters { \
         return emu::allocate((void**)p, bytes, emu::space); \
@@ -437,6 +431,12 @@ enum { cudaStreamDefault = 0, cudaStreamNonBlocking = 1, cudaEventDefault = 0,
        cudaEventBlockingSync = 1, cudaEventDisableTiming = 2, cudaEventInterprocess = 4 };
 typedef void (*cudaStreamCallback_t)(cudaStream_t stream, cudaError_t status, void* data);
 typedef void (*cudaHostFn_t)(void* data);
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t f, void* data);
+inline cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t f, void* data,
+                                         unsigned) {
+    auto call = [=] { f(stream, cudaSuccess, data); };
+    return cudaLaunchHostFunc(stream, [](void* p) { (*(decltype(call)*)p)(); }, &call);
+}
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 inline cudaError_t cudaStreamCreate(cudaStream_t* s) { return cudaStreamCreateWithFlags(s, 0); }
 inline cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int) {
@@ -446,9 +446,6 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 inline cudaError_t cudaStreamQuery(cudaStream_t stream) { return cudaStreamSynchronize(stream); }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags = 0);
-cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t f, void* data,
-                                  unsigned flags);
-cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t f, void* data);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 inline cudaError_t cudaEventCreate(cudaEvent_t* event, unsigned flags = 0) {
     return cudaEventCreateWithFlags(event, flags);
@@ -478,9 +475,17 @@ cudaError_t cudaFuncSetAttribute(emu::KernelAddress f, cudaFuncAttribute attribu
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, emu::KernelAddress f);
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, emu::KernelAddress f,
                                                           int block_size, size_t shared);
-cudaError_t cudaOccupancyMaxPotentialBlockSize(int* min_grid, int* block_size,
-                                               emu::KernelAddress f, size_t shared = 0,
-                                               int limit = 0);
+inline cudaError_t cudaOccupancyMaxPotentialBlockSize(int* min_grid, int* block_size,
+                                                      emu::KernelAddress f, size_t shared = 0,
+                                                      int limit = 0) {
+    cudaDeviceProp p;
+    cudaGetDeviceProperties(&p, 0);
+    *block_size = limit > 0 && limit < p.maxThreadsPerBlock ? limit : p.maxThreadsPerBlock;
+    *min_grid = 0;
+    cudaOccupancyMaxActiveBlocksPerMultiprocessor(min_grid, f, *block_size, shared);
+    *min_grid *= p.multiProcessorCount;
+    return emu::set_error(cudaSuccess);
+}
 // emucc strips a cast to void* from the kernel: its type says how to read the arguments.
 #define EMU_LAUNCH(name, cooperative) \
     template <class... P> \
@@ -495,9 +500,7 @@ cudaError_t cudaOccupancyMaxPotentialBlockSize(int* min_grid, int* block_size,
         return cudaPeekAtLastError(); \
     }
 EMU_LAUNCH(cudaLaunchKernel, false) EMU_LAUNCH(cudaLaunchCooperativeKernel, true)
-
 #include "device_functions.h"
-
 #ifdef __CUDACC__   // what the program tells the emulator of how it was compiled
 extern "C" {
 __attribute__((weak)) int emu_compiled_for = __CUDA_ARCH__;

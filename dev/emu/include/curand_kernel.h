@@ -1,7 +1,6 @@
 // curand_kernel.h - random numbers in kernels. The numbers are good ones, but not cuRAND's own.
 #pragma once
 #include "cuda_runtime.h"
-
 struct curandStateXORWOW { unsigned long long state, stream; };
 typedef curandStateXORWOW curandState, curandState_t, curandStateXORWOW_t,
     curandStatePhilox4_32_10_t, curandStateMRG32k3a_t;

@@ -1,5 +1,4 @@
 // device_functions.h - what a kernel may call: barriers, warps, atomics, arithmetic, memory hints.
-//
 // The short ones are written here. Those that wait for other threads or touch memory are in
 // ../block.cpp, ../warp.cpp and ../atomics.cpp; wrappers around them are forced inline, so that the
 // call comes from the line of the .cu file that a message should name.
@@ -33,7 +32,6 @@ unsigned warp_number();
 // Copies the bytes at `mine` of each lane in mask to `all`, lane by lane: one meeting for what
 // tensor cores do, or a reduction.
 void warp_collect(unsigned mask, const void* mine, size_t bytes, void* all);
-
 // A value as a word, and back.
 template <class T> __forceinline__ uint64_t to_word(T value) {
     static_assert(sizeof(T) <= 8, "a warp or an atomic moves at most 8 bytes");
@@ -47,7 +45,6 @@ template <class T> __forceinline__ T from_word(uint64_t word) {
     return value;
 }
 }  // namespace emu
-
 __forceinline__ void __syncwarp(unsigned mask = 0xffffffff) { emu::warp(emu::SYNCWARP, mask, 0); }
 __forceinline__ unsigned __activemask() { return emu::warp(emu::ACTIVEMASK, 0, 0); }
 #define EMU_SHUFFLE(name, OP) \
@@ -88,7 +85,6 @@ template <class T> __forceinline__ T atomic_as(AtomicOp op, T* p, T v, T expecte
     return from_word<T>(atomic(op, (void*)p, sizeof(T), to_word(v), to_word(expected)));
 }
 }  // namespace emu
-
 // Each exists in CUDA for these types. (_block and _system say how far the atomicity must reach.)
 #define EMU_ATOMIC(name, T, op) \
     __forceinline__ T name(T* p, T v) { return emu::atomic_as(emu::op, p, v); } \
@@ -124,12 +120,9 @@ EMU_STORE(__stwb) EMU_STORE(__stcg) EMU_STORE(__stcs) EMU_STORE(__stwt)
 
 // ---- control ------------------------------------------------------------------------------------
 void __trap();
-inline void __brkpt() { __trap(); }
-void __nanosleep(unsigned ns);
+inline void __nanosleep(unsigned) { emu::yield(); }
 long long clock64();
-inline long long clock_device() { return clock64(); }
-unsigned long long __globaltimer();
-inline void __prof_trigger(int) {}
+inline unsigned long long __globaltimer() { return clock64(); }
 
 // ---- integers -----------------------------------------------------------------------------------
 __forceinline__ int __popc(unsigned x) { return __builtin_popcount(x); }

@@ -1,10 +1,8 @@
 // emu_float16.h - the two 16-bit floats, by their bits: no compiler of today has both types.
-//
 // Each operation goes through float and is rounded once, to nearest even. That is exact: float
 // holds the product or sum of two such numbers with more than twice the bits that are kept.
 #pragma once
 #include "cuda_runtime.h"
-
 namespace emu {
 inline uint16_t bf16_bits(float x) {
     uint32_t u = emu_bits<uint32_t>(x);
@@ -30,9 +28,7 @@ inline float half_value(uint16_t h) {
     return emu_bits<float>(emu_bits<uint32_t>(x) | sign);
 }
 }  // namespace emu
-
-// The same list for both types: H and H2 are the scalar and the pair, NAME is how functions spell
-// the type.
+// The same list for both types: H and H2 are the scalar and the pair, functions spell them NAME.
 #define EMU_FLOAT16_OPERATOR(H, H2, op) \
     __forceinline__ H operator op(H a, H b) { return H((float)a op (float)b); } \
     __forceinline__ H& operator op##=(H& a, H b) { return a = a op b; } \

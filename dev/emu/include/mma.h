@@ -1,13 +1,10 @@
-// mma.h - nvcuda::wmma: a warp multiplies small matrices together, which a GPU does in its tensor
-// cores.
-//
+// mma.h - nvcuda::wmma: a warp multiplies small matrices together, a GPU in its tensor cores.
 // A fragment is a warp's common matrix, each lane holding its share of the elements. Which lane
 // holds which is not promised, so that programs may only load, multiply, store, fill, and treat all
 // elements alike. Here lane l holds the elements l, l + 32, l + 64, ...
 #pragma once
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
-
 namespace nvcuda {
 namespace wmma {
 struct row_major {};

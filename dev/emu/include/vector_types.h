@@ -1,9 +1,7 @@
 // vector_types.h - CUDA's small vectors (float4, int2, ...), dim3, and the make_ functions.
-//
 // A GPU reads a float4 in one instruction, but only from an address that is a multiple of 16: hence
 // the alignments, which are CUDA's own. The emulator checks them.
 #pragma once
-
 #define EMU_VECTOR(T, name) \
     struct name##1 { T x; }; \
     struct alignas(2 * sizeof(T)) name##2 { T x, y; }; \
@@ -19,7 +17,6 @@ EMU_VECTOR(int, int) EMU_VECTOR(unsigned int, uint)
 EMU_VECTOR(long, long) EMU_VECTOR(unsigned long, ulong)
 EMU_VECTOR(long long, longlong) EMU_VECTOR(unsigned long long, ulonglong)
 EMU_VECTOR(float, float) EMU_VECTOR(double, double)
-
 struct dim3 {
     unsigned int x, y, z;
     constexpr dim3(unsigned int x = 1, unsigned int y = 1, unsigned int z = 1) : x(x), y(y), z(z) {}
