@@ -43,15 +43,16 @@ TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%)
 TEST_SCRIPTS = test_data test_corpora test_infer test_trainer test_safety test_hf test_llama
 # The emulator is tried on Linux only; `make test EMU=` leaves out its own tests, and those of
 # train_gpt2.cu under it: a program, the order of threads and blocks in which it runs, and what
-# cuBLASLt refuses on the way. test_trainer looks at the CUDA trainer too, from outside.
+# cuBLASLt refuses on the way. With EMU_TRAINER=./train_gpt2emu, test_trainer looks at the CUDA
+# trainer too, from outside, which takes a minute or two.
 EMU ?= $(filter Linux,$(shell uname -s))
 ifneq ($(EMU),)
 EMU_RUNS = $(foreach order,1 2 3 4 5,layers_fp32:$(order) layers_bf16:$(order)) layers_sm90:1 \
            layers_sm90:2:epilogues layers_sm90:3:matmul \
            model_fp32:1 model_bf16:1
 TEST_PROGRAMS += $(patsubst %:1,$(BUILD)/test_%,$(filter %:1,$(EMU_RUNS))) \
-                 $(EMU_FORMS:%=$(BUILD)/train_%) $(BIN)/train_gpt2emu
-TEST_SCRIPTS += test_emu test_backends test_trainer:$(BIN)/train_gpt2emu
+                 $(EMU_FORMS:%=$(BUILD)/train_%) $(EMU_TRAINER)
+TEST_SCRIPTS += test_emu test_backends $(EMU_TRAINER:%=test_trainer:%)
 endif
 
 # ---- programs ------------------------------------------------------------------------------------
