@@ -143,6 +143,13 @@ static void test_product() {
     report("product");
 }
 
+// A matrix of which product_of_matrices() decodes two parts, one after the other.
+static void test_parts() {
+    const int in = 8192, out = (1 << 22) / in + 3;
+    check_product(*find_format(GGML_Q8_0), in, out, FEW, true);
+    report("parts");
+}
+
 // ---- encoding -----------------------------------------------------------------------------------
 
 // Rows as they are in models, and rows that are hard: 0 and -0, one huge number, ties, numbers that
@@ -241,6 +248,7 @@ static void test_rounding() {
 int main(int argc, char** argv) {
     return run_tests(argc, argv, {{"decoding", test_decoding},
                                   {"product", test_product},
+                                  {"parts", test_parts},
                                   {"known bytes", test_known_bytes},
                                   {"rounding", test_rounding}});
 }
