@@ -31,7 +31,8 @@ PROGRAMS = ["numerics", "layers", "model", "gguf", "tokenizer", "dataloader",   
             "quants",
             "layers_fp32", "layers_bf16", "layers_sm90",   # of train_gpt2.cu, on the emulator
             "ladder"]   # build/ladder, which checks before it measures
-SCRIPTS = {"infer": ["infer"], "quantize": ["infer"], "trainer": ["train_gpt2", "infer"],   # tests/test_X.py runs these
+SCRIPTS = {"infer": ["infer"], "trainer": ["train_gpt2", "infer"],   # tests/test_X.py runs these
+           "quantize": ["infer"],
            "safety": ["train_gpt2", "infer"], "data": ["infer"],
            "corpora": ["help"]}   # which builds nothing
 SLOW = ["ladder", "numerics", "safety"]   # run longer without optimisation than it takes to compile
