@@ -123,6 +123,10 @@ struct Nibbles {
 
 // The weights of piece j of a block, 32 of them: a function for each format.
 
+[[gnu::always_inline]] inline void unpack_f16(Vec* w, const uint8_t* block, int) {
+    for (int v = 0; v < V; v++) w[v] = vec_halves(block + 2 * v * VEC);
+}
+
 [[gnu::always_inline]] inline void unpack_q8_0(Vec* w, const uint8_t* block, int) {
     const Vec d = vec_all(half_at(block));
     for (int v = 0; v < V; v++) w[v] = d * vec_int8(bytes_at(block + 2), v);
@@ -369,7 +373,7 @@ struct Format {
     GgmlType type;
     uint32_t file_type;   // llama.cpp's number for a file of them: the key general.file_type
     void (*dequantize)(float* to, const uint8_t* from, int64_t n);
-    // Null: decoded to floats first, and then multiplied.
+    // Of rows of a multiple of 32; null: decoded to floats first, and then multiplied.
     void (*multiply)(float (*lanes)[LANES], const float* x, const uint8_t* row0,
                      const uint8_t* row1, int n);
     void (*quantize)(uint8_t* to, const float* from, int64_t n);   // null: only read
@@ -378,7 +382,7 @@ struct Format {
 #define BLOCKS(...) dequantize_blocks<__VA_ARGS__>, multiply_blocks<__VA_ARGS__>
 inline const Format FORMATS[] = {
     {GGML_F32, 0, dequantize_f32, nullptr, quantize_f32},
-    {GGML_F16, 1, dequantize_f16, nullptr, quantize_f16},
+    {GGML_F16, 1, dequantize_f16, multiply_blocks<unpack_f16, 32, 64>, quantize_f16},
     {GGML_BF16, 32, dequantize_bf16, nullptr, quantize_bf16},
     {GGML_Q8_0, 7, BLOCKS(unpack_q8_0, 32, 34), quantize_q8_0},
     {GGML_Q4_0, 2, BLOCKS(unpack_q4_0, 32, 18), quantize_q4_0},
@@ -479,7 +483,7 @@ inline void product_of_matrices(float* out, const float* inp, const Weight& w, c
 inline void product(float* out, const float* inp, const Weight& w, const float* bias, int n) {
     const Format& format = *find_format(w.type);
     if (n >= FEW) return product_of_matrices(out, inp, w, format, bias, n);
-    const bool two = n == 1 && format.multiply;
+    const bool two = n == 1 && format.multiply && w.in % 32 == 0;
     const int rows = two ? (w.out + 1) / 2 : w.out;
     // A small matrix is done before other threads would have begun.
 #pragma omp parallel for schedule(static) if ((int64_t)w.in * w.out > 1 << 17)
