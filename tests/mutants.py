@@ -373,6 +373,9 @@ MUTANTS = [
     ("gguf.h", "tensors that nobody asks for are accepted", "if (!names.count(t.name))",
      "if (false)", "gguf wrong_keys"),
 
+    ("numerics.h", "e^x in double ends its series early", "for (int k = 14; k >= 1; k--)",
+     "for (int k = 11; k >= 1; k--)", "numerics log"),
+
     # ---- the runtime -----------------------------------------------------------------------------
     ("runtime.h", "the cache forgets the token before",
      "attend_group(&w.heads[at], &w.q[at], keys, values, row.pos + 1,",
@@ -417,10 +420,10 @@ MUTANTS = [
      "if (gguf_string_or(g, type, \"none\") != \"none\")", "if (false)", "infer wrong_llamas"),
     ("infer.cpp", "perplexity counts a window's first token only",
      "total - window);\n        s.pos = 0;",
-     "total - window);\n        s.pos = window ? 1 : 0;\n        if (s.pos + n > m.T) n--;",
+     "total - window);\n        s.pos = window ? 1 : 0;\n        if (s.pos + n > m.d.T) n--;",
      "infer perplexity"),
-    ("infer.cpp", "a window goes on where the last one ended",
-     "s.pos = 0;", "if (s.pos + n > most) s.pos = 0;", "infer perplexity"),
+    ("infer.cpp", "the cache keeps the last window's keys",
+     "s.pos = 0;", "s.pos = window ? s.pos - n : 0;", "infer perplexity"),
     ("runtime.h", "the file's epsilon is ignored",
      "sqrt(squares / C + d.eps)", "sqrt(squares / C + 1e-5f)", "infer logits"),
     ("infer.cpp", "the penalty makes negative logits likelier",
