@@ -268,9 +268,13 @@ inline void linear(float* out, const float* inp, const Linear& l, int n) {
 // Between the feed-forward layer's products, count elements: up = gelu(up), or, where there is a
 // gate, silu(gate) * up with silu(x) = x / (1 + e^-x) (Shazeer 2020, arXiv:2002.05202, section 2).
 inline void activate(float* up, const float* gate, int64_t count) {
+    if (gate) {
 #pragma omp parallel for if (count > WORTH_THREADS)
-    for (int64_t i = 0; i < count; i++)
-        up[i] = gate ? gate[i] / (1 + exp_f(-gate[i])) * up[i] : gelu(up[i]);
+        for (int64_t i = 0; i < count; i++) up[i] *= gate[i] / (1 + exp_f(-gate[i]));
+    } else {
+#pragma omp parallel for if (count > WORTH_THREADS)
+        for (int64_t i = 0; i < count; i++) up[i] = gelu(up[i]);
+    }
 }
 
 // ---- the cache ----------------------------------------------------------------------------------
@@ -610,9 +614,9 @@ inline void forward(const Model& m, Work& w, State& s, const int* ids, int n, in
 inline void logits(float* out, const Model& m, const Work& w, int first, int rows) {
     linear(out, &w.out[(size_t)first * m.d.C], m.output, rows);
     const int64_t count = (int64_t)rows * m.d.V;
-    bool finite = true;
+    int bad = 0;
     for (int64_t i = 0; i < count; i++)   // without a branch, so that it vectorises
-        finite &= (float_to_bits(out[i]) & 0x7f800000) != 0x7f800000;
-    for (int64_t i = 0; !finite && i < count; i++)
+        bad |= (float_to_bits(out[i]) & 0x7f800000) == 0x7f800000;
+    for (int64_t i = 0; bad && i < count; i++)
         if (!std::isfinite(out[i])) fail_not_finite(m, (int)(i % m.d.V), out[i]);
 }
