@@ -122,6 +122,17 @@ inline float half_to_float(uint16_t h) {
     return bits_to_float(bits | (h & 0x8000u) << 16);
 }
 
+// Rounded to the nearest, halfway to even; 65520 and above are infinity. A half below 2^-14 is a
+// multiple of 2^-24, as is a float between 1/2 and 1: adding 1/2 rounds to such a one.
+inline uint16_t float_to_half(float x) {
+    uint32_t sign = float_to_bits(x) >> 16 & 0x8000, magnitude = float_to_bits(x) & 0x7fffffff;
+    if (magnitude > 0x7f800000) return (uint16_t)(sign | 0x7e00);   // NaN
+    if (magnitude >= 0x47800000) return (uint16_t)(sign | 0x7c00);
+    if (magnitude < 0x38800000)
+        return (uint16_t)(sign | (float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000));
+    return (uint16_t)(sign | (magnitude - 0x38000000 + 0xfff + (magnitude >> 13 & 1)) >> 13);
+}
+
 // ---- strings ------------------------------------------------------------------------------------
 
 enum : int { UTF8_WRONG = -1, UTF8_CUT = -2 };

@@ -207,17 +207,14 @@ inline float normal(Rng& rng) {
 // (2 of AVX-512, 4 of AVX2, 8 of NEON), and the result does not depend on which.
 const int LANES = 32;
 
-// Lane j + 16 is added to lane j, then j + 8, and so on: in vectors of four, since compilers make 31
-// scalar additions of the loops.
-typedef float Four __attribute__((vector_size(16)));
+typedef float Four __attribute__((vector_size(16)));   // what every processor adds at once
 
 inline float add_lanes(const float* lanes) {
-    Four x[LANES / 4];
-    memcpy(x, lanes, sizeof x);
-    x[0] += x[4], x[1] += x[5], x[2] += x[6], x[3] += x[7];
-    x[0] += x[2], x[1] += x[3];
-    x[0] += x[1];
-    return (x[0][0] + x[0][2]) + (x[0][1] + x[0][3]);
+    Four s[LANES / 4];
+    memcpy(s, lanes, sizeof s);
+    for (int half = LANES / 8; half >= 1; half /= 2)
+        for (int j = 0; j < half; j++) s[j] += s[j + half];
+    return (s[0][0] + s[0][2]) + (s[0][1] + s[0][3]);
 }
 
 // sum_i a[i] * b[i]
