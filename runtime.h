@@ -476,16 +476,13 @@ inline void attend_block(float* out, const float* q, const float* keys, const fl
         for (int c = 0; c < hs; c++) out[(int64_t)j * C + c] *= 1 / sum[j];
 }
 
-// From so many rows of one text on, a block of 32 lanes is faster than row by row.
-const int WORTH_BLOCKS = 8;
-
 // How the queries of rows first .. n-1 are shared out: those of a text in blocks, head by head, or,
-// where it has few, row by row.
+// where it has few, row by row: a quarter of a block's lanes must be used for it to be faster.
 inline void plan_attention(Work& w, const Description& d, int first, int n) {
     w.tasks.clear();
     for (int row = first, end; row < n; row = end) {
         for (end = row + 1; end < n && w.rows[end].text == w.rows[row].text;) end++;
-        if (end - row >= WORTH_BLOCKS) {
+        if (end - row >= FEW) {
             for (int head = 0; head < d.NH; head++)
                 for (int r = row; r < end; r += LANES)
                     w.tasks.push_back({r, std::min(LANES, end - r), head, false});
