@@ -338,8 +338,8 @@ static GgmlType quantized_type(const GgufTensor& t, GgmlType wanted, bool pure, 
     const std::string& name = t.name;
     auto holds = [&](const char* part) { return name.find(part) != std::string::npos; };
     const bool weight = name.size() >= 6 && name.compare(name.size() - 6, 6, "weight") == 0;
-    if (!weight || t.count == t.dims[0] || holds("_norm.weight") || holds("ffn_gate_inp.weight") ||
-        name == "position_embd.weight")
+    if (!weight || t.count == t.dims[0] || holds("_norm.weight") || holds("position_embd") ||
+        holds("ffn_gate_inp.weight"))
         return t.type;
     const uint64_t block = ggml_type_facts(wanted).block;
     if (block == 1) return wanted;
@@ -356,7 +356,7 @@ static double quantize_tensor(std::vector<uint8_t>& to, const Gguf& g, const Ggu
     const char *path = g.file.path.c_str(), *name = t.name.c_str();
     const char *from = ggml_type_facts(t.type).name, *wanted = ggml_type_facts(type).name;
     if (t.type != GGML_F32 && t.type != GGML_F16 && t.type != GGML_BF16)
-        fail("%s: tensor %s: type %s, expected F32, F16 or BF16 to make %s of it (twice quantized is"
+        fail("%s: tensor %s: type %s, expected F32, F16 or BF16 to make %s of it (quantized twice is"
              " twice rounded: take the file it was made from)", path, name, from, wanted);
     const int64_t n = (int64_t)t.dims[0], rows = (int64_t)t.count / n;
     const int64_t bytes = row_bytes(type, n), from_bytes = row_bytes(t.type, n);
