@@ -31,6 +31,7 @@
 // Parts: decoding, once for each format; the product; encoding, the same bytes as ggml's reference.
 #pragma once
 #include <cmath>
+#include <initializer_list>
 #include "gguf.h"
 #include "matmul.h"
 
@@ -479,11 +480,31 @@ inline void product_of_matrices(float* out, const float* inp, const Weight& w, c
     }
 }
 
-// out (n, w.out) = inp (n, w.in) w^T + bias (w.out, or null), by all threads. Each takes a range of
-// rows that follow one another, so that it reads memory as a stream.
+// One of several products of the same input: out (n, w.out) = inp (n, w.in) w^T + bias.
+struct Product {
+    float* out;
+    const Weight* w;
+    const float* bias;   // (w.out), or null
+};
+
+// All of them, by all threads, which for few rows wait for each other only once. Each takes ranges
+// of rows that follow one another, so that it reads memory as a stream.
+inline void products(std::initializer_list<Product> list, const float* inp, int n) {
+    int64_t work = 0;
+    for (const Product& p : list) {
+        work += (int64_t)p.w->in * p.w->out;
+        if (n >= FEW) product_of_matrices(p.out, inp, *p.w, *find_format(p.w->type), p.bias, n);
+    }
+    if (n >= FEW) return;
+#pragma omp parallel if (work > 1 << 17)
+    for (const Product& p : list) {
+        const Format& format = *find_format(p.w->type);
+#pragma omp for schedule(static) nowait
+        for (int o = 0; o < p.w->out; o += AT_ONCE)
+            product_of_rows(p.out, inp, *p.w, format, p.bias, n, o);
+    }
+}
+
 inline void product(float* out, const float* inp, const Weight& w, const float* bias, int n) {
-    const Format& format = *find_format(w.type);
-    if (n >= FEW) return product_of_matrices(out, inp, w, format, bias, n);
-#pragma omp parallel for schedule(static) if ((int64_t)w.in * w.out > 1 << 17)
-    for (int o = 0; o < w.out; o += AT_ONCE) product_of_rows(out, inp, w, format, bias, n, o);
+    products({{out, &w, bias}}, inp, n);
 }

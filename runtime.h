@@ -260,9 +260,11 @@ inline void add_and_norm(float* out, float* x, const float* more, Norm norm, con
     }
 }
 
+inline Product into(float* out, const Linear& l) { return {out, &l.weight, l.bias}; }
+
 // out (n, weight.out) = inp (n, weight.in) weight^T + bias
 inline void linear(float* out, const float* inp, const Linear& l, int n) {
-    product(out, inp, l.weight, l.bias, n);
+    products({into(out, l)}, inp, n);
 }
 
 // Between the feed-forward layer's products, count elements: up = gelu(up), or, where there is a
@@ -547,11 +549,16 @@ inline void forward_rows(float* out, const Model& m, Work& w, int wanted) {
     for (int l = 0; l < d.L; l++) {
         const Block& b = m.blocks[l];
         add_and_norm(w.norm.data(), w.x.data(), more, b.attn_norm, d, n);
-        linear(w.k.data(), w.norm.data(), b.attn_k, n);
-        linear(w.v.data(), w.norm.data(), b.attn_v, n);
         const int first = l == d.L - 1 ? n - wanted : 0, left = n - first;
         float *x = w.x.data() + first * C, *norm = w.norm.data() + first * C;
-        if (left > 0) linear(w.q.data() + first * C, norm, b.attn_q, left);
+        const Product q = into(w.q.data() + first * C, b.attn_q);
+        const Product k = into(w.k.data(), b.attn_k), v = into(w.v.data(), b.attn_v);
+        if (left == n) {
+            products({q, k, v}, norm, n);
+        } else {
+            products({k, v}, w.norm.data(), n);
+            if (left > 0) products({q}, norm, left);
+        }
         remember(w, d, l, first, n);
         if (left == 0) return;
         if (first > 0) plan_attention(w, d, first, n);
@@ -559,8 +566,9 @@ inline void forward_rows(float* out, const Model& m, Work& w, int wanted) {
         linear(norm, w.heads.data() + first * C, b.attn_output, left);
 
         add_and_norm(norm, x, norm, b.ffn_norm, d, left);
-        linear(w.up.data(), norm, b.ffn_up, left);
-        if (d.family.gated) linear(w.gate.data(), norm, b.ffn_gate, left);
+        const Product up = into(w.up.data(), b.ffn_up);
+        if (d.family.gated) products({up, into(w.gate.data(), b.ffn_gate)}, norm, left);
+        else products({up}, norm, left);
         activate(w.up.data(), d.family.gated ? w.gate.data() : nullptr, (int64_t)left * d.F);
         linear(norm, w.up.data(), b.ffn_down, left);
         more = norm;

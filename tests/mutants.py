@@ -389,6 +389,11 @@ MUTANTS = [
     ("runtime.h", "a query sees the position after its own",
      "for (int j = 0; j <= s - count; j++) p", "for (int j = 0; j < s - count; j++) p",
      "infer logits"),
+    ("runtime.h", "512 rows later, positions are the first's",
+     "for (Row& row : w.rows) row.pos = row.text->pos++;",
+     "for (Row& row : w.rows) row.pos = row.text->pos % 512, row.text->pos++;", "infer logits"),
+    ("runtime.h", "the last layer continues with the first rows",
+     "float *x = w.x.data() + first * C,", "float *x = w.x.data(),", "infer logits"),
     ("runtime.h", "rotary pairs are half a head apart",
      "a = x[c], b = x[c + 1];\n            x[c] = a * cosine - b * sine;\n            x[c + 1] =",
      "a = x[c / 2], b = x[c / 2 + d.rope_dims / 2];\n"

@@ -223,7 +223,8 @@ def largest_difference(a, b):
 
 def test_logits(folder):
     for sizes in [{}, {"untied": True}, {"NH": 1, "C": 7, "F": 11, "V": 5, "L": 1},
-                  {"NH": 24, "V": 1, "T": 9}, {"eps": 0.25}]:
+                  {"NH": 24, "V": 1, "T": 9}, {"eps": 0.25},
+                  {"NH": 1, "C": 4, "F": 4, "V": 5, "L": 1, "T": 600}]:   # 512 rows at a time
         model = Model(**sizes)
         path = model.write(f"{folder}/model.gguf")
         ids = random_ids(model, model.T)
@@ -231,6 +232,8 @@ def test_logits(folder):
         for n in {1, 3, 7, 8, model.T}:   # one row at a time up to 7, a matrix product from 8 on
             difference = largest_difference(logits(path, ids[:n]), want[:n])
             check(difference < 2e-5, f"logits of {sizes}, {n} ids: off by {difference:.2g}")
+            check(want[n - 1][generate(path, ids[:n], 1)[0]] > max(want[n - 1]) - 1e-4,
+                  f"{sizes}, {n} ids: another token is likelier")
     report("logits are those of the second implementation")
 
 
@@ -274,8 +277,9 @@ def test_wrong_llamas(folder):
         refused([path, *words], "logits", "-m", path, "--ids", "1")
 
     kv, dims, base = "attention__head_count_kv", "rope__dimension_count", "rope__freq_base"
-    for n in (0, 4, 5, 12, 4000000000):   # of 6 heads
-        wrong(["llama.attention.head_count_kv", str(n)], keys={kv: ("u32", n)})
+    for n, words in [(0, "1 to 1024"), (4, "divide"), (5, "divide"), (12, "divide"),
+                     (4000000000, "1 to 1024")]:   # of 6 heads
+        wrong(["llama.attention.head_count_kv", str(n), words], keys={kv: ("u32", n)})
     wrong(["llama.attention.head_count_kv", str(2 ** 64 - 2)], keys={kv: ("u64", 2 ** 64 - 2)})
     wrong(["blk.0.attn_k.weight", "{48, 16}", "{48, 24}", "llama.attention.head_count_kv 3"],
           keys={kv: ("u32", 3)})
