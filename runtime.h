@@ -376,12 +376,14 @@ inline void find_angles(Work& w, const Model& m, int n) {
 
 // Turns the first channels of each head, pair by pair. A pair is two neighbours: GGUF files of
 // Llama hold the rows of q's and k's matrices in that order. (Others pair channels i and i + hs/2.)
+// The fused operations are written out: of a c - b s beside a s + b c gcc makes them by itself
+// (vfmaddsub), even under -ffp-contract=off, and other compilers' bits would differ.
 inline void rotate(float* x, const float* angles, int heads, const Description& d) {
     for (int h = 0; h < heads; h++, x += d.hs)
         for (int c = 0; c < d.rope_dims; c += 2) {
             const float cosine = angles[c], sine = angles[c + 1], a = x[c], b = x[c + 1];
-            x[c] = a * cosine - b * sine;
-            x[c + 1] = a * sine + b * cosine;
+            x[c] = __builtin_fmaf(a, cosine, -(b * sine));
+            x[c + 1] = __builtin_fmaf(a, sine, b * cosine);
         }
 }
 

@@ -395,9 +395,11 @@ MUTANTS = [
     ("runtime.h", "the last layer continues with the first rows",
      "float *x = w.x.data() + first * C,", "float *x = w.x.data(),", "infer logits"),
     ("runtime.h", "rotary pairs are half a head apart",
-     "a = x[c], b = x[c + 1];\n            x[c] = a * cosine - b * sine;\n            x[c + 1] =",
+     "a = x[c], b = x[c + 1];\n            x[c] = __builtin_fmaf(a, cosine, -(b * sine));\n"
+     "            x[c + 1] =",
      "a = x[c / 2], b = x[c / 2 + d.rope_dims / 2];\n"
-     "            x[c / 2] = a * cosine - b * sine;\n            x[c / 2 + d.rope_dims / 2] =",
+     "            x[c / 2] = __builtin_fmaf(a, cosine, -(b * sine));\n"
+     "            x[c / 2 + d.rope_dims / 2] =",
      "infer llama_family"),
     ("runtime.h", "queries are not turned", "if (i >= first) rotate", "if (false) rotate",
      "infer llama_family"),
