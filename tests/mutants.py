@@ -28,6 +28,7 @@ LIMIT = 300   # seconds; a test that a mutant keeps running for ever counts as f
 
 # What a mutant is caught by: a program or script, whose first argument chooses the test.
 PROGRAMS = ["numerics", "layers", "model", "gguf", "tokenizer", "dataloader",   # build/test_X
+            "runtime",
             "layers_fp32", "layers_bf16", "layers_sm90",   # of train_gpt2.cu, on the emulator
             "ladder"]   # build/ladder, which checks before it measures
 SCRIPTS = {"infer": ["infer"], "trainer": ["train_gpt2", "infer"],   # tests/test_X.py runs these
@@ -392,6 +393,9 @@ MUTANTS = [
     ("runtime.h", "512 rows later, positions are the first's",
      "for (Row& row : w.rows) row.pos = row.text->pos++;",
      "for (Row& row : w.rows) row.pos = row.text->pos % 512, row.text->pos++;", "infer logits"),
+    ("runtime.h", "texts of a batch share the first one's keys",
+     "memcpy(strip(*row.text, d, layer, KEYS", "memcpy(strip(*w.rows[0].text, d, layer, KEYS",
+     "runtime batch"),
     ("runtime.h", "the last layer continues with the first rows",
      "float *x = w.x.data() + first * C,", "float *x = w.x.data(),", "infer logits"),
     ("runtime.h", "rotary pairs are half a head apart",
