@@ -124,6 +124,10 @@ struct Nibbles {
 
 // The weights of piece j of a block, 32 of them: a function for each format.
 
+[[gnu::always_inline]] inline void unpack_f16(Vec* w, const uint8_t* block, int) {
+    for (int v = 0; v < V; v++) w[v] = vec_halves(block + 2 * v * VEC);
+}
+
 [[gnu::always_inline]] inline void unpack_q8_0(Vec* w, const uint8_t* block, int) {
     const Vec d = vec_all(half_at(block));
     for (int v = 0; v < V; v++) w[v] = d * vec_int8(bytes_at(block + 2), v);
@@ -209,46 +213,41 @@ inline void dequantize_bf16(float* to, const uint8_t* from, int64_t n) {
 
 // ---- products with few rows ---------------------------------------------------------------------
 
-// Two rows of weights at once: their sums do not wait for each other, and share loads of the input.
-const int AT_ONCE = 2;
-
-// One row of input: lanes[r] = the lanes of dot(x, row r), n elements, with the weights in
-// registers from decoding to the sum. Rows are `bytes` apart.
+// One row of input and two of weights: lanes[r] = the lanes of dot(x, row r), n elements, with the
+// weights in registers from decoding to the sum. Two, so that a sum waits less for itself.
 template <void (*UNPACK)(Vec*, const uint8_t*, int), int BLOCK, int BYTES>
-inline void multiply_blocks(float (*lanes)[LANES], const float* x, const uint8_t* row,
-                            int64_t bytes, int n) {
-    Vec sum[AT_ONCE][V];
-    for (int r = 0; r < AT_ONCE; r++)
-        for (int v = 0; v < V; v++) sum[r][v] = vec_all(0);
-    for (; n > 0; n -= BLOCK, row += BYTES)
+inline void multiply_blocks(float (*lanes)[LANES], const float* x, const uint8_t* row0,
+                            const uint8_t* row1, int n) {
+    Vec sum0[V], sum1[V];
+    for (int v = 0; v < V; v++) sum0[v] = sum1[v] = vec_all(0);
+    for (; n > 0; n -= BLOCK, row0 += BYTES, row1 += BYTES)
 #pragma GCC unroll 8
-        for (int j = 0; j < BLOCK / 32; j++, x += 32)
-            for (int r = 0; r < AT_ONCE; r++) {
-                Vec w[V];
-                UNPACK(w, row + r * bytes, j);
-                for (int v = 0; v < V; v++)
-                    sum[r][v] = vec_fma(vec_load(x + v * VEC), w[v], sum[r][v]);
+        for (int j = 0; j < BLOCK / 32; j++, x += 32) {
+            Vec w0[V], w1[V];
+            UNPACK(w0, row0, j);
+            UNPACK(w1, row1, j);
+            for (int v = 0; v < V; v++) {
+                const Vec inp = vec_load(x + v * VEC);
+                sum0[v] = vec_fma(inp, w0[v], sum0[v]);
+                sum1[v] = vec_fma(inp, w1[v], sum1[v]);
             }
-    for (int r = 0; r < AT_ONCE; r++)
-        for (int v = 0; v < V; v++) vec_store(lanes[r] + v * VEC, sum[r][v]);
+        }
+    for (int v = 0; v < V; v++) {
+        vec_store(lanes[0] + v * VEC, sum0[v]);
+        vec_store(lanes[1] + v * VEC, sum1[v]);
+    }
 }
 
-// For weights in float32, n of each row: lanes[r] += x * w[r], each element in its lane of dot().
-inline void multiply_floats(float (*lanes)[LANES], const float* x, const float* const* w, int n) {
-    Vec sum[AT_ONCE][V];
-    for (int r = 0; r < AT_ONCE; r++)
-        for (int v = 0; v < V; v++) sum[r][v] = vec_load(lanes[r] + v * VEC);
+// For weights in float32, n of a row: lanes += x * w, each element in its lane of dot().
+inline void multiply_floats(float* lanes, const float* x, const float* w, int n) {
+    Vec sum[V];
+    for (int v = 0; v < V; v++) sum[v] = vec_load(lanes + v * VEC);
     int i = 0;
     for (; i + LANES <= n; i += LANES)
         for (int v = 0; v < V; v++)
-            for (int r = 0; r < AT_ONCE; r++)
-                sum[r][v] = vec_fma(vec_load(x + i + v * VEC), vec_load(w[r] + i + v * VEC),
-                                    sum[r][v]);
-    for (int r = 0; r < AT_ONCE; r++) {
-        for (int v = 0; v < V; v++) vec_store(lanes[r] + v * VEC, sum[r][v]);
-        for (int j = 0; i + j < n; j++)
-            lanes[r][j] = __builtin_fmaf(x[i + j], w[r][i + j], lanes[r][j]);
-    }
+            sum[v] = vec_fma(vec_load(x + i + v * VEC), vec_load(w + i + v * VEC), sum[v]);
+    for (int v = 0; v < V; v++) vec_store(lanes + v * VEC, sum[v]);
+    for (int j = 0; i + j < n; j++) lanes[j] = __builtin_fmaf(x[i + j], w[i + j], lanes[j]);
 }
 
 // ---- encoding -----------------------------------------------------------------------------------
@@ -375,16 +374,16 @@ struct Format {
     GgmlType type;
     uint32_t file_type;   // llama.cpp's number for a file of them: the key general.file_type
     void (*dequantize)(float* to, const uint8_t* from, int64_t n);
-    // Null: decoded to floats first, and then multiplied.
-    void (*multiply)(float (*lanes)[LANES], const float* x, const uint8_t* row, int64_t bytes,
-                     int n);
+    // Of rows of a multiple of 32; null: decoded to floats first, and then multiplied.
+    void (*multiply)(float (*lanes)[LANES], const float* x, const uint8_t* row0,
+                     const uint8_t* row1, int n);
     void (*quantize)(uint8_t* to, const float* from, int64_t n);   // null: only read
 };
 
 #define BLOCKS(...) dequantize_blocks<__VA_ARGS__>, multiply_blocks<__VA_ARGS__>
 inline const Format FORMATS[] = {
     {GGML_F32, 0, dequantize_f32, nullptr, quantize_f32},
-    {GGML_F16, 1, dequantize_f16, nullptr, quantize_f16},
+    {GGML_F16, 1, dequantize_f16, multiply_blocks<unpack_f16, 32, 64>, quantize_f16},
     {GGML_BF16, 32, dequantize_bf16, nullptr, quantize_bf16},
     {GGML_Q8_0, 7, BLOCKS(unpack_q8_0, 32, 34), quantize_q8_0},
     {GGML_Q4_0, 2, BLOCKS(unpack_q4_0, 32, 18), quantize_q4_0},
@@ -427,35 +426,35 @@ struct Weight {
 const int FEW = 8;        // from so many rows on, a product is bound by arithmetic
 const int CHUNK = 1024;   // weights of a row that are decoded at a time: they stay in L1
 
-// Columns first and first + 1 of out, by one thread: the two rows of weights are read once and used
-// for all n rows of inp.
-inline void product_of_rows(float* out, const float* inp, const Weight& w, const Format& format,
-                            const float* bias, int n, int first) {
-    const int rows = std::min(AT_ONCE, w.out - first);
-    const int64_t bytes = row_bytes(w.type, w.in);
-    const int64_t apart = rows == AT_ONCE ? bytes : 0;   // a last row alone is computed twice
-    const uint8_t* row = w.data + first * bytes;
-    alignas(64) float lanes[FEW][AT_ONCE][LANES], decoded[AT_ONCE][CHUNK];
-    if (n == 1 && format.multiply) {
-        format.multiply(lanes[0], inp, row, apart, w.in);
-    } else {
-        memset(lanes, 0, sizeof lanes[0] * n);
-        for (int at = 0; at < w.in; at += CHUNK) {
-            const int count = std::min(CHUNK, w.in - at);
-            const float* floats[AT_ONCE];
-            for (int r = 0; r < AT_ONCE; r++) {
-                const uint8_t* from = row + r * apart + row_bytes(w.type, at);
-                floats[r] = w.type == GGML_F32 ? (const float*)from : decoded[r];
-                if (w.type != GGML_F32) format.dequantize(decoded[r], from, count);
-            }
-            for (int i = 0; i < n; i++)
-                multiply_floats(lanes[i], inp + (int64_t)i * w.in + at, floats, count);
-        }
+// Column o of out, by one thread: the row of weights is read once, and used for all n rows of inp.
+inline void product_of_row(float* out, const float* inp, const Weight& w, const Format& format,
+                           const float* bias, int n, int o) {
+    const uint8_t* row = w.data + o * row_bytes(w.type, w.in);
+    alignas(64) float lanes[FEW][LANES], decoded[CHUNK];
+    memset(lanes, 0, sizeof lanes[0] * n);
+    for (int at = 0; at < w.in; at += CHUNK) {
+        const int count = std::min(CHUNK, w.in - at);
+        const uint8_t* from = row + row_bytes(w.type, at);
+        const float* floats = w.type == GGML_F32 ? (const float*)from : decoded;
+        if (floats == decoded) format.dequantize(decoded, from, count);
+        for (int i = 0; i < n; i++)
+            multiply_floats(lanes[i], inp + (int64_t)i * w.in + at, floats, count);
     }
     for (int i = 0; i < n; i++)
-        for (int r = 0; r < rows; r++)
-            out[(int64_t)i * w.out + first + r] =
-                add_lanes(lanes[i][r]) + (bias ? bias[first + r] : 0);
+        out[(int64_t)i * w.out + o] = add_lanes(lanes[i]) + (bias ? bias[o] : 0);
+}
+
+// Columns o and o + half of out, for one row of inp. Two rows of weights that far apart, and not
+// two neighbours: a thread then reads two streams, which the processor's prefetching follows, while
+// two that lie within a page of each other made Q8_0 four times slower.
+inline void product_of_two_rows(float* out, const float* inp, const Weight& w, const Format& format,
+                                const float* bias, int o, int half) {
+    const int64_t bytes = row_bytes(w.type, w.in);
+    const int second = std::min(o + half, w.out - 1);   // of an odd number, one is computed twice
+    alignas(64) float lanes[2][LANES];
+    format.multiply(lanes, inp, w.data + o * bytes, w.data + second * bytes, w.in);
+    out[o] = add_lanes(lanes[0]) + (bias ? bias[o] : 0);
+    if (o + half == second) out[second] = add_lanes(lanes[1]) + (bias ? bias[second] : 0);
 }
 
 // Many rows of input: matmul() on a part of the rows of weights at a time, decoded by all threads
@@ -496,12 +495,18 @@ inline void products(std::initializer_list<Product> list, const float* inp, int 
         if (n >= FEW) product_of_matrices(p.out, inp, *p.w, *find_format(p.w->type), p.bias, n);
     }
     if (n >= FEW) return;
+    // Small matrices are done before other threads would have begun.
 #pragma omp parallel if (work > 1 << 17)
     for (const Product& p : list) {
-        const Format& format = *find_format(p.w->type);
+        const Weight& w = *p.w;
+        const Format& format = *find_format(w.type);
+        const bool two = n == 1 && format.multiply && w.in % 32 == 0;
+        const int rows = two ? (w.out + 1) / 2 : w.out;
 #pragma omp for schedule(static) nowait
-        for (int o = 0; o < p.w->out; o += AT_ONCE)
-            product_of_rows(p.out, inp, *p.w, format, p.bias, n, o);
+        for (int o = 0; o < rows; o++) {
+            if (two) product_of_two_rows(p.out, inp, w, format, p.bias, o, rows);
+            else product_of_row(p.out, inp, w, format, p.bias, n, o);
+        }
     }
 }
 

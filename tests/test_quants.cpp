@@ -143,6 +143,13 @@ static void test_product() {
     report("product");
 }
 
+// A matrix of which product_of_matrices() decodes two parts, one after the other.
+static void test_parts() {
+    const int in = 8192, out = (1 << 22) / in + 3;
+    check_product(*find_format(GGML_Q8_0), in, out, FEW, true);
+    report("parts");
+}
+
 // ---- encoding -----------------------------------------------------------------------------------
 
 // Rows as they are in models, and rows that are hard: 0 and -0, one huge number, ties, numbers that
@@ -161,6 +168,7 @@ static Floats hard_rows() {
         x[9 * 256 + i] *= i % 16 == 5 ? 100.0f : 0.001f;
         x[10 * 256 + i] = i == 7 ? 1.0f : 0.0f;
         x[11 * 256 + i] = (float)(i - 128) / 127 * 2;
+        x[12 * 256 + i] = i % 32 ? (float)(i % 32 - 16) + 0.5f : 127.0f;   // Q8_0's step is 1
     }
     return x;
 }
@@ -170,11 +178,11 @@ static const struct {
     GgmlType type;
     const char* sha256;
 } KNOWN[] = {
-    {GGML_F16, "8e7f087ab9e29c58ac9a3216a5da92b7e4e7cf623304fa46ca2ab80f4d217c04"},
-    {GGML_BF16, "4b879b0590a3bb346ff4acadf2dff6e449e53afb613ae874971b88220c28726a"},
-    {GGML_Q8_0, "d82f311c069aa6a861b1123e96d08f2dd38382913909efd8a2169dd94f2a4fce"},
-    {GGML_Q4_0, "8406838a13f3fd71b050f484a82e3b00253d67185d5f8b27039c41f7d85a98a7"},
-    {GGML_Q6_K, "6b461b1375116f765e6f6efc9f55d279e97a111da2f9eeb18793d6d3d9c9f766"}};
+    {GGML_F16, "8f99ca37a49aa794409b49546c6b260879b9deb001a5025b4a58e6ca49df7a3a"},
+    {GGML_BF16, "8e553357a9146a700121259c4c5988e99b924469341a5ca843e1d2d0c3d6c489"},
+    {GGML_Q8_0, "a3e21d1c8f420babfe8c890e10dcdd1551a1ea80f3c98116c9b254f920e28d6c"},
+    {GGML_Q4_0, "c28c2cfac0b0d0fef242179cfe558ebd6b42a42282e4a72c4dc0fb2961e70cbc"},
+    {GGML_Q6_K, "ae61f01ad2a773587d4005e5c66a79fba8bf106d8c34a5fbcf48a9c4323613f3"}};
 
 static void test_known_bytes() {
     const Floats x = hard_rows();
@@ -241,6 +249,7 @@ static void test_rounding() {
 int main(int argc, char** argv) {
     return run_tests(argc, argv, {{"decoding", test_decoding},
                                   {"product", test_product},
+                                  {"parts", test_parts},
                                   {"known bytes", test_known_bytes},
                                   {"rounding", test_rounding}});
 }
