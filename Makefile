@@ -38,7 +38,7 @@ COMPILE = $(NEED_CXX)$(CXX) $(CXXFLAGS) -MMD -MP -I.
 # Objects and test programs go to $(BUILD), the programs to $(BIN).
 BUILD ?= build
 BIN ?= .
-TESTS = test_numerics test_gguf test_tokenizer test_dataloader test_layers test_model \
+TESTS = test_numerics test_gguf test_flags test_tokenizer test_dataloader test_layers test_model \
         test_quants test_runtime
 TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%)
 TEST_SCRIPTS = test_data test_corpora test_infer test_quantize test_trainer test_safety test_hf \
@@ -177,7 +177,7 @@ test: $(BIN)/train_gpt2 $(BIN)/infer $(TEST_PROGRAMS) $(BUILD)/CTestTestfile.cma
 	    EMU_RUNS="$(EMU_RUNS)" TEST_SCRIPTS="$(TEST_SCRIPTS)" INFER=$(BIN)/infer \
 	    TRAIN=$(BIN)/train_gpt2 TRAIN_CUDA=$(BUILD)/train; \
 	cd $(BUILD) && BUILD="$$PWD" $(CTEST) --output-on-failure \
-	    -j "$$(getconf _NPROCESSORS_ONLN)"
+	    -j $$(($$(getconf _NPROCESSORS_ONLN) + 1))
 
 test-torch:
 	$(NEED_PYTHON)"$(PYTHON)" tests/reference.py --check
