@@ -357,8 +357,8 @@ static double quantize_tensor(std::vector<uint8_t>& to, const Gguf& g, const Ggu
     const char *path = g.file.path.c_str(), *name = t.name.c_str();
     const char *from = ggml_type_facts(t.type).name, *wanted = ggml_type_facts(type).name;
     if (t.type != GGML_F32 && t.type != GGML_F16 && t.type != GGML_BF16)
-        fail("%s: tensor %s: type %s, expected F32, F16 or BF16 to make %s of it (quantized twice is"
-             " twice rounded: take the file it was made from)", path, name, from, wanted);
+        fail("%s: tensor %s: type %s, expected F32, F16 or BF16 to make %s of it (quantized twice"
+             " is twice rounded: take the file it was made from)", path, name, from, wanted);
     const int64_t n = (int64_t)t.dims[0], rows = (int64_t)t.count / n;
     const int64_t bytes = row_bytes(type, n), from_bytes = row_bytes(t.type, n);
     to.resize((size_t)(rows * bytes));
