@@ -1,12 +1,7 @@
-// infer.cpp - the runtime: a GPT-2 in a GGUF file goes in, text comes out, on the CPU.
+// infer.cpp - the runtime: a model in a GGUF file goes in, text comes out, on the CPU.
 //
-// Its network shares no code with training's but the matrix product and the elementary functions,
-// so that each can be checked against the other; gguf.h and tokenizer.h are both programs'. The
-// parts, in reading order:
+// The model and forward() are in runtime.h. Here, in reading order:
 //
-//     the model      what a GPT-2 consists of, and how it is found in a file
-//     the layers     layernorm, linear, attention
-//     forward()      the network, for one token or many, with a cache of keys and values (KV cache)
 //     sampling       from logits to a token
 //     text           ids from text, text from ids, UTF-8 that arrives in pieces
 //     commands       generate, tokenize, detokenize, logits, perplexity, show, quantize
@@ -15,333 +10,10 @@
 // Results go to stdout, everything else to stderr.
 #include <chrono>
 #include <cmath>
+#include <set>
 #include "flags.h"
-#include "gguf.h"
-#include "matmul.h"
-#include "numerics.h"
-#include "quants.h"
-#include "threads.h"
+#include "runtime.h"
 #include "tokenizer.h"
-
-// ---- the model ----------------------------------------------------------------------------------
-//
-// Sizes: L layers, NH heads of hs = C/NH channels, C channels, F channels inside the feed-forward
-// layer (4C in every GPT-2 released), T positions, V tokens.
-
-struct Norm {
-    const float* weight;   // (C)
-    const float* bias;     // (C)
-};
-
-// out = weight inp + bias
-struct Linear {
-    const float* weight;   // (out, in)
-    const float* bias;     // (out), or null for none
-    int in, out;
-};
-
-struct Block {
-    Norm attn_norm;
-    Linear attn_qkv;       // C -> 3C: the queries, keys and values
-    Linear attn_output;    // C -> C
-    Norm ffn_norm;
-    Linear ffn_up;         // C -> F
-    Linear ffn_down;       // F -> C
-};
-
-struct Model {
-    Gguf file;
-    int L, NH, C, F, T, V;
-    float eps;                    // of the layernorms
-    int eot;                      // the end-of-text token, -1 if the file names none
-    const float* token_embd;      // (V, C)
-    const float* position_embd;   // (T, C)
-    std::vector<Block> blocks;    // L
-    Norm output_norm;
-    Linear output;                // C -> V: token_embd once more ("tied"), or a matrix of its own
-    std::vector<std::vector<float>> converted;   // what the file holds in another type than F32
-    std::set<std::string> names;                 // of the tensors that are used
-};
-
-// A size of the model, from its key. The bound keeps products of three of them inside 64 bits.
-static int load_size(const Gguf& g, const char* key) {
-    uint64_t x = gguf_int(g, key);
-    if (x < 1 || x > 1 << 20)
-        fail("%s: key %s: %" PRIu64 ", expected 1 to %d", g.file.path.c_str(), key, x, 1 << 20);
-    return (int)x;
-}
-
-// The tensor's floats: in the mapping where they are F32 already, else converted once, here.
-// from_key explains the expected shape; {in, out} as GGUF writes it, out = 0 for a vector.
-static const float* load_tensor(Model& m, const std::string& name, int in, int out,
-                                const char* from_key) {
-    const char* path = m.file.file.path.c_str();
-    const GgufTensor* t = gguf_tensor(m.file, name);
-    m.names.insert(name);
-    std::string expected = out ? text("{%d, %d}", in, out) : text("{%d}", in);
-    std::string because = text("%s from %s %" PRIu64, expected.c_str(), from_key,
-                               gguf_int_or(m.file, from_key, 0));
-    if (!t)
-        fail("%s: tensor %s: missing, expected shape %s (is the file complete?)", path,
-             name.c_str(), because.c_str());
-    if (gguf_shape(*t) != expected)
-        fail("%s: tensor %s: shape %s, expected %s (was the file made for another model?)", path,
-             name.c_str(), gguf_shape(*t).c_str(), because.c_str());
-    if (t->type == GGML_F32) return (const float*)t->data;
-    if (t->type != GGML_F16 && t->type != GGML_BF16)
-        fail("%s: tensor %s: type %s, expected F32, F16 or BF16 (other formats are not supported)",
-             path, name.c_str(), ggml_type_facts(t->type).name);
-    m.converted.emplace_back(t->count);
-    float* floats = m.converted.back().data();
-    const int64_t CHUNK = 1 << 16, count = (int64_t)t->count;
-#pragma omp parallel for
-    for (int64_t i = 0; i < count; i += CHUNK)
-        gguf_to_float(floats + i, m.file, *t, i, std::min(CHUNK, count - i));
-    return floats;
-}
-
-static Norm load_norm(Model& m, const std::string& name) {
-    const char* C = "gpt2.embedding_length";
-    return {load_tensor(m, name + ".weight", m.C, 0, C), load_tensor(m, name + ".bias", m.C, 0, C)};
-}
-
-static Linear load_linear(Model& m, const std::string& name, int in, int out,
-                          const char* from_key) {
-    return {load_tensor(m, name + ".weight", in, out, from_key),
-            load_tensor(m, name + ".bias", out, 0, from_key), in, out};
-}
-
-static Model load_model(const std::string& path) {
-    Model m;
-    m.file = gguf_open(path);
-    const Gguf& g = m.file;
-    std::string architecture = gguf_string(g, "general.architecture");
-    if (architecture != "gpt2")
-        fail("%s: key general.architecture: \"%s\", expected \"gpt2\"", path.c_str(),
-             gguf_printable(architecture, 60).c_str());
-    if (g.tensors.empty())
-        fail("%s: has no tensors, expected a model's weights (a tokenizer alone? A run's model is"
-             " its model.gguf)", path.c_str());
-    m.L = load_size(g, "gpt2.block_count");
-    m.NH = load_size(g, "gpt2.attention.head_count");
-    m.C = load_size(g, "gpt2.embedding_length");
-    m.F = load_size(g, "gpt2.feed_forward_length");
-    m.T = load_size(g, "gpt2.context_length");
-    if (m.F > 64 * m.C)   // so that no activation is much larger than the weights in the file
-        fail("%s: key gpt2.feed_forward_length: %d, expected at most 64 times"
-             " gpt2.embedding_length %d (GPT-2 has 4 times)", path.c_str(), m.F, m.C);
-    m.eps = (float)gguf_float(g, "gpt2.attention.layer_norm_epsilon");
-    if (m.C % m.NH != 0)
-        fail("%s: key gpt2.attention.head_count: %d, expected to divide gpt2.embedding_length %d",
-             path.c_str(), m.NH, m.C);
-    if (!(m.eps >= 0 && m.eps < 1))
-        fail("%s: key gpt2.attention.layer_norm_epsilon: %g, expected 0 to 1 (GPT-2 has 1e-5)",
-             path.c_str(), m.eps);
-
-    // The vocabulary's size has no key: it is what the embedding's second dimension says.
-    const GgufTensor* embd = gguf_tensor(g, "token_embd.weight");
-    if (!embd || embd->n_dims != 2 || embd->dims[1] > INT32_MAX)
-        fail("%s: tensor token_embd.weight: %s, expected shape {%d, tokens}", path.c_str(),
-             embd ? gguf_shape(*embd).c_str() : "missing", m.C);
-    m.V = (int)embd->dims[1];
-    uint64_t eot = gguf_int_or(g, "tokenizer.ggml.eos_token_id", UINT64_MAX);
-    if (eot != UINT64_MAX && eot >= (uint64_t)m.V)
-        fail("%s: key tokenizer.ggml.eos_token_id: %" PRIu64 ", expected 0 to %d", path.c_str(),
-             eot, m.V - 1);
-    m.eot = (int)eot;
-
-    const char *C = "gpt2.embedding_length", *F = "gpt2.feed_forward_length";
-    m.token_embd = load_tensor(m, "token_embd.weight", m.C, m.V, C);
-    m.position_embd = load_tensor(m, "position_embd.weight", m.C, m.T, "gpt2.context_length");
-    for (int l = 0; l < m.L; l++) {
-        std::string name = "blk." + std::to_string(l) + ".";
-        Block b;
-        b.attn_norm = load_norm(m, name + "attn_norm");
-        b.attn_qkv = load_linear(m, name + "attn_qkv", m.C, 3 * m.C, C);
-        b.attn_output = load_linear(m, name + "attn_output", m.C, m.C, C);
-        b.ffn_norm = load_norm(m, name + "ffn_norm");
-        b.ffn_up = load_linear(m, name + "ffn_up", m.C, m.F, F);
-        b.ffn_down = load_linear(m, name + "ffn_down", m.F, m.C, F);
-        m.blocks.push_back(b);
-    }
-    m.output_norm = load_norm(m, "output_norm");
-    m.output = {m.token_embd, nullptr, m.C, m.V};
-    if (gguf_tensor(g, "output.weight"))
-        m.output.weight = load_tensor(m, "output.weight", m.C, m.V, C);
-    gguf_expect_only(g, m.names);
-    return m;
-}
-
-// ---- the layers ---------------------------------------------------------------------------------
-//
-// Each works on n rows, one a token. A row's numbers are summed by one thread in a fixed order, so
-// results do not depend on the number of threads. Below so many multiply-adds, or elements, one
-// thread is done before others would have begun:
-[[maybe_unused]] const int64_t WORTH_THREADS = 1 << 17;   // without OpenMP, none are
-
-// out = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias, each row x of inp. inp, out (n, C)
-static void layernorm(float* out, const float* inp, Norm norm, float eps, int n, int C) {
-#pragma omp parallel for if ((int64_t)n * C > WORTH_THREADS)
-    for (int i = 0; i < n; i++) {
-        const float* x = inp + (int64_t)i * C;
-        float* o = out + (int64_t)i * C;
-        double sum = 0, squares = 0;
-        for (int c = 0; c < C; c++) sum += x[c];
-        float mean = (float)(sum / C);
-        for (int c = 0; c < C; c++) squares += (double)(x[c] - mean) * (x[c] - mean);
-        float rstd = (float)(1 / sqrt(squares / C + eps));
-        for (int c = 0; c < C; c++) o[c] = (x[c] - mean) * rstd * norm.weight[c] + norm.bias[c];
-    }
-}
-
-// out (n, w.out) = inp (n, w.in) weight^T + bias
-// Many rows are a matrix product, bound by arithmetic. For few, as when one token is made, it is
-// reading the weights that takes time: each is read once, in order, and used for all rows.
-static void linear(float* out, const float* inp, const Linear& w, int n) {
-    if (n >= 8) {
-        Finish finish;
-        finish.bias = w.bias;
-        matmul(out, w.out, {inp, w.in, 1}, {w.weight, 1, w.in}, n, w.out, w.in, finish);
-        return;
-    }
-#pragma omp parallel for if ((int64_t)w.in * w.out > WORTH_THREADS)
-    for (int o = 0; o < w.out; o++) {
-        const float* row = w.weight + (int64_t)o * w.in;
-        for (int i = 0; i < n; i++)
-            out[(int64_t)i * w.out + o] =
-                dot(inp + (int64_t)i * w.in, row, w.in) + (w.bias ? w.bias[o] : 0);
-    }
-}
-
-// The n tokens at positions pos .. pos+n-1 look back, head by head, at positions up to their own:
-//     score[s] = q[t] . k[s] / sqrt(hs)     p = softmax(score)     out[t] = sum over s of p[s] v[s]
-// qkv (n, 3C), a row holding q, k and v;  out (n, C);  keys, values: of each head (pos, hs), which
-// the n tokens' own make longer. What a head had beyond pos is forgotten.
-static void attention(float* out, std::vector<float>* keys, std::vector<float>* values,
-                      const float* qkv, int pos, int n, int NH, int hs) {
-    int C = NH * hs;
-#pragma omp parallel if ((int64_t)n * (pos + n) * C > WORTH_THREADS)
-    {
-#pragma omp for
-        for (int h = 0; h < NH; h++) {
-            keys[h].resize((size_t)pos * hs);
-            values[h].resize((size_t)pos * hs);
-            for (int t = 0; t < n; t++) {
-                const float *k = qkv + (int64_t)t * 3 * C + C + h * hs, *v = k + C;
-                keys[h].insert(keys[h].end(), k, k + hs);
-                values[h].insert(values[h].end(), v, v + hs);
-            }
-        }   // all keys and values are in place before any thread goes on
-        std::vector<float> p(pos + n);
-        float scale = 1 / sqrtf((float)hs);
-#pragma omp for collapse(2) schedule(dynamic, 8)
-        for (int h = 0; h < NH; h++)
-            for (int t = 0; t < n; t++) {
-                const float* q = qkv + (int64_t)t * 3 * C + h * hs;
-                const float *k = keys[h].data(), *v = values[h].data();
-                float* o = out + (int64_t)t * C + h * hs;
-                int count = pos + t + 1;
-                float max = -INFINITY, sum = 0;
-                for (int s = 0; s < count; s++) {
-                    p[s] = dot(q, k + (int64_t)s * hs, hs) * scale;
-                    if (p[s] > max) max = p[s];
-                }
-                memset(o, 0, hs * sizeof(float));
-                for (int s = 0; s < count; s++) p[s] = exp_f(p[s] - max);
-                for (int s = 0; s < count; s++) {
-                    sum += p[s];
-                    for (int i = 0; i < hs; i++)
-                        o[i] = __builtin_fmaf(p[s], v[(int64_t)s * hs + i], o[i]);
-                }
-                for (int i = 0; i < hs; i++) o[i] /= sum;
-            }
-    }
-}
-
-// ---- forward() ----------------------------------------------------------------------------------
-
-// What a text needs beside the weights: the keys and values of all its tokens so far, so that each
-// token passes through the network once, and the activations of up to `most` tokens at a time.
-struct State {
-    int pos;                    // tokens so far
-    std::vector<std::vector<float>> keys, values;   // of L * NH heads, each (pos, hs)
-    std::vector<float> x;       // (most, C)   the residual stream
-    std::vector<float> norm;    // (most, C)   its layernorm; also what a layer adds to it
-    std::vector<float> qkv;     // (most, 3C)
-    std::vector<float> heads;   // (most, C)   what attention's heads found
-    std::vector<float> up;      // (most, F)
-};
-
-static State new_state(const Model& m, int most) {
-    State s;
-    s.pos = 0;
-    s.keys.resize((size_t)m.L * m.NH);
-    s.values.resize((size_t)m.L * m.NH);
-    s.x.resize((size_t)most * m.C);
-    s.norm.resize((size_t)most * m.C);
-    s.qkv.resize((size_t)most * 3 * m.C);
-    s.heads.resize((size_t)most * m.C);
-    s.up.resize((size_t)most * m.F);
-    return s;
-}
-
-static void add(std::vector<float>& x, const std::vector<float>& y, int64_t count) {
-#pragma omp parallel for if (count > WORTH_THREADS)
-    for (int64_t i = 0; i < count; i++) x[i] += y[i];
-}
-
-// Radford et al. 2019, section 2.3. Appends n tokens to what the model has seen; s.norm (n, C) then
-// holds their final vectors, which logits() turns into predictions of each one's successor.
-// The caller sees to it that ids are in 0 .. V-1, that s.pos + n <= T, and n <= the state's most.
-static void forward(const Model& m, State& s, const int* ids, int n) {
-    int C = m.C, F = m.F;
-    for (int i = 0; i < n; i++)
-        for (int c = 0; c < C; c++)
-            s.x[(size_t)i * C + c] = m.token_embd[(size_t)ids[i] * C + c] +
-                                     m.position_embd[(size_t)(s.pos + i) * C + c];
-    for (int l = 0; l < m.L; l++) {
-        const Block& b = m.blocks[l];
-        std::vector<float>* keys = &s.keys[(size_t)l * m.NH];
-        std::vector<float>* values = &s.values[(size_t)l * m.NH];
-
-        layernorm(s.norm.data(), s.x.data(), b.attn_norm, m.eps, n, C);
-        linear(s.qkv.data(), s.norm.data(), b.attn_qkv, n);
-        attention(s.heads.data(), keys, values, s.qkv.data(), s.pos, n, m.NH, C / m.NH);
-        linear(s.norm.data(), s.heads.data(), b.attn_output, n);
-        add(s.x, s.norm, (int64_t)n * C);
-
-        layernorm(s.norm.data(), s.x.data(), b.ffn_norm, m.eps, n, C);
-        linear(s.up.data(), s.norm.data(), b.ffn_up, n);
-#pragma omp parallel for if ((int64_t)n * F > WORTH_THREADS)
-        for (int64_t i = 0; i < (int64_t)n * F; i++) s.up[i] = gelu(s.up[i]);
-        linear(s.norm.data(), s.up.data(), b.ffn_down, n);
-        add(s.x, s.norm, (int64_t)n * C);
-    }
-    layernorm(s.norm.data(), s.x.data(), m.output_norm, m.eps, n, C);
-    s.pos += n;
-}
-
-// A logit is not finite: names the first weight that is not.
-[[noreturn]] static void fail_not_finite(const Model& m, int id, float logit) {
-    const char* path = m.file.file.path.c_str();
-    for (const GgufTensor& t : m.file.tensors)
-        for (uint64_t i = 0; i < t.count; i++) {
-            float weight;
-            gguf_to_float(&weight, m.file, t, i, 1);
-            if (!std::isfinite(weight))
-                fail("%s: tensor %s: element %" PRIu64 " is %g, expected a finite number (did its"
-                     " training diverge?)", path, t.name.c_str(), i, weight);
-        }
-    fail("%s: token %d has a logit of %g, though all weights are finite (are some too large?)",
-         path, id, logit);
-}
-
-// out (rows, V): the logits after tokens first .. first+rows-1 of those last given to forward().
-static void logits(float* out, const Model& m, const State& s, int first, int rows) {
-    linear(out, &s.norm[(size_t)first * m.C], m.output, rows);
-    for (int64_t i = 0; i < (int64_t)rows * m.V; i++)
-        if (!std::isfinite(out[i])) fail_not_finite(m, (int)(i % m.V), out[i]);
-}
 
 // Logits of a whole text take T * V floats, up to 200 MB: they are computed in groups of rows.
 const int LOGIT_ROWS = 64;
@@ -414,9 +86,9 @@ static Tokenizer load_tokenizer(const Model& m) {
         fail("%s: has no tokenizer, so it takes no text (give token ids: --ids 1,2,3)",
              m.file.file.path.c_str());
     Tokenizer tokenizer = tokenizer_from_gguf(m.file);
-    if ((int)tokenizer.tokens.size() != m.V)
+    if ((int)tokenizer.tokens.size() != m.d.V)
         fail("%s: key tokenizer.ggml.tokens: %zu tokens, expected %d from token_embd.weight",
-             m.file.file.path.c_str(), tokenizer.tokens.size(), m.V);
+             m.file.file.path.c_str(), tokenizer.tokens.size(), m.d.V);
     return tokenizer;
 }
 
@@ -465,25 +137,16 @@ static double seconds() {
 }
 
 static void check_length(const Model& m, const char* what, size_t length) {
-    if (length > (size_t)m.T)
-        fail("%s: %zu tokens, but the model's context length is %d (key gpt2.context_length)", what,
-             length, m.T);
+    if (length > (size_t)m.d.T)
+        fail("%s: %zu tokens, but the model's context length is %d (key %s)", what, length, m.d.T,
+             key_of(m.d, "context_length").c_str());
 }
 
 static std::vector<int> ids_of_flag(const Options& o, const Model& m) {
-    std::vector<int> ids = parse_ids(o.ids, "--ids", m.V);
-    if (ids.empty()) fail("--ids: no ids, expected some of 0 to %d, as in --ids 1,2,3", m.V - 1);
+    std::vector<int> ids = parse_ids(o.ids, "--ids", m.d.V);
+    if (ids.empty()) fail("--ids: no ids, expected some of 0 to %d, as in --ids 1,2,3", m.d.V - 1);
     check_length(m, "--ids", ids.size());
     return ids;
-}
-
-// Bytes of weights that one token makes the processor read.
-static double bytes_per_token(const Model& m) {
-    double floats = (double)m.V * m.C;
-    for (const Block& b : m.blocks)
-        for (const Linear* w : {&b.attn_qkv, &b.attn_output, &b.ffn_up, &b.ffn_down})
-            floats += (double)w->in * w->out;
-    return floats * sizeof(float);
 }
 
 static void run_generate(const Options& o) {
@@ -505,25 +168,26 @@ static void run_generate(const Options& o) {
         print_utf8(pending, false);
     }
     size_t prompt = ids.size();
-    State s = new_state(m, (int)prompt);
+    State s = new_state(m, (int)std::min<int64_t>(m.d.T, (int64_t)prompt + o.n));
+    Work w;
     Sampling how = {with_ids && !o.given.count("--temp") ? 0 : o.temp, o.top_p, o.min_p,
                     o.repeat_penalty, o.top_k, make_rng((uint64_t)o.seed, RNG_SAMPLE, 0)};
-    std::vector<float> logit(m.V);
+    std::vector<float> logit(m.d.V);
     double loaded = seconds();
 
-    forward(m, s, ids.data(), (int)prompt);
-    logits(logit.data(), m, s, (int)prompt - 1, 1);
+    forward(m, w, s, ids.data(), (int)prompt, 1);
+    logits(logit.data(), m, w, 0, 1);
     double prompted = seconds();
 
     int64_t made = 0;
     for (; made < o.n; made++) {
         if (made > 0) {
-            if (s.pos == m.T) {
-                fprintf(stderr, "\nstopped: the context length of %d tokens is reached\n", m.T);
+            if (s.pos == m.d.T) {
+                fprintf(stderr, "\nstopped: the context length of %d tokens is reached\n", m.d.T);
                 break;
             }
-            forward(m, s, &ids.back(), 1);
-            logits(logit.data(), m, s, 0, 1);
+            forward(m, w, s, &ids.back(), 1, 1);
+            logits(logit.data(), m, w, 0, 1);
         }
         int id = sample(logit, ids, o.ignore_eos ? m.eot : -1, how);
         if (id == m.eot) break;
@@ -577,14 +241,15 @@ static void run_logits(const Options& o) {
     std::vector<int> ids = ids_of_flag(o, m);
     int n = (int)ids.size();
     State s = new_state(m, n);
-    forward(m, s, ids.data(), n);
-    std::vector<float> out((size_t)std::min(LOGIT_ROWS, n) * m.V);
+    Work w;
+    forward(m, w, s, ids.data(), n, n);
+    std::vector<float> out((size_t)std::min(LOGIT_ROWS, n) * m.d.V);
     for (int first = 0; first < n; first += LOGIT_ROWS) {
         int rows = std::min(LOGIT_ROWS, n - first);
-        logits(out.data(), m, s, first, rows);
+        logits(out.data(), m, w, first, rows);
         for (int i = 0; i < rows; i++)
-            for (int v = 0; v < m.V; v++)
-                printf("%.9g%c", out[(size_t)i * m.V + v], v + 1 < m.V ? ' ' : '\n');
+            for (int v = 0; v < m.d.V; v++)
+                printf("%.9g%c", out[(size_t)i * m.d.V + v], v + 1 < m.d.V ? ' ' : '\n');
     }
 }
 
@@ -608,21 +273,22 @@ static void run_perplexity(const Options& o) {
     unmap_file(f);
 
     int64_t total = (int64_t)ids.size() - 1;
-    int most = (int)std::min<int64_t>(m.T, total);
+    int most = (int)std::min<int64_t>(m.d.T, total);
     State s = new_state(m, most);
-    std::vector<float> out((size_t)std::min(LOGIT_ROWS, most) * m.V);
+    Work w;
+    std::vector<float> out((size_t)std::min(LOGIT_ROWS, most) * m.d.V);
     std::vector<double> nats(LOGIT_ROWS);
     double sum = 0, start = seconds();
-    for (int64_t window = 0; window < total; window += m.T) {
-        int n = (int)std::min<int64_t>(m.T, total - window);
+    for (int64_t window = 0; window < total; window += m.d.T) {
+        int n = (int)std::min<int64_t>(m.d.T, total - window);
         s.pos = 0;
-        forward(m, s, &ids[window], n);
+        forward(m, w, s, &ids[window], n, n);
         for (int first = 0; first < n; first += LOGIT_ROWS) {
             int rows = std::min(LOGIT_ROWS, n - first);
-            logits(out.data(), m, s, first, rows);
+            logits(out.data(), m, w, first, rows);
 #pragma omp parallel for
             for (int i = 0; i < rows; i++)
-                nats[i] = surprise(&out[(size_t)i * m.V], ids[window + first + i + 1], m.V);
+                nats[i] = surprise(&out[(size_t)i * m.d.V], ids[window + first + i + 1], m.d.V);
             for (int i = 0; i < rows; i++) sum += nats[i];
         }
         double done = (double)(window + n);
@@ -827,7 +493,7 @@ static std::vector<Flag> flag_table(Options& o) {
 static void print_help(const Command& command) {
     Options defaults;
     std::vector<Flag> flags = flag_table(defaults);
-    printf("infer - run a GPT-2 from a GGUF file with F32, F16 or BF16 weights\n\n"
+    printf("infer - run a GPT-2 or a Llama from a GGUF file\n\n"
            "  infer -m model.gguf -p \"Once upon a time\" -n 100\n\n"
            "commands (infer COMMAND --help lists the flags of one)\n");
     for (const Command& c : COMMANDS)

@@ -31,6 +31,7 @@
 // Parts: decoding, once for each format; the product; encoding, the same bytes as ggml's reference.
 #pragma once
 #include <cmath>
+#include <initializer_list>
 #include "gguf.h"
 #include "matmul.h"
 
@@ -478,17 +479,37 @@ inline void product_of_matrices(float* out, const float* inp, const Weight& w, c
     }
 }
 
-// out (n, w.out) = inp (n, w.in) w^T + bias (w.out, or null), by all threads. Each takes a range of
-// rows that follow one another, so that it reads memory as a stream.
-inline void product(float* out, const float* inp, const Weight& w, const float* bias, int n) {
-    const Format& format = *find_format(w.type);
-    if (n >= FEW) return product_of_matrices(out, inp, w, format, bias, n);
-    const bool two = n == 1 && format.multiply && w.in % 32 == 0;
-    const int rows = two ? (w.out + 1) / 2 : w.out;
-    // A small matrix is done before other threads would have begun.
-#pragma omp parallel for schedule(static) if ((int64_t)w.in * w.out > 1 << 17)
-    for (int o = 0; o < rows; o++) {
-        if (two) product_of_two_rows(out, inp, w, format, bias, o, rows);
-        else product_of_row(out, inp, w, format, bias, n, o);
+// One of several products of the same input: out (n, w.out) = inp (n, w.in) w^T + bias.
+struct Product {
+    float* out;
+    const Weight* w;
+    const float* bias;   // (w.out), or null
+};
+
+// All of them, by all threads, which for few rows wait for each other only once. Each takes ranges
+// of rows that follow one another, so that it reads memory as a stream.
+inline void products(std::initializer_list<Product> list, const float* inp, int n) {
+    int64_t work = 0;
+    for (const Product& p : list) {
+        work += (int64_t)p.w->in * p.w->out;
+        if (n >= FEW) product_of_matrices(p.out, inp, *p.w, *find_format(p.w->type), p.bias, n);
     }
+    if (n >= FEW) return;
+    // Small matrices are done before other threads would have begun.
+#pragma omp parallel if (work > 1 << 17)
+    for (const Product& p : list) {
+        const Weight& w = *p.w;
+        const Format& format = *find_format(w.type);
+        const bool two = n == 1 && format.multiply && w.in % 32 == 0;
+        const int rows = two ? (w.out + 1) / 2 : w.out;
+#pragma omp for schedule(static) nowait
+        for (int o = 0; o < rows; o++) {
+            if (two) product_of_two_rows(p.out, inp, w, format, p.bias, o, rows);
+            else product_of_row(p.out, inp, w, format, p.bias, n, o);
+        }
+    }
+}
+
+inline void product(float* out, const float* inp, const Weight& w, const float* bias, int n) {
+    products({{out, &w, bias}}, inp, n);
 }
