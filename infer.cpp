@@ -497,9 +497,11 @@ static void run_generate(const Options& o) {
         ids = ids_of_flag(o, m);
     } else {
         tokenizer = load_tokenizer(m);
-        ids = encode(tokenizer, o.prompt);
-        ids.insert(ids.begin(), tokenizer.eot);   // it preceded every document in training
-        check_length(m, "the prompt, with the end-of-text token before it", ids.size());
+        ids = encode_prompt(tokenizer, o.prompt);
+        if (ids.empty())
+            fail("%s: texts begin with no token of their own, so the prompt must not be empty",
+                 o.model.c_str());
+        check_length(m, "the prompt, with the token that begins a text", ids.size());
         pending = o.prompt;
         print_utf8(pending, false);
     }
