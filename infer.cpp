@@ -9,13 +9,14 @@
 //     forward()      the network, for one token or many, with a cache of keys and values (KV cache)
 //     sampling       from logits to a token
 //     text           ids from text, text from ids, UTF-8 that arrives in pieces
-//     commands       generate, tokenize, detokenize, logits, perplexity, show
+//     commands       generate, chat, tokenize, detokenize, logits, perplexity, show
 //     command line   one table of flags, from which parsing and --help come
 //
 // Results go to stdout, everything else to stderr.
 #include <chrono>
 #include <cmath>
 #include <set>
+#include "chat.h"
 #include "gguf.h"
 #include "matmul.h"
 #include "numerics.h"
@@ -451,7 +452,7 @@ static std::string read_all(FILE* stream) {
 
 // What the flags say. The initial values are the defaults, which --help prints.
 struct Options {
-    std::string model, prompt, ids, file;
+    std::string model, prompt, ids, file, chat_template, system;
     int64_t n = 256, top_k = 40, seed = 1, threads = processors();
     double temp = 0.8, top_p = 0.95, min_p = 0.05, repeat_penalty = 1;
     bool ignore_eos = false, nul = false, special = false;
@@ -545,6 +546,30 @@ static void run_generate(const Options& o) {
                 (long long)made, (made - 1) / made_in,
                 (made - 1) / made_in * bytes_per_token(m) / 1e9);
     fprintf(stderr, "\n");
+}
+
+static void run_chat(const Options& o) {
+    Model m = load_model(o.model);
+    Tokenizer tokenizer = load_tokenizer(m);
+    Chat chat = new_chat(m.file, tokenizer, m.T, o.chat_template,
+                         o.given.count("--system") ? &o.system : nullptr);
+    const size_t PIECE = 256;   // of a long text, so that Ctrl-C is obeyed soon
+    State s = new_state(m, (int)PIECE);
+    Sampling how = {o.temp, o.top_p, o.min_p, o.repeat_penalty, o.top_k,
+                    make_rng((uint64_t)o.seed, RNG_SAMPLE, 0)};
+    std::vector<float> logit(m.V);
+    auto next = [&](const std::vector<int>& ids, size_t same) {
+        s.pos = (int)same;
+        while (true) {
+            int n = (int)std::min(PIECE, ids.size() - s.pos);
+            forward(m, s, &ids[s.pos], n);
+            if (chat_interrupted) return -1;
+            if ((size_t)s.pos < ids.size()) continue;
+            logits(logit.data(), m, s, n - 1, 1);
+            return sample(logit, ids, -1, how);
+        }
+    };
+    hold_chat(chat, next, o.given.count("-n") ? o.n : INT64_MAX);
 }
 
 static void print_ids(const std::vector<int>& ids) {
@@ -668,7 +693,9 @@ static void run_show(const Options& o) {
 
 // ---- command line -------------------------------------------------------------------------------
 
-enum { GENERATE = 1, TOKENIZE = 2, DETOKENIZE = 4, LOGITS = 8, PERPLEXITY = 16, SHOW = 32 };
+enum {
+    GENERATE = 1, TOKENIZE = 2, DETOKENIZE = 4, LOGITS = 8, PERPLEXITY = 16, SHOW = 32, CHAT = 64
+};
 
 struct Command {
     int bit;
@@ -679,6 +706,7 @@ struct Command {
 
 static const Command COMMANDS[] = {
     {GENERATE, "", "continue a text (-p) or token ids (--ids), or begin a new text", run_generate},
+    {CHAT, "chat", "converse: each line of stdin is answered (/help)", run_chat},
     {TOKENIZE, "tokenize", "text on stdin to ids separated by spaces", run_tokenize},
     {DETOKENIZE, "detokenize", "ids on stdin, separated by spaces, commas or newlines, to bytes",
      run_detokenize},
@@ -700,25 +728,29 @@ struct Flag {
 };
 
 static std::vector<Flag> flag_table(Options& o) {
-    const int MODEL = GENERATE | LOGITS | PERPLEXITY;
+    const int SAMPLE = GENERATE | CHAT, MODEL = SAMPLE | LOGITS | PERPLEXITY;
     return {
         {"-m", "FILE.gguf", MODEL | TOKENIZE | DETOKENIZE, &o.model, 0, 0, 0, 0, 0, "the model"},
         {"-p", "TEXT", GENERATE, &o.prompt, 0, 0, 0, 0, 0, "the text to continue, printed as well"},
         {"--ids", "1,2,3", GENERATE | LOGITS, &o.ids, 0, 0, 0, 0, 0,
          "token ids, taken as they are; no tokenizer is needed"},
+        {"--template", "NAME", CHAT, &o.chat_template, 0, 0, 0, 0, 0,
+         "how turns are written: chatml|llama3|plain; otherwise as the file's template says"},
+        {"--system", "TEXT", CHAT, &o.system, 0, 0, 0, 0, 0,
+         "what the model is told before the conversation"},
         {"-f", "FILE", PERPLEXITY, &o.file, 0, 0, 0, 0, 0, "the text to measure"},
-        {"-n", "N", GENERATE, 0, &o.n, 0, 0, 0, 1e9, "the most tokens to make"},
-        {"--temp", "X", GENERATE, 0, 0, &o.temp, 0, 0, 100,
+        {"-n", "N", SAMPLE, 0, &o.n, 0, 0, 0, 1e9, "the most tokens to make"},
+        {"--temp", "X", SAMPLE, 0, 0, &o.temp, 0, 0, 100,
          "temperature; 0 takes the likeliest token, and is the default with --ids"},
-        {"--top-k", "N", GENERATE, 0, &o.top_k, 0, 0, 0, 1e9,
+        {"--top-k", "N", SAMPLE, 0, &o.top_k, 0, 0, 0, 1e9,
          "choose among the N likeliest tokens; 0: all"},
-        {"--top-p", "X", GENERATE, 0, 0, &o.top_p, 0, 0, 1,
+        {"--top-p", "X", SAMPLE, 0, 0, &o.top_p, 0, 0, 1,
          "choose among the likeliest that together have probability X"},
-        {"--min-p", "X", GENERATE, 0, 0, &o.min_p, 0, 0, 1,
+        {"--min-p", "X", SAMPLE, 0, 0, &o.min_p, 0, 0, 1,
          "leave out tokens less likely than X times the likeliest"},
-        {"--repeat-penalty", "X", GENERATE, 0, 0, &o.repeat_penalty, 0, 1e-3, 1e3,
+        {"--repeat-penalty", "X", SAMPLE, 0, 0, &o.repeat_penalty, 0, 1e-3, 1e3,
          "above 1: make the last 64 tokens less likely"},
-        {"--seed", "N", GENERATE, 0, &o.seed, 0, 0, 0, 9e15, "equal seeds give equal texts"},
+        {"--seed", "N", SAMPLE, 0, &o.seed, 0, 0, 0, 9e15, "equal seeds give equal texts"},
         {"--ignore-eos", 0, GENERATE, 0, 0, 0, &o.ignore_eos, 0, 0, "never choose end-of-text"},
         {"-0", 0, TOKENIZE, 0, 0, 0, &o.nul, 0, 0, "NUL ends a record; print a line for each"},
         {"--special", 0, TOKENIZE, 0, 0, 0, &o.special, 0, 0,
