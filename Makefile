@@ -38,7 +38,7 @@ COMPILE = $(NEED_CXX)$(CXX) $(CXXFLAGS) -MMD -MP -I.
 # Objects and test programs go to $(BUILD), the programs to $(BIN).
 BUILD ?= build
 BIN ?= .
-TESTS = test_numerics test_gguf test_tokenizer test_dataloader test_layers test_model
+TESTS = test_numerics test_gguf test_flags test_tokenizer test_dataloader test_layers test_model
 TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%)
 TEST_SCRIPTS = test_data test_corpora test_infer test_trainer test_safety test_hf test_llama
 # The emulator is tried on Linux only; `make test EMU=` leaves out its own tests, and those of

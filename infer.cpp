@@ -15,8 +15,8 @@
 // Results go to stdout, everything else to stderr.
 #include <chrono>
 #include <cmath>
-#include <set>
 #include "chat.h"
+#include "flags.h"
 #include "gguf.h"
 #include "matmul.h"
 #include "numerics.h"
@@ -455,7 +455,7 @@ struct Options {
     std::string model, prompt, ids, file, chat_template, system;
     int64_t n = 256, top_k = 40, seed = 1, threads = processors();
     double temp = 0.8, top_p = 0.95, min_p = 0.05, repeat_penalty = 1;
-    bool ignore_eos = false, nul = false, special = false;
+    bool ignore_eos = false, nul = false, special = false, help = false;
     std::set<std::string> given;   // the flags that were on the command line
 };
 
@@ -699,153 +699,82 @@ enum {
 
 struct Command {
     int bit;
-    const char* name;   // "": no word, the flags follow at once
+    const char* name;
     const char* help;
     void (*run)(const Options&);
 };
 
 static const Command COMMANDS[] = {
-    {GENERATE, "", "continue a text (-p) or token ids (--ids), or begin a new text", run_generate},
-    {CHAT, "chat", "converse: each line of stdin is answered (/help)", run_chat},
-    {TOKENIZE, "tokenize", "text on stdin to ids separated by spaces", run_tokenize},
-    {DETOKENIZE, "detokenize", "ids on stdin, separated by spaces, commas or newlines, to bytes",
-     run_detokenize},
-    {LOGITS, "logits", "for each of --ids, a line with the logits of what follows it", run_logits},
-    {PERPLEXITY, "perplexity", "how well the model predicts a text file (-f)", run_perplexity},
-    {SHOW, "show", "the keys and tensors of any GGUF file: infer show FILE.gguf", run_show}};
-
-// A row of the table of flags. Exactly one of text, integer, real and on says where its value goes.
-struct Flag {
-    const char* name;
-    const char* value;   // what follows the flag, as --help shows it; null for a switch
-    int commands;        // that take it
-    std::string* text;
-    int64_t* integer;
-    double* real;
-    bool* on;
-    double least, most;  // of a number
-    const char* help;
-};
+    {GENERATE, "infer", "continue a text (-p) or token ids (--ids), or begin one", run_generate},
+    {CHAT, "infer chat", "answer each line of stdin, as a conversation (/help)", run_chat},
+    {TOKENIZE, "infer tokenize", "text on stdin to ids separated by spaces", run_tokenize},
+    {DETOKENIZE, "infer detokenize",
+     "ids on stdin, separated by spaces, commas or newlines, to bytes", run_detokenize},
+    {LOGITS, "infer logits",
+     "for each of --ids, a line with the logits of what follows it", run_logits},
+    {PERPLEXITY, "infer perplexity", "how well the model predicts a text (-f)", run_perplexity},
+    {SHOW, "infer show", "the keys and tensors of any GGUF file", run_show}};
 
 static std::vector<Flag> flag_table(Options& o) {
     const int SAMPLE = GENERATE | CHAT, MODEL = SAMPLE | LOGITS | PERPLEXITY;
+    const int TEXT = TOKENIZE | DETOKENIZE;
     return {
-        {"-m", "FILE.gguf", MODEL | TOKENIZE | DETOKENIZE, &o.model, 0, 0, 0, 0, 0, "the model"},
-        {"-p", "TEXT", GENERATE, &o.prompt, 0, 0, 0, 0, 0, "the text to continue, printed as well"},
-        {"--ids", "1,2,3", GENERATE | LOGITS, &o.ids, 0, 0, 0, 0, 0,
-         "token ids, taken as they are; no tokenizer is needed"},
-        {"--template", "NAME", CHAT, &o.chat_template, 0, 0, 0, 0, 0,
-         "how turns are written: chatml|llama3|plain; otherwise as the file's template says"},
-        {"--system", "TEXT", CHAT, &o.system, 0, 0, 0, 0, 0,
-         "what the model is told before the conversation"},
-        {"-f", "FILE", PERPLEXITY, &o.file, 0, 0, 0, 0, 0, "the text to measure"},
-        {"-n", "N", SAMPLE, 0, &o.n, 0, 0, 0, 1e9, "the most tokens to make"},
-        {"--temp", "X", SAMPLE, 0, 0, &o.temp, 0, 0, 100,
+        {"FILE.gguf", "", &o.file, SHOW, "the file to show", SHOW},
+        {"-m", "FILE.gguf", &o.model, MODEL | TEXT, "the model", MODEL | TEXT},
+        {"-p", "TEXT", &o.prompt, GENERATE, "the text to continue, printed as well"},
+        {"--ids", "1,2,3", &o.ids, GENERATE | LOGITS,
+         "token ids, taken as they are; no tokenizer is needed", LOGITS},
+        {"--template", "NAME", &o.chat_template, CHAT,
+         "how turns are written: chatml, llama3 or plain; else as the file's own template has it"},
+        {"--system", "TEXT", &o.system, CHAT, "what the model is told before the conversation"},
+        {"-f", "FILE", &o.file, PERPLEXITY, "the text to measure", PERPLEXITY},
+        {"-n", "N", {&o.n, 0, 1e9}, SAMPLE, "the most tokens to make"},
+        {"--temp", "X", {&o.temp, 0, 100}, SAMPLE,
          "temperature; 0 takes the likeliest token, and is the default with --ids"},
-        {"--top-k", "N", SAMPLE, 0, &o.top_k, 0, 0, 0, 1e9,
+        {"--top-k", "N", {&o.top_k, 0, 1e9}, SAMPLE,
          "choose among the N likeliest tokens; 0: all"},
-        {"--top-p", "X", SAMPLE, 0, 0, &o.top_p, 0, 0, 1,
+        {"--top-p", "X", {&o.top_p, 0, 1}, SAMPLE,
          "choose among the likeliest that together have probability X"},
-        {"--min-p", "X", SAMPLE, 0, 0, &o.min_p, 0, 0, 1,
+        {"--min-p", "X", {&o.min_p, 0, 1}, SAMPLE,
          "leave out tokens less likely than X times the likeliest"},
-        {"--repeat-penalty", "X", SAMPLE, 0, 0, &o.repeat_penalty, 0, 1e-3, 1e3,
+        {"--repeat-penalty", "X", {&o.repeat_penalty, 1e-3, 1e3}, SAMPLE,
          "above 1: make the last 64 tokens less likely"},
-        {"--seed", "N", SAMPLE, 0, &o.seed, 0, 0, 0, 9e15, "equal seeds give equal texts"},
-        {"--ignore-eos", 0, GENERATE, 0, 0, 0, &o.ignore_eos, 0, 0, "never choose end-of-text"},
-        {"-0", 0, TOKENIZE, 0, 0, 0, &o.nul, 0, 0, "NUL ends a record; print a line for each"},
-        {"--special", 0, TOKENIZE, 0, 0, 0, &o.special, 0, 0,
-         "recognise <|endoftext|> in the text"},
-        {"--threads", "N", MODEL, 0, &o.threads, 0, 0, 1, 1024, "threads to use"},
+        {"--seed", "N", {&o.seed, 0, 9e15}, SAMPLE, "equal seeds give equal texts"},
+        {"--ignore-eos", "", &o.ignore_eos, GENERATE, "never choose end-of-text"},
+        {"-0", "", &o.nul, TOKENIZE, "NUL ends a record; print a line for each"},
+        {"--special", "", &o.special, TOKENIZE, "recognise <|endoftext|> in the text"},
+        {"--threads", "N", {&o.threads, 1, 1024}, MODEL, "threads to use"},
+        {"--help", "", &o.help, ~0, "print this and exit"},
     };
 }
 
-static std::string spoken(const Command& c) {
-    return c.name[0] ? std::string("infer ") + c.name : "infer";
+static void print_help(const Command& command) {
+    Options defaults;
+    std::vector<Flag> flags = flag_table(defaults);
+    printf("infer - run a GPT-2 from a GGUF file with F32, F16 or BF16 weights\n\n"
+           "  infer -m model.gguf -p \"Once upon a time\" -n 100\n\n"
+           "commands (infer COMMAND --help lists the flags of one)\n");
+    for (const Command& c : COMMANDS)
+        printf("  %-28s %s\n", usage(flags, c.name, c.bit).c_str(), c.help);
+    printf("\nflags of %s\n", command.name);
+    print_flags(flags, command.bit);
+    printf("\nDefaults are in brackets. A text begins with the end-of-text token, as every text did"
+           "\nin training, whatever the file's key add_bos_token says (for smollm and llama-bpe the"
+           "\nkey decides). Samplers work in the order repeat penalty, top-k, top-p, min-p, temperature.\n");
 }
 
-static void print_help(const std::vector<Flag>& flags) {
-    printf("infer - run a GPT-2 from a GGUF file with F32, F16 or BF16 weights\n\n");
-    printf("  infer -m model.gguf -p \"Once upon a time\" -n 100\n\ncommands\n");
-    for (const Command& c : COMMANDS) printf("  infer %-18s %s\n", c.name, c.help);
-    for (const Command& c : COMMANDS) {
-        if (c.bit != SHOW) printf("\n%s\n", spoken(c).c_str());
-        for (const Flag& f : flags) {
-            if (!(f.commands & c.bit)) continue;
-            std::string left = std::string(f.name) + (f.value ? std::string(" ") + f.value : "");
-            printf("  %-24s %s", left.c_str(), f.help);
-            if (f.integer) printf(" (%lld)", (long long)*f.integer);
-            if (f.real) printf(" (%g)", *f.real);
-            printf("\n");
-        }
-    }
-    printf("\nDefaults are in parentheses. A text begins with the end-of-text token, as every text"
-           "\ndid in training, whatever the file's key add_bos_token says. Samplers work in the"
-           "\norder repeat penalty, top-k, top-p, min-p, temperature.\n");
-}
-
-static void set_flag(const Flag& f, const char* value) {
-    if (f.text) {
-        *f.text = value;
-        return;
-    }
-    char* end = nullptr;
-    errno = 0;
-    if (f.integer) *f.integer = strtoll(value, &end, 10);
-    else *f.real = strtod(value, &end);
-    double x = f.integer ? (double)*f.integer : *f.real;
-    if (end == value || *end)
-        fail("%s: \"%s\" is not %s", f.name, value, f.integer ? "an integer" : "a number");
-    if (errno == ERANGE || !(x >= f.least && x <= f.most))
-        fail("%s: %s is out of range, expected %.15g to %.15g", f.name, value, f.least, f.most);
-}
-
-// Fills in the options and returns the command. Anything that is not understood is an error.
+// Fills in the options and returns the command.
 static const Command& parse_command_line(Options& o, int argc, char** argv) {
-    std::vector<Flag> flags = flag_table(o);
     const Command* command = &COMMANDS[0];
-    int i = 1;
-    if (i < argc && argv[i][0] != '-') {
-        for (const Command& c : COMMANDS)
-            if (strcmp(argv[i], c.name) == 0) command = &c;
-        if (command == &COMMANDS[0])
-            fail("%s: unknown command (infer --help lists them; to run a model:"
-                 " infer -m FILE.gguf -p \"Once upon a time\")", argv[i]);
-        i++;
-    }
-    for (; i < argc; i++) {
-        const char* word = argv[i];
-        if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
-            Options defaults;
-            print_help(flag_table(defaults));
-            exit(0);
-        }
-        if (command->bit == SHOW && word[0] != '-' && o.file.empty()) {
-            o.file = word;
-            continue;
-        }
-        if (word[0] != '-')
-            fail("%s: is no flag (a text of several words needs quotes: -p \"Once upon a time\")",
-                 word);
-        const Flag* flag = nullptr;
-        for (const Flag& f : flags)
-            if (strcmp(f.name, word) == 0) flag = &f;
-        if (!flag) fail("%s: unknown flag (infer --help lists them)", word);
-        if (!(flag->commands & command->bit))
-            fail("%s: not a flag of %s", word, spoken(*command).c_str());
-        o.given.insert(word);
-        if (flag->on) {
-            *flag->on = true;
-            continue;
-        }
-        if (i + 1 == argc) fail("%s: needs a value: %s %s", word, word, flag->value);
-        set_flag(*flag, argv[++i]);
-    }
-    const char* missing = nullptr;
-    if (command->bit == SHOW && o.file.empty()) missing = "FILE.gguf";
-    if (command->bit == PERPLEXITY && !o.given.count("-f")) missing = "-f FILE";
-    if (command->bit == LOGITS && !o.given.count("--ids")) missing = "--ids 1,2,3";
-    if (command->bit != SHOW && !o.given.count("-m")) missing = "-m FILE.gguf";
-    if (missing) fail("%s: needs %s (infer --help explains)", spoken(*command).c_str(), missing);
+    const bool named = argc > 1 && argv[1][0] != '-';
+    for (const Command& c : COMMANDS)
+        if (named && c.name == text("infer %s", argv[1])) command = &c;
+    if (named && command == &COMMANDS[0])
+        fail("%s: unknown command (infer --help lists them; to run a model:"
+             " infer -m FILE.gguf -p \"Once upon a time\")", gguf_printable(argv[1], 60).c_str());
+    std::vector<Flag> flags = flag_table(o);
+    o.given = parse_flags(flags, {argv + 1 + named, argv + argc}, command->name, command->bit);
+    if (!o.help) require_flags(flags, o.given, command->name, command->bit);
     return *command;
 }
 
@@ -854,7 +783,8 @@ int main(int argc, char** argv) {
     Options o;
     const Command& command = parse_command_line(o, argc, argv);
     use_threads((int)o.threads);
-    command.run(o);
+    if (o.help) print_help(command);
+    else command.run(o);
     if (fflush(stdout) != 0 || ferror(stdout)) fail("standard output: cannot be written");
     return 0;
 }

@@ -21,6 +21,7 @@
 #include <vector>
 #include "dataloader.h"
 #include "files.h"
+#include "flags.h"
 #include "gguf.h"
 #include "gpt2.h"
 #include "layers.h"
@@ -42,199 +43,96 @@ struct Options {
     double lr = 6e-4, min_lr = 0, weight_decay = 0.1;
     double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, grad_clip = 1;
     bool untied = false, profile = false, resume = false, help = false;
+    std::set<std::string> given;   // the flags that were on the command line
 };
-
-enum FlagKind { FLAG_INT, FLAG_FLOAT, FLAG_TEXT, FLAG_CHOICE, FLAG_SWITCH };
 
 // Of what a flag is a property: of the run, of which each checkpoint holds it; of the run, but it
 // may change when the run is resumed; or of this start of the program alone.
-enum FlagScope { RUN, RUN_MAY_CHANGE, START };
+enum { RUN = 1, RUN_MAY_CHANGE = 2, START = 4 };
 
-struct Flag {
-    const char* name;
-    FlagKind kind;
-    void* value;             // an int64_t, double, std::string, std::string or bool of an Options
-    double low, high;        // numbers: both included
-    const char* choices;     // FLAG_CHOICE: "a|b|c"; else what to call the value in --help
-    FlagScope scope;
-    const char* help;
-    bool given = false;      // on the command line
-};
-
-// The one table: parsing, ranges, --help, checkpoints and --resume's comparison all walk it.
+// The one table: the command line, checkpoints and --resume's comparison all walk it.
 inline std::vector<Flag> flag_table(Options& o) {
-    const double BIG = 1e15;
     return {
-        {"train", FLAG_TEXT, &o.train, 0, 0, "GLOB", RUN,
-         "token shards to train on (data/prepare.py makes them)"},
-        {"val", FLAG_TEXT, &o.val, 0, 0, "GLOB", RUN,
-         "token shards to validate on"},
-        {"tokenizer", FLAG_TEXT, &o.tokenizer, 0, 0, "FILE", RUN,
+        {"--train", "GLOB", &o.train, RUN, "token shards to train on (data/prepare.py makes them)"},
+        {"--val", "GLOB", &o.val, RUN, "token shards to validate on"},
+        {"--tokenizer", "FILE", &o.tokenizer, RUN,
          "tokenizer.gguf of that data: goes into model.gguf"},
-        {"model", FLAG_CHOICE, &o.model, 0, 0, "gpt2|gpt2-medium|gpt2-large|gpt2-xl", RUN,
-         "a size by name, or:"},
-        {"layers", FLAG_INT, &o.layers, 1, 1024, "L", RUN,
-         "blocks"},
-        {"heads", FLAG_INT, &o.heads, 1, 1024, "NH", RUN,
-         "attention heads of a block"},
-        {"channels", FLAG_INT, &o.channels, 1, 65536, "C", RUN,
+        {"--model", "gpt2|gpt2-medium|gpt2-large|gpt2-xl", &o.model, RUN, "a size by name, or:"},
+        {"--layers", "L", {&o.layers, 1, 1024}, RUN, "blocks"},
+        {"--heads", "NH", {&o.heads, 1, 1024}, RUN, "attention heads of a block"},
+        {"--channels", "C", {&o.channels, 1, 65536}, RUN,
          "width of the stream, a multiple of heads"},
-        {"context", FLAG_INT, &o.context, 1, 1 << 20, "T", RUN,
+        {"--context", "T", {&o.context, 1, 1 << 20}, RUN,
          "positions (llama.cpp: a multiple of 256)"},
-        {"init", FLAG_TEXT, &o.init, 0, 0, "FILE", RUN,
+        {"--init", "FILE", &o.init, RUN,
          "start from a GPT-2's GGUF (F32, F16, BF16), not at random"},
-        {"untied", FLAG_SWITCH, &o.untied, 0, 0, "", RUN,
-         "write output.weight too, for llama.cpp before 2025-03"},
-        {"batch", FLAG_INT, &o.batch, 1, 1 << 20, "B", RUN,
+        {"--untied", "", &o.untied, RUN, "write output.weight too, for llama.cpp before 2025-03"},
+        {"--batch", "B", {&o.batch, 1, 1 << 20}, RUN,
          "sequences in a micro-batch: sets the memory needed"},
-        {"seq", FLAG_INT, &o.seq, 0, 1 << 20, "T", RUN,
-         "tokens of a sequence (0: the context)"},
-        {"total-batch", FLAG_INT, &o.total_batch, 0, 1 << 30, "N", RUN,
+        {"--seq", "T", {&o.seq, 0, 1 << 20}, RUN, "tokens of a sequence (0: the context)"},
+        {"--total-batch", "N", {&o.total_batch, 0, 1 << 30}, RUN,
          "tokens of a step, by accumulation (0: B*T)"},
-        {"recompute", FLAG_INT, &o.recompute, 0, 2, "N", RUN,
+        {"--recompute", "N", {&o.recompute, 0, 2}, RUN,
          "less memory: 1 norms and GELU twice, 2 all blocks"},
-        {"steps", FLAG_INT, &o.steps, 0, 1e9, "N", RUN_MAY_CHANGE,
-         "updates in all; or:"},
-        {"epochs", FLAG_INT, &o.epochs, 0, 1e6, "N", RUN,
-         "passes over the training data"},
-        {"lr", FLAG_FLOAT, &o.lr, 0, 1e3, "X", RUN,
-         "the highest learning rate"},
-        {"min-lr", FLAG_FLOAT, &o.min_lr, 0, 1e3, "X", RUN,
-         "the learning rate at the end"},
-        {"warmup", FLAG_INT, &o.warmup, 0, 1e9, "N", RUN,
-         "steps of linear rise to lr"},
-        {"schedule", FLAG_CHOICE, &o.schedule, 0, 0, "cosine|linear|wsd|constant", RUN,
-         "the way from lr to min-lr"},
-        {"weight-decay", FLAG_FLOAT, &o.weight_decay, 0, 1e3, "X", RUN,
+        {"--steps", "N", {&o.steps, 0, 1e9}, RUN_MAY_CHANGE, "updates in all; or:"},
+        {"--epochs", "N", {&o.epochs, 0, 1e6}, RUN, "passes over the training data"},
+        {"--lr", "X", {&o.lr, 0, 1e3}, RUN, "the highest learning rate"},
+        {"--min-lr", "X", {&o.min_lr, 0, 1e3}, RUN, "the learning rate at the end"},
+        {"--warmup", "N", {&o.warmup, 0, 1e9}, RUN, "steps of linear rise to lr"},
+        {"--schedule", "cosine|linear|wsd|constant", &o.schedule, RUN, "the way from lr to min-lr"},
+        {"--weight-decay", "X", {&o.weight_decay, 0, 1e3}, RUN,
          "AdamW's, of matrices and embeddings"},
-        {"beta1", FLAG_FLOAT, &o.beta1, 0, 0.999999, "X", RUN,
-         "AdamW: memory of the gradient"},
-        {"beta2", FLAG_FLOAT, &o.beta2, 0, 0.999999, "X", RUN,
-         "AdamW: memory of its square"},
-        {"eps", FLAG_FLOAT, &o.eps, 0, 1, "X", RUN,
-         "AdamW: added to the root"},
-        {"grad-clip", FLAG_FLOAT, &o.grad_clip, 0, 1e9, "X", RUN,
-         "longest gradient norm (0: any)"},
-        {"seed", FLAG_INT, &o.seed, 0, BIG, "N", RUN,
-         "of initial weights, order and samples"},
-        {"order", FLAG_CHOICE, &o.order, 0, 0, "shuffled|sequential", RUN,
-         "of the training windows"},
-        {"dtype", FLAG_CHOICE, &o.dtype, 0, 0, "fp32|bf16", RUN_MAY_CHANGE,
+        {"--beta1", "X", {&o.beta1, 0, 0.999999}, RUN, "AdamW: memory of the gradient"},
+        {"--beta2", "X", {&o.beta2, 0, 0.999999}, RUN, "AdamW: memory of its square"},
+        {"--eps", "X", {&o.eps, 0, 1}, RUN, "AdamW: added to the root"},
+        {"--grad-clip", "X", {&o.grad_clip, 0, 1e9}, RUN, "longest gradient norm (0: any)"},
+        {"--seed", "N", {&o.seed, 0, 1e15}, RUN, "of initial weights, order and samples"},
+        {"--order", "shuffled|sequential", &o.order, RUN, "of the training windows"},
+        {"--dtype", "fp32|bf16", &o.dtype, RUN_MAY_CHANGE,
          "of what matrix products multiply (CPU: fp32 by default)"},
-        {"threads", FLAG_INT, &o.threads, 0, 4096, "N", RUN_MAY_CHANGE,
+        {"--threads", "N", {&o.threads, 0, 4096}, RUN_MAY_CHANGE,
          "CPU threads (0: all); does not change a bit"},
-        {"eval-every", FLAG_INT, &o.eval_every, 0, 1e9, "N", RUN_MAY_CHANGE,
+        {"--eval-every", "N", {&o.eval_every, 0, 1e9}, RUN_MAY_CHANGE,
          "steps between validations (0: first and last)"},
-        {"eval-batches", FLAG_INT, &o.eval_batches, -1, 1e9, "N", RUN_MAY_CHANGE,
+        {"--eval-batches", "N", {&o.eval_batches, -1, 1e9}, RUN_MAY_CHANGE,
          "batches of a validation (-1: about 100,000 tokens, 0: all)"},
-        {"sample-every", FLAG_INT, &o.sample_every, 0, 1e9, "N", RUN_MAY_CHANGE,
+        {"--sample-every", "N", {&o.sample_every, 0, 1e9}, RUN_MAY_CHANGE,
          "steps between samples of text (0: never)"},
-        {"save-every", FLAG_INT, &o.save_every, 0, 1e9, "N", RUN_MAY_CHANGE,
+        {"--save-every", "N", {&o.save_every, 0, 1e9}, RUN_MAY_CHANGE,
          "steps between checkpoints (0: by time)"},
-        {"save-minutes", FLAG_FLOAT, &o.save_minutes, 0, 1e9, "X", RUN_MAY_CHANGE,
+        {"--save-minutes", "X", {&o.save_minutes, 0, 1e9}, RUN_MAY_CHANGE,
          "minutes between checkpoints by time (0: only the last)"},
-        {"keep", FLAG_INT, &o.keep, 0, 1e9, "N", RUN_MAY_CHANGE,
+        {"--keep", "N", {&o.keep, 0, 1e9}, RUN_MAY_CHANGE,
          "newest checkpoints to keep (0: all); one followed by a finite loss always stays"},
-        {"profile", FLAG_SWITCH, &o.profile, 0, 0, "", START,
+        {"--profile", "", &o.profile, START,
          "print at the end where the time went, layer by layer"},
-        {"out", FLAG_TEXT, &o.out, 0, 0, "DIR", START,
-         "the run's folder"},
-        {"resume", FLAG_SWITCH, &o.resume, 0, 0, "", START,
+        {"--out", "DIR", &o.out, START, "the run's folder"},
+        {"--resume", "", &o.resume, START,
          "go on from the newest checkpoint in --out; begin if there is none"},
-        {"help", FLAG_SWITCH, &o.help, 0, 0, "", START,
-         "print this and exit"},
+        {"--help", "", &o.help, START, "print this and exit"},
     };
 }
 
-// A flag's value as text, and back: what --help prints, a checkpoint keeps, and --resume compares.
-inline std::string flag_text(const Flag& f) {
-    switch (f.kind) {
-    case FLAG_INT: return text("%lld", (long long)*(int64_t*)f.value);
-    case FLAG_FLOAT: return text("%.15g", *(double*)f.value);
-    case FLAG_SWITCH: return *(bool*)f.value ? "1" : "0";
-    default: return *(std::string*)f.value;
-    }
-}
-
-// source is where the value stands, for errors: "--lr" or "optimizer.gguf: legible.lr".
-inline void set_flag(Flag& f, const std::string& value, const std::string& source) {
-    const char *from = source.c_str(), *v = value.c_str();
-    char* end;
-    errno = 0;
-    if (f.kind == FLAG_INT || f.kind == FLAG_FLOAT) {
-        double x = f.kind == FLAG_INT ? (double)strtoll(v, &end, 10) : strtod(v, &end);
-        if (end == v || *end || errno || !std::isfinite(x))
-            fail("%s: \"%s\" is not %s", from, gguf_printable(value, 60).c_str(),
-                 f.kind == FLAG_INT ? "a whole number" : "a number");
-        if (x < f.low || x > f.high)
-            fail("%s: %s is out of range, expected %.15g to %.15g", from, v, f.low, f.high);
-        if (f.kind == FLAG_INT) *(int64_t*)f.value = strtoll(v, nullptr, 10);
-        else *(double*)f.value = x;
-    } else if (f.kind == FLAG_SWITCH) {
-        *(bool*)f.value = value == "1";
-    } else {
-        std::string list = std::string("|") + f.choices + "|";
-        bool listed = value.find('|') == std::string::npos &&
-                      list.find("|" + value + "|") != std::string::npos;
-        bool unset = value.empty() && ((std::string*)f.value)->empty();   // --model's default
-        if (f.kind == FLAG_CHOICE && !listed && !unset)
-            fail("%s: \"%s\", expected %s", from, gguf_printable(value, 60).c_str(), f.choices);
-        *(std::string*)f.value = value;
-    }
-}
-
-inline void print_help(const char* program, const std::vector<Flag>& flags) {
+inline void print_help(const char* program) {
     printf("Trains a GPT-2.\n\n"
            "    %s --train \"DATA/train_*.bin\" --tokenizer FILE --steps N --out DIR [flags]\n"
            "    %s --resume --out DIR\n\n", program, program);
-    for (const Flag& f : flags) {
-        std::string left = text("--%s %s", f.name, f.choices), value = flag_text(f);
-        bool show = f.kind != FLAG_SWITCH && !value.empty();
-        if (left.size() > 28) left += text("\n  %-28s", "");
-        printf("  %-28s %s%s%s%s\n", left.c_str(), f.help, show ? " [" : "",
-               show ? value.c_str() : "", show ? "]" : "");
-    }
+    Options defaults;
+    print_flags(flag_table(defaults));
 }
 
-inline void parse_flags(std::vector<Flag>& flags, int argc, char** argv) {
-    for (int i = 1; i < argc; i++) {
-        std::string arg = argv[i], name = arg.substr(0, arg.find('='));
-        if (name == "-h") name = "--help";
-        Flag* flag = nullptr;
-        for (Flag& f : flags)
-            if (name == std::string("--") + f.name) flag = &f;
-        if (!flag && arg[0] != '-' && access(arg.c_str(), F_OK) == 0)
-            fail("%s: a file, where a flag is expected (did the shell spell out a pattern? Put it "
-                 "in quotes: --train \"data/train_*.bin\")", arg.c_str());
-        if (!flag) fail("%s: no such flag (%s --help lists them)", arg.c_str(), argv[0]);
-        bool attached = arg.size() > name.size();
-        if (flag->given) fail("%s: given twice", name.c_str());
-        if (flag->kind == FLAG_SWITCH && attached) fail("%s: takes no value", name.c_str());
-        if (flag->kind != FLAG_SWITCH && !attached && i + 1 == argc)
-            fail("%s: a value is missing (%s)", name.c_str(), flag->choices);
-        std::string value = flag->kind == FLAG_SWITCH ? "1"
-                            : attached ? arg.substr(name.size() + 1) : argv[++i];
-        set_flag(*flag, value, name);
-        flag->given = true;
-    }
-}
-
-inline bool flag_given(const std::vector<Flag>& flags, const char* name) {
-    for (const Flag& f : flags)
-        if (std::string(f.name) == name) return f.given;
-    fail("flag_given: no flag --%s", name);
-}
+// The key of optimizer.gguf that holds a flag's value: "legible.lr".
+inline std::string flag_key(const Flag& f) { return text("legible.%s", f.name + strlen("--")); }
 
 // --resume: every flag of the run takes the checkpoint's value. One on the command line must agree,
 // or be one that may change.
-inline void resume_flags(std::vector<Flag>& flags, const Gguf& state) {
-    for (Flag& f : flags) {
-        if (f.scope == START) continue;
-        std::string key = std::string("legible.") + f.name;
-        std::string now = flag_text(f), then = gguf_string(state, key);
-        if (!f.given) set_flag(f, then, state.file.path + ": " + key);
-        else if (f.scope == RUN && now != then)
-            fail("--%s %s: the run was begun with %s, and it cannot change on --resume", f.name,
+inline void resume_flags(const Options& o, const std::vector<Flag>& flags, const Gguf& state) {
+    for (const Flag& f : flags) {
+        if (f.groups == START) continue;
+        std::string key = flag_key(f), now = flag_text(f), then = gguf_string(state, key);
+        if (!o.given.count(f.name)) set_flag(f, then, state.file.path + ": " + key);
+        else if (f.groups == RUN && now != then)
+            fail("%s %s: the run was begun with %s, and it cannot change on --resume", f.name,
                  now.c_str(), then.empty() ? "none" : gguf_printable(then, 200).c_str());
     }
 }
@@ -559,7 +457,7 @@ inline void save_optimizer(const Run& run, const std::string& path) {
     gguf_put_u64(w, "legible.position", (uint64_t)(next_window(run) % run.train.windows));
     gguf_put_u64(w, "legible.rng", run.rng.state);
     for (const Flag& f : run.flags)
-        if (f.scope != START) gguf_put_string(w, std::string("legible.") + f.name, flag_text(f));
+        if (f.groups != START) gguf_put_string(w, flag_key(f), flag_text(f));
     gguf_put_strings(w, "legible.sha256", run.ingredients);
     gguf_put_string(w, "legible.weights_sha256", weights_sha256(run.model));
     put_params(run.model, w, run.model.m, ".m");
@@ -830,22 +728,22 @@ inline Config choose_config(Run& run, const Gguf* given) {
         Config c = gpt2_config(*given);
         const char* path = given->file.path.c_str();
         auto agree = [&](const char* flag, int64_t wanted, int found) {
-            bool said = flag_given(run.flags, flag) || (o.model.empty() && o.init.empty());
+            bool said = o.given.count(flag) || (o.model.empty() && o.init.empty());
             if (said && wanted != found)
-                fail("--%s %lld: %s has %d", flag, (long long)wanted, path, found);
+                fail("%s %lld: %s has %d", flag, (long long)wanted, path, found);
         };
-        agree("layers", o.layers, c.L);
-        agree("heads", o.heads, c.NH);
-        agree("channels", o.channels, c.C);
-        agree("context", o.context, c.T);
+        agree("--layers", o.layers, c.L);
+        agree("--heads", o.heads, c.NH);
+        agree("--channels", o.channels, c.C);
+        agree("--context", o.context, c.T);
         return c;
     }
     int64_t layers = o.layers, heads = o.heads, channels = o.channels, context = o.context;
     for (const ModelSize& size : MODEL_SIZES)
         if (o.model == size.name) {
-            for (const char* flag : {"layers", "heads", "channels", "context"})
-                if (flag_given(run.flags, flag))
-                    fail("--%s: --model %s has set it already", flag, size.name);
+            for (const char* flag : {"--layers", "--heads", "--channels", "--context"})
+                if (o.given.count(flag))
+                    fail("%s: --model %s has set it already", flag, size.name);
             layers = size.layers, heads = size.heads;
             channels = size.channels, context = size.context;
         }
@@ -1021,7 +919,7 @@ inline void open_checkpoint(Run& run, int64_t step, Gguf& weights, Gguf& state) 
         fail("%s: key general.architecture: \"%s\", expected \"gpt2-optimizer\"",
              state.file.path.c_str(), gguf_printable(kind, 60).c_str());
     expect_number(state, "legible.step", step, "the folder's name");
-    resume_flags(run.flags, state);
+    resume_flags(run.o, run.flags, state);
     check_params(state, gpt2_config(weights), {".m", ".v"});
 }
 
@@ -1030,10 +928,9 @@ inline void open_checkpoint(Run& run, int64_t step, Gguf& weights, Gguf& state) 
 inline void open_run(Run& run, int argc, char** argv) {
     Options& o = run.o;
     run.flags = flag_table(o);
-    parse_flags(run.flags, argc, argv);
+    o.given = parse_flags(run.flags, {argv + 1, argv + argc}, argv[0]);
     if (o.help) {
-        Options defaults;
-        print_help(argv[0], flag_table(defaults));
+        print_help(argv[0]);
         if (fflush(stdout) != 0) fail("standard output: cannot be written: %s", strerror(errno));
         exit(0);
     }
@@ -1053,7 +950,7 @@ inline void open_run(Run& run, int argc, char** argv) {
         fail("--train is missing: the token shards to train on (%s --help)%s", argv[0],
              o.resume ? text("; --resume: %s holds no checkpoint to go on from", o.out.c_str())
                             .c_str() : "");
-    if (o.steps == 0 && o.epochs == 0 && !resumed && !flag_given(run.flags, "steps"))
+    if (o.steps == 0 && o.epochs == 0 && !resumed && !o.given.count("--steps"))
         fail("--steps is missing: how many updates (or --epochs)");
     device_init((int)o.threads);
     device_dtype(o.dtype.c_str());

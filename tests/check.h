@@ -1,5 +1,5 @@
-// check.h - what the test programs share: counting, golden values, buffers with guards, and the
-// bounds.
+// check.h - what the test programs share: counting, expected errors, golden values, buffers with
+// guards, and the bounds.
 //
 // The tests see a backend through layers.h alone: buffers are device memory, and floatX may be
 // float or bfloat16. So one source checks every backend; what it links with decides which.
@@ -12,6 +12,7 @@
 #include <functional>
 #include <string>
 #include <vector>
+#include <sys/wait.h>
 #include "../gguf.h"
 #include "../layers.h"
 #include "../numerics.h"
@@ -80,6 +81,47 @@ inline int run_tests(int argc, char** argv, const std::vector<Test>& tests) {
     if (ran == 0) fail("no test's name contains %s", argv[1]);
     printf("%d passed, %d failed\n", tally.passed, tally.failed);
     return tally.failed ? 1 : 0;
+}
+
+// ---- a child process that may fail --------------------------------------------------------------
+
+struct Outcome {
+    int code;              // exit code, -1 for a signal
+    std::string message;   // what it wrote to stderr
+};
+
+inline Outcome in_child(const std::function<void()>& run) {
+    int ends[2];
+    fflush(stdout);
+    if (pipe(ends) != 0) fail("pipe: %s", strerror(errno));
+    pid_t child = fork();
+    if (child < 0) fail("fork: %s", strerror(errno));
+    if (child == 0) {
+        alarm(10);
+        close(ends[0]);
+        dup2(ends[1], 2);
+        run();
+        _exit(0);
+    }
+    close(ends[1]);
+    Outcome o;
+    char buffer[4096];
+    for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) > 0;) o.message.append(buffer, n);
+    close(ends[0]);
+    int status = 0;
+    waitpid(child, &status, 0);
+    o.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    return o;
+}
+
+// An action must end its process with 1, and print all of the words.
+inline void expect_error(const std::string& name, const std::vector<std::string>& words,
+                         const std::function<void()>& action) {
+    Outcome o = in_child(action);
+    check(o.code == 1, "%s: exit code %d, expected 1: %s", name.c_str(), o.code, o.message.c_str());
+    for (const std::string& word : words)
+        check(o.message.find(word) != std::string::npos, "%s: \"%s\" does not say \"%s\"",
+              name.c_str(), o.message.c_str(), word.c_str());
 }
 
 // ---- golden values ------------------------------------------------------------------------------

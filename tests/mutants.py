@@ -27,8 +27,8 @@ JOBS = os.cpu_count()
 LIMIT = 300   # seconds; a test that a mutant keeps running for ever counts as failed
 
 # What a mutant is caught by: a program or script, whose first argument chooses the test.
-PROGRAMS = ["numerics", "layers", "model", "gguf", "tokenizer", "dataloader",   # build/test_X
-            "layers_fp32", "layers_bf16", "layers_sm90",   # of train_gpt2.cu, on the emulator
+PROGRAMS = ["numerics", "layers", "model", "gguf", "flags", "tokenizer",   # build/test_X
+            "dataloader", "layers_fp32", "layers_bf16", "layers_sm90",   # of train_gpt2.cu, on the emulator
             "ladder"]   # build/ladder, which checks before it measures
 SCRIPTS = {"infer": ["infer"], "trainer": ["train_gpt2", "infer"],   # tests/test_X.py runs these
            "safety": ["train_gpt2", "infer"], "data": ["infer"],
@@ -438,6 +438,39 @@ MUTANTS = [
     ("infer.cpp", "a long name pads all rows",
      "std::max(name, std::min(k.name.size(), NAME_COLUMN))", "std::max(name, k.name.size())",
      "infer show"),
+
+    # ---- the command line ------------------------------------------------------------------------
+    ("flags.h", "the last of two values counts",
+     "if (!first && !flag->to.list) fail", "if (false) fail", "flags errors"),
+    ("flags.h", "--stop a --stop b is b alone",
+     "if (first && flag->to.list)", "if (flag->to.list)", "flags values"),
+    ("flags.h", "the user's --stop is added to a bundle's",
+     "if (first && flag->to.list) flag->to.list->clear();", "", "flags two_lists"),
+    ("flags.h", "a number may be one above its range", "x <= to.most", "x <= to.most + 1",
+     "flags errors"),
+    ("flags.h", "NaN is in every range", "!(x >= to.least && x <= to.most)",
+     "x < to.least || x > to.most", "flags errors"),
+    ("flags.h", "what follows a number is ignored", "end != v + value.size())", "false)",
+     "flags errors"),
+    ("flags.h", "two choices are one", "value.find('|') == std::string::npos &&", "",
+     "flags errors"),
+    ("flags.h", "a value ends at its second =", "value = word.substr(equals + 1)",
+     "value = word.substr(equals + 1, word.find('=', equals + 1) - equals - 1)", "flags values"),
+    ("flags.h", "every argument is the first", "f.name[0] != '-' && !given.count(f.name)",
+     "f.name[0] != '-'", "flags arguments"),
+    ("flags.h", "a command takes every other's flags",
+     "if (!flag && (f.groups & groups) &&", "if (!flag &&", "flags errors"),
+    ("flags.h", "-m may be missing", "if ((f.needed & group) && ", "if ((f.needed & ~group) && ",
+     "flags errors"),
+    ("flags.h", "any flag is what was meant", "std::min<size_t>(2, name.size() / 3)", "100",
+     "flags errors"),
+    ("flags.h", "the hint is the last name that is near", ", distance = d - 1", "",
+     "flags errors"),
+    ("infer.cpp", "--help wants a model first", "if (!o.help) require", "require", "infer flags"),
+    ("trainer.h", "--resume changes the learning rate", "else if (f.groups == RUN && now != then)",
+     "else if (false)", "trainer cannot_differ"),
+    ("trainer.h", "--steps at its default counts as given", "if (!o.given.count(f.name)) set_flag",
+     "if (flag_text(f).empty()) set_flag", "trainer resume"),
 
     # ---- the trainer -----------------------------------------------------------------------------
     ("trainer.h", "the warmup starts at 0",

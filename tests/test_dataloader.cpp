@@ -3,10 +3,8 @@
 // by plain loops over the shards.
 #include <algorithm>
 #include <filesystem>
-#include <functional>
 #include <string>
 #include <vector>
-#include <sys/wait.h>
 #include "../dataloader.h"
 #include "../sha256.h"
 #include "check.h"
@@ -307,34 +305,6 @@ static void test_fingerprints() {
 }
 
 // ---- errors -------------------------------------------------------------------------------------
-
-// Runs an action in a child process: it must exit with 1 and print all of the words.
-static void expect_error(const std::string& name, const std::vector<std::string>& words,
-                         std::function<void()> action) {
-    int ends[2];
-    fflush(stdout);
-    if (pipe(ends) != 0) fail("pipe: %s", strerror(errno));
-    pid_t child = fork();
-    if (child == 0) {
-        dup2(ends[1], STDERR_FILENO);
-        close(ends[0]);
-        close(ends[1]);
-        action();
-        _exit(0);
-    }
-    close(ends[1]);
-    std::string printed;
-    char part[512];
-    for (ssize_t n; (n = read(ends[0], part, sizeof part)) > 0;) printed.append(part, n);
-    close(ends[0]);
-    int status = 0;
-    waitpid(child, &status, 0);
-    check(WIFEXITED(status) && WEXITSTATUS(status) == 1,
-          "%s: expected exit code 1 (status %d): %s", name.c_str(), status, printed.c_str());
-    for (const std::string& word : words)
-        check(printed.find(word) != std::string::npos, "%s: \"%s\" does not say \"%s\"",
-              name.c_str(), printed.c_str(), word.c_str());
-}
 
 static void test_errors() {
     std::string path = folder + "/bad.bin";

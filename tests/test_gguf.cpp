@@ -5,7 +5,6 @@
 // with 0, or with 1 and a message. A crash is a signal, and a hang is ended by alarm().
 #include <ctime>
 #include <filesystem>
-#include <sys/wait.h>
 #include "check.h"
 
 static std::string folder;
@@ -25,36 +24,7 @@ static std::string read_bytes(const std::string& path) {
     return bytes;
 }
 
-// ---- a child process that may fail --------------------------------------------------------------
-
-struct Outcome {
-    int code;              // exit code, -1 for a signal
-    std::string message;   // what it wrote to stderr
-};
-
-static Outcome in_child(const std::function<void()>& run) {
-    int ends[2];
-    fflush(stdout);
-    if (pipe(ends) != 0) fail("pipe: %s", strerror(errno));
-    pid_t child = fork();
-    if (child < 0) fail("fork: %s", strerror(errno));
-    if (child == 0) {
-        alarm(10);
-        close(ends[0]);
-        dup2(ends[1], 2);
-        run();
-        _exit(0);
-    }
-    close(ends[1]);
-    Outcome o;
-    char buffer[4096];
-    for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) > 0;) o.message.append(buffer, n);
-    close(ends[0]);
-    int status = 0;
-    waitpid(child, &status, 0);
-    o.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    return o;
-}
+// ---- damage -------------------------------------------------------------------------------------
 
 // Touches every byte that a program could reach through the structure.
 static void read_everything(const std::string& path) {

@@ -277,29 +277,30 @@ def test_sampling(folder):
     for name, value in [("--top-k", 1), ("--top-p", 0), ("--min-p", 1), ("--temp", "1e-6")]:
         more = (name, value) if name == "--temp" else ("--temp", 1, name, value)
         check(generate(path, ids, 12, *more, "--seed", 9) == greedy, f"{name} {value} is greedy")
-    free = ("--temp", 1, "--top-k", 0, "--top-p", 1, "--min-p", 0)
-    a, b, c = (generate(path, ids, 12, *free, "--seed", seed) for seed in (7, 7, 8))
+    free = lambda **more: [f"--{name.replace('_', '-')}={value}" for name, value in
+                           {"temp": 1, "top_k": 0, "top_p": 1, "min_p": 0, **more}.items()]
+    a, b, c = (generate(path, ids, 12, *free(seed=seed)) for seed in (7, 7, 8))
     check(a == b and a != c, f"seeds: {a} twice, and {c}")
 
     # What is drawn for 300 seeds: the right tokens, about as often as they should be.
     row = logits(path, ids)[-1]
     order = sorted(range(model.V), key=lambda id: -row[id])
-    drawn = lambda *more: [generate(path, ids, 1, *free, *more, "--seed", seed)[0]
-                           for seed in range(300)]
+    drawn = lambda **more: [generate(path, ids, 1, *free(seed=seed, **more))[0]
+                            for seed in range(300)]
     p = [math.exp(v) / sum(map(math.exp, row)) for v in row]
     some = drawn()
     for id in order[:3]:
         expected, deviation = 300 * p[id], math.sqrt(300 * p[id] * (1 - p[id]))
         check(abs(some.count(id) - expected) < 4 * deviation + 1,
               f"token {id}: drawn {some.count(id)} times of 300, expected {expected:.1f}")
-    check(set(drawn("--top-k", 3)) == set(order[:3]), "--top-k 3 draws the three likeliest")
+    check(set(drawn(top_k=3)) == set(order[:3]), "--top-k 3 draws the three likeliest")
     mass, keep = 0, 0
     while mass < 0.6:
         mass, keep = mass + p[order[keep]], keep + 1
-    check(set(drawn("--top-p", 0.6, "--temp", 4)) == set(order[:keep]),
+    check(set(drawn(top_p=0.6, temp=4)) == set(order[:keep]),
           f"--top-p 0.6 draws from {keep}")
     above = {id for id in order if p[id] >= 0.3 * p[order[0]]}
-    check(set(drawn("--min-p", 0.3, "--temp", 4)) == above, f"--min-p 0.3 draws from {len(above)}")
+    check(set(drawn(min_p=0.3, temp=4)) == above, f"--min-p 0.3 draws from {len(above)}")
 
     # The penalty, followed step by step; then with all logits lower by 20, so that they are
     # negative: the last channel is made 1 for every token.
@@ -595,6 +596,12 @@ def test_flags(folder):
     refused(["upon", "quotes"], "-m", path, "-p", "Once", "upon", "a", "time")
     refused(["--temp", "not a flag of infer tokenize"], "tokenize", "-m", path, "--temp", 1)
     refused(["--temp", "needs a value"], *base, "--temp")
+    refused(["-n: given twice"], *base, "-n", 1, "-n=2")
+    refused(["--ignore-eos", "takes no value"], *base, "--ignore-eos=1")
+    refused(["--tmp", "did you mean --temp?"], *base, "--tmp", 1)
+    refused(["other.gguf", "is no flag"], "show", path, "other.gguf")
+    same = [run(*base, *more)[0] for more in (["-n", 3, "--temp", 0.5], ["-n=3", "--temp=0.5"])]
+    check(same[0] == same[1] and len(same[0].split()) == 3, f"--flag=value: {same}")
     for flag, bad in [("-n", "x"), ("-n", ""), ("-n", "1.5"), ("--temp", "hot"), ("--temp", "1x"),
                       ("--top-k", "3,")]:
         refused([flag, f'"{bad}"', "is not"], *base, flag, bad)
@@ -603,10 +610,16 @@ def test_flags(folder):
                       ("--seed", -1), ("--threads", 0), ("--threads", 10 ** 6), ("-n", 10 ** 30),
                       ("--seed", 2 ** 63)]:
         refused([flag, "out of range", "expected"], *base, flag, bad)
-    for arguments in (["--help"], ["-h"], ["tokenize", "--help"]):
+    commands = ("tokenize", "detokenize", "logits", "perplexity", "show FILE.gguf")
+    for arguments, words, absent in (
+            (["--help"], ("--repeat-penalty", "--ignore-eos", "[0.8]"), "--special"),
+            (["-m", "none.gguf", "-h"], ("--repeat-penalty",), "--special"),
+            (["tokenize", "--help"], ("-0", "--special"), "--repeat-penalty"),
+            (["show", "-h"], ("FILE.gguf",), "--special")):
         out = run(*arguments)[0].decode()
-        for word in ("perplexity", "--repeat-penalty", "--ignore-eos", "-0", "(0.8)"):
+        for word in [f"infer {command} " for command in commands] + list(words):
             check(word in out, f"{arguments}: {word} is not in the help")
+        check(absent not in out, f"{arguments}: {absent} is another command's")
     report("flags")
 
 

@@ -271,10 +271,12 @@ def test_model_file():
     raw = data("files", "model.gguf")
     for word in (work, ROOT, "train_0", "files/"):
         check(word.encode() not in raw, f"model.gguf: holds {word!r}")
-    # The same run from another folder, under other names and later, gives the same bytes.
+    # The same run from another folder, under other names and later, gives the same bytes; so does
+    # --flag=value.
     flags = {**base("unused"), "steps": 7, "eval_every": 2, "save_every": 3, "out": "elsewhere"}
     flags.update({name: os.path.basename(flags[name]) for name in ("train", "val", "tokenizer")})
-    execute(command(flags), cwd=work)
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+    execute([TRAIN] + words, cwd=work)
     same_file(("files", "model.gguf"), ("elsewhere", "model.gguf"),
               "the same run from another folder")
 
@@ -940,9 +942,11 @@ def test_not_finite():
 def test_flag_errors():
     for words, more in (
             (["--ste"], ["--ste", "3"]), (["train"], ["train"]), (["--lr"], ["--lr"]),
+            (["--eps", "value"], ["--eps"]), (["--step", "did you mean --steps?"], ["--step=3"]),
+            (["--eps: 2 is out of range, expected 0 to 1"], ["--eps=2"]),
             (["--help"], ["--help=1"]), (["--resume"], ["--resume=yes"]),
             (["--keep"], ["--keep"]), (["-x"], ["-x"]), (["--"], ["--"]),
-            (["--keep", "twice"], ["--keep", "1", "--keep", "2"])):
+            (["--keep: given twice"], ["--keep", "1", "--keep=2"])):
         refused(words, command(base("x")) + more)
     for name, values in {
             "steps": ("ten", "1.5", "", "1e3", "-1", "99999999999999999999", " "),
