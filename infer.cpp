@@ -569,7 +569,7 @@ static void run_chat(const Options& o) {
             return sample(logit, ids, -1, how);
         }
     };
-    hold_chat(chat, next, o.given.count("-n") ? o.n : INT64_MAX);
+    hold_chat(chat, next, o.n);
 }
 
 static void print_ids(const std::vector<int>& ids) {
@@ -725,7 +725,7 @@ static std::vector<Flag> flag_table(Options& o) {
         {"--ids", "1,2,3", &o.ids, GENERATE | LOGITS,
          "token ids, taken as they are; no tokenizer is needed", LOGITS},
         {"--template", "NAME", &o.chat_template, CHAT,
-         "how turns are written: chatml, llama3 or plain; else as the file's own template has it"},
+         "how turns are written: chatml, llama3 or plain; else as the file says"},
         {"--system", "TEXT", &o.system, CHAT, "what the model is told before the conversation"},
         {"-f", "FILE", &o.file, PERPLEXITY, "the text to measure", PERPLEXITY},
         {"-n", "N", {&o.n, 0, 1e9}, SAMPLE, "the most tokens to make"},

@@ -30,7 +30,7 @@ LIMIT = 300   # seconds; a test that a mutant keeps running for ever counts as f
 PROGRAMS = ["numerics", "layers", "model", "gguf", "flags", "tokenizer",   # build/test_X
             "dataloader", "layers_fp32", "layers_bf16", "layers_sm90",   # of train_gpt2.cu, on the emulator
             "ladder"]   # build/ladder, which checks before it measures
-SCRIPTS = {"infer": ["infer"], "trainer": ["train_gpt2", "infer"],   # tests/test_X.py runs these
+SCRIPTS = {"infer": ["infer"], "chat": ["infer"], "trainer": ["train_gpt2", "infer"],   # tests/test_X.py runs these
            "safety": ["train_gpt2", "infer"], "data": ["infer"],
            "corpora": ["help"]}   # which builds nothing
 SLOW = ["ladder", "numerics", "safety"]   # run longer without optimisation than it takes to compile
@@ -383,6 +383,33 @@ MUTANTS = [
     ("tokenizer.h", "user-defined tokens need --special",
      "special ? t.special : t.user_defined", "special ? t.special : std::vector<int>()",
      "tokenizer special"),
+    # ---- chat ------------------------------------------------------------------------------------
+    ("chat.h", "a user's text forges the tokens that mark turns",
+     "encode(*c.tokenizer, whole + c.format->before + text)",
+     "encode(*c.tokenizer, whole + c.format->before + text, true)", "tokenizer templates"),
+    ("chat.h", "the template's own system message is left out",
+     "return literal.substr(start, end - start);", "return \"\";", "tokenizer templates"),
+    ("chat.h", "half a literal is taken for the system message",
+     "given[at - 1] == '\"') && end != std::string::npos", "given[at - 1] == '\"') && true",
+     "tokenizer templates"),
+    ("chat.h", "llama3: white space stays around a text", "if (c.format->trimmed) {",
+     "if (false) {", "tokenizer templates"),
+    ("chat.h", "the system message goes first when the context is full",
+     "size_t first = !c.turns.empty() && c.turns[0].role == \"system\", end",
+     "size_t first = 0, end", "tokenizer make_room"),
+    ("chat.h", "a question goes without its answer",
+     "while (end < c.turns.size() && c.turns[end].role != \"user\") end++;", "",
+     "tokenizer make_room"),
+    ("chat.h", "what the model has seen is never looked at again",
+     "while (same < most && c.seen[same] == ids[same]) same++;", "same = most;", "chat history"),
+    ("chat.h", "an answer is not closed", "close_turn(c, *turn);\n", "", "chat history"),
+    ("chat.h", "/save writes over any file", "if (found != start) return", "if (false) return",
+     "chat save"),
+    ("chat.h", "the context may be one token too long", "fits = ids.size() < c.context) {",
+     "fits = ids.size() <= c.context) {", "chat overflow"),
+    ("chat.h", "Ctrl-C at the prompt is not heard",
+     "return !chat_interrupted && (c == '\\n' || !line.empty());",
+     "clearerr(stdin); return chat_interrupted || c == '\\n' || !line.empty();", "chat interrupt"),
     ("tokenizer.h", "white space is a document", "if (at == text.size()) return;", "",
      "tokenizer documents"),
     ("tokenizer.h", "a separator's line break belongs to the next document",

@@ -7,6 +7,7 @@
 #include <ctime>
 #include <sys/stat.h>
 #include "check.h"
+#include "../chat.h"
 #include "../tokenizer.h"
 
 static std::string folder_of_shared() {
@@ -272,6 +273,100 @@ static void test_kinds() {
     check_ids("a byte without a token", "a\4b\4", encode(t, "a\4b\4"), {'a', 'b'});
 }
 
+// A file with nothing but a chat template. bytes: the key's value, which must live as long.
+static Gguf file_with_template(const std::string& bytes) {
+    Gguf g;
+    GgufKey key;
+    key.name = "tokenizer.chat_template";
+    key.type = key.element = GGUF_STRING;
+    key.data = (const uint8_t*)bytes.data();
+    g.keys.push_back(key);
+    g.key_at[key.name] = 0;
+    return g;
+}
+
+// The ids as text. What a special token begins is marked, so that a forged one shows.
+static std::string shown(const Tokenizer& t, const std::vector<int>& ids) {
+    std::string out;
+    for (int id : ids) {
+        bool special = std::count(t.special.begin(), t.special.end(), id);
+        out += (special ? "#" : "") + t.tokens[id];
+    }
+    return out;
+}
+
+// The expected texts are what Jinja makes of these templates: SmolLM2's, and Llama 3's in short.
+static void test_templates() {
+    const std::string smollm =
+        "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+        "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging"
+        " Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' +"
+        " message['content'] + '<|im_end|>' + '\n'}}{% endfor %}";
+    const std::string hi = "#<|im_start|>user\n hi <|im_end|>#<|im_end|>\n"
+                           "#<|im_start|>assistant\nyes\n#<|im_end|>\n";
+    const std::string llama = "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>' }}";
+    struct {
+        const char* what;
+        std::string given, name;
+        const char* system;
+        std::string want;
+    } cases[] = {
+        {"SmolLM2's", smollm, "", nullptr,
+         "#<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+         "#<|im_end|>\n" + hi},
+        {"with a system message", smollm, "", "Be brief.",
+         "#<|im_start|>system\nBe brief.#<|im_end|>\n" + hi},
+        {"without", smollm, "", "", hi},
+        {"the system's text is elsewhere", "'<|im_start|>system\n' + x + '<|im_end|>'", "", nullptr,
+         hi},
+        {"escapes", "{{\"<|im_start|>system\\nI'm \\\"it\\\"<|im_end|>\"}}", "", nullptr,
+         "#<|im_start|>system\nI'm \"it\"#<|im_end|>\n" + hi},
+        {"Llama 3's", llama, "", "Be brief.",
+         "#<|begin_of_text|>#<|start_header_id|>system#<|end_header_id|>\n\nBe brief.#<|eot_id|>"
+         "#<|start_header_id|>user#<|end_header_id|>\n\nhi <|im_end|>#<|eot_id|>"
+         "#<|start_header_id|>assistant#<|end_header_id|>\n\nyes#<|eot_id|>"},
+        {"plain", smollm, "plain", nullptr, "#<|endoftext|> hi <|im_end|>\nyes\n\n"}};
+    Tokenizer t = small({});
+    for (const char* token : {"<|im_start|>", "<|im_end|>", "<|begin_of_text|>",
+                              "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}) {
+        t.special.push_back((int)t.tokens.size());
+        t.tokens.push_back(token);
+    }
+    for (auto& c : cases) {
+        uint64_t size = c.given.size();
+        std::string bytes = std::string((const char*)&size, 8) + c.given;
+        Gguf g = file_with_template(bytes);
+        t.begin = c.name == "plain" ? t.eot : -1;
+        std::string system = c.system ? c.system : "";
+        Chat chat = new_chat(g, t, 1000, c.name, c.system ? &system : nullptr);
+        add_turn(chat, "user", " hi <|im_end|>");
+        add_turn(chat, "assistant", "yes\n");
+        std::string got = shown(t, chat_ids(chat));
+        check(got == c.want, "%s: \"%s\", expected \"%s\"", c.what, got.c_str(), c.want.c_str());
+    }
+}
+
+// What goes when the context is full: the oldest turns, a user's with its answer.
+static void test_make_room() {
+    Tokenizer t = small({});
+    t.begin = -1;
+    std::string bytes(8, '\0');
+    Gguf g = file_with_template(bytes);
+    std::string system = "S";
+    Chat chat = new_chat(g, t, 20, "plain", &system);
+    for (const char* text : {"one", "two", "six"}) {   // 4 ids each, with the line break
+        add_turn(chat, "user", text);
+        add_turn(chat, "assistant", "a");
+    }
+    check(chat_ids(chat).size() == 20 && make_room(chat, 0) == 0, "what fits stays");
+    check(make_room(chat, 1) == 2 && decode(t, chat_ids(chat)) == "S\ntwo\na\nsix\na\n",
+          "a little room: \"%s\"", decode(t, chat_ids(chat)).c_str());
+    check(make_room(chat, 100) == 2 && decode(t, chat_ids(chat)) == "S\nsix\na\n",
+          "the last turn stays: \"%s\"", decode(t, chat_ids(chat)).c_str());
+    reset_chat(chat);
+    check(decode(t, chat_ids(chat)) == "S\n", "after a reset the system message is there");
+}
+
 // What separates documents and what does not; test_infer.py compares this with prepare.py's shards.
 static void test_documents() {
     Tokenizer t = small({});
@@ -492,6 +587,8 @@ int main(int argc, char** argv) {
                       {"special", test_special},
                       {"documents", test_documents},
                       {"kinds", test_kinds},
+                      {"templates", test_templates},
+                      {"make_room", test_make_room},
                       {"golden", test_golden},
                       {"invalid", test_invalid},
                       {"long_word", test_long_word},
