@@ -195,7 +195,8 @@ inline int ask(Chat& c, const NextToken& next, const std::vector<int>& ids) {
 // long for the context; nothing is added.
 inline bool answer(Chat& c, const NextToken& next, int64_t most) {
     auto now = [] { return std::chrono::steady_clock::now(); };
-    const size_t room = std::max<size_t>(c.context / 8, 1);
+    const size_t closing = encode(*c.tokenizer, c.format->after).size() + (c.close >= 0);
+    const size_t room = std::max(c.context / 8, closing + 1);
     Turn reply = {"assistant", "", {}};
     add_header(c, reply, "");
     c.turns.push_back(reply);
@@ -204,7 +205,7 @@ inline bool answer(Chat& c, const NextToken& next, int64_t most) {
     std::string pending, why;
     int64_t made = 0;
     auto start = now(), first = start;
-    for (bool fits = ids.size() + room <= c.context;; fits = ids.size() < c.context) {
+    for (bool fits = ids.size() + room <= c.context;; fits = ids.size() + closing < c.context) {
         if (!fits) {
             int dropped = make_room(c, room);
             turn = &c.turns.back();
@@ -212,8 +213,9 @@ inline bool answer(Chat& c, const NextToken& next, int64_t most) {
             if (dropped)
                 fprintf(stderr, "%s[the context is full: the %d oldest turns are forgotten]\n",
                         made ? "\n" : "", dropped);
-            if (ids.size() >= c.context && made == 0) return c.turns.pop_back(), false;
-            if (ids.size() >= c.context) why = "the context is full";
+            fits = ids.size() + closing < c.context;
+            if (!fits && made == 0) return c.turns.pop_back(), false;
+            if (!fits) why = "the context is full";
         }
         if (made == most) why = "-n is reached";
         int id = why.empty() && !chat_interrupted ? ask(c, next, ids) : -1;

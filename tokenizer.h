@@ -488,7 +488,8 @@ inline std::string tokenizer_sha256(const Gguf& g) {
 // The tokens as the file spells them, in its own memory, and their ids.
 struct Vocabulary {
     std::vector<std::string_view> visible;
-    std::vector<int> id_at;   // a hash table
+    std::vector<int> id_at;      // a hash table
+    std::vector<char> spelled;   // whether it is bytes that text makes
 };
 
 inline size_t vocabulary_slot(const Vocabulary& v, std::string_view visible) {
@@ -519,9 +520,9 @@ inline Vocabulary read_vocabulary(const Gguf& g) {
 }
 
 // The merges "left right", the earliest learned first. What a merge makes must be a token. A part
-// that is no token can never arise, since the bytes and all that merges make are tokens: such a
-// merge is dead. A vocabulary of single bytes holds one, because llama.cpp wants at least one
-// merge.
+// that is none, or that is not spelled in bytes, can never arise, since the bytes and all that
+// merges make are such tokens: the merge is dead. A vocabulary of single bytes holds one, because
+// llama.cpp wants at least one merge.
 inline void read_merges(Tokenizer& t, const Gguf& g, const Vocabulary& v) {
     std::vector<std::string_view> merges = gguf_views(g, "tokenizer.ggml.merges");
     t.merges.reserve(merges.size());
@@ -542,7 +543,12 @@ inline void read_merges(Tokenizer& t, const Gguf& g, const Vocabulary& v) {
                  " vocabulary", g.file.path.c_str(), rank,
                  gguf_printable(std::string(merge), 40).c_str());
         int l = find_id(v, left), r = find_id(v, right);
-        if (l >= 0 && r >= 0) t.merges.push_back({l, r, id});
+        if (l < 0 || r < 0 || !v.spelled[l] || !v.spelled[r]) continue;
+        if (!v.spelled[id])   // or a stranger's text could make end-of-text
+            fail("%s: key tokenizer.ggml.merges: merge %zu, \"%s\", makes token %d, which"
+                 " token_type says is none that text makes", g.file.path.c_str(), rank,
+                 gguf_printable(std::string(merge), 40).c_str(), id);
+        t.merges.push_back({l, r, id});
     }
     index_merges(t);
 }
@@ -590,8 +596,8 @@ inline void read_ends(Tokenizer& t, const Gguf& g, size_t tokens) {
     }
 }
 
-// Fills in what each token is.
-inline void read_tokens(Tokenizer& t, const Gguf& g, const Vocabulary& v) {
+// Fills in what each token is, v.spelled too.
+inline void read_tokens(Tokenizer& t, const Gguf& g, Vocabulary& v) {
     const char* path = g.file.path.c_str();
     size_t n = v.visible.size();
     std::vector<int64_t> types(n, NORMAL_TOKEN);
@@ -608,6 +614,7 @@ inline void read_tokens(Tokenizer& t, const Gguf& g, const Vocabulary& v) {
         bool user_defined = types[id] == USER_DEFINED_TOKEN && !control;
         bool spelled = types[id] == NORMAL_TOKEN && !control &&
                        token_from_visible(bytes, v.visible[id]);
+        v.spelled.push_back(spelled);
         if (!spelled) bytes = v.visible[id];
         if (bytes.empty()) continue;
         if (user_defined) t.user_defined.push_back(id);

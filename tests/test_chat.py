@@ -74,9 +74,10 @@ def test_history(folder):
     first = follow(path, one)
     two = [*one, *first, CLOSE, 10, *turn("user", " /you <|im_end|>"[1:]), *HEADER]
     second = follow(path, two)
-    out, err = chat(path, "hi", "", " /you <|im_end|>", "/reset", "hi")
-    check(same_text(out, raw(first) + b"\n" + raw(second) + b"\n" + raw(first) + b"\n"),
-          f"printed {out!r}, expected {raw(first)!r}, {raw(second)!r}, {raw(first)!r}")
+    third = follow(path, [256, *turn("user", "ho"), *HEADER])
+    out, err = chat(path, "hi", "", " /you <|im_end|>", "/reset", "ho")
+    check(same_text(out, raw(first) + b"\n" + raw(second) + b"\n" + raw(third) + b"\n"),
+          f"printed {out!r}, expected {raw(first)!r}, {raw(second)!r}, {raw(third)!r}")
     found = [re.fullmatch(r"\[6 tokens, [\d.]+ tok/s \| context (\d+) of 128 \| stopped: -n is "
                           r"reached\]", line) for line in err]
     want = [len(one) + 8, len(two) + 8, None, len(one) + 8]
@@ -129,7 +130,7 @@ def test_overflow(folder):
     check(any("too long" in line and "208 tokens" in line for line in err)
           and same_text(out, raw(first) + b"\n"), f"a text too long: {err}, {out!r}")
     out, err = chat(path, "hi", more=("--temp", 0, "-n", 1000))
-    check("stopped: the context is full" in err[-1] and "context 1" in err[-1], f"stderr: {err}")
+    check("context 128 of 128 | stopped: the context is full" in err[-1], f"stderr: {err}")
 
 
 def test_refused(folder):

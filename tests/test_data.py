@@ -354,6 +354,7 @@ def test_refused_tokenizers(folder):
         "model": ("string", "llama"), "pre": ("string", "qwen2"), "eos_token_id": ("u32", 258),
         "token_type": ("i32s", [1, 1]), "merges": ("strings", ["a c"])}
     cases = [({**good, key + name: value}, name) for name, value in cases.items()]
+    cases.append(({**good, key + "token_type": ("i32s", [1] * 256 + [3, 3])}, "merge"))
     for name in ("model", "tokens", "merges", "eos_token_id"):
         cases.append(({k: v for k, v in good.items() if k != key + name}, name))
     for token, word in (("xyz", "99"), ("b", "twice")):

@@ -317,8 +317,7 @@ static void test_templates() {
         {"with a system message", smollm, "", "Be brief.",
          "#<|im_start|>system\nBe brief.#<|im_end|>\n" + hi},
         {"without", smollm, "", "", hi},
-        {"the system's text is elsewhere", "'<|im_start|>system\n' + x + '<|im_end|>'", "", nullptr,
-         hi},
+        {"part of it is elsewhere", "'<|im_start|>system\nYou' + x + '<|im_end|>'", "", nullptr, hi},
         {"escapes", "{{\"<|im_start|>system\\nI'm \\\"it\\\"<|im_end|>\"}}", "", nullptr,
          "#<|im_start|>system\nI'm \"it\"#<|im_end|>\n" + hi},
         {"Llama 3's", llama, "", "Be brief.",
@@ -332,6 +331,8 @@ static void test_templates() {
         t.special.push_back((int)t.tokens.size());
         t.tokens.push_back(token);
     }
+    auto by_bytes = [&](int a, int b) { return t.tokens[a] < t.tokens[b]; };
+    std::sort(t.special.begin(), t.special.end(), by_bytes);
     for (auto& c : cases) {
         uint64_t size = c.given.size();
         std::string bytes = std::string((const char*)&size, 8) + c.given;
