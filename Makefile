@@ -222,7 +222,8 @@ ifeq ($(LIBFUZZER),)
 else
 	@for t in $(FUZZ_TARGETS); do mkdir -p $(BUILD)/fuzz-corpus/$$t; \
 	    FUZZ_TARGET=$$t $< -detect_leaks=0 -runs=$(FUZZ_RUNS) -max_len=8192 -timeout=20 -close_fd_mask=1 \
-	    -verbosity=1 $(BUILD)/fuzz-corpus/$$t tests/fuzz/$$t || exit 1; done
+	    -verbosity=0 -print_final_stats=1 -artifact_prefix=$(BUILD)/ $(BUILD)/fuzz-corpus/$$t \
+	    tests/fuzz/$$t || exit 1; done
 endif
 
 test-mutants:
