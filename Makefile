@@ -177,7 +177,7 @@ test: $(BIN)/train_gpt2 $(BIN)/infer $(TEST_PROGRAMS) $(BUILD)/CTestTestfile.cma
 	    EMU_RUNS="$(EMU_RUNS)" TEST_SCRIPTS="$(TEST_SCRIPTS)" INFER=$(BIN)/infer \
 	    TRAIN=$(BIN)/train_gpt2 TRAIN_CUDA=$(BUILD)/train; \
 	cd $(BUILD) && BUILD="$$PWD" $(CTEST) --output-on-failure \
-	    -j "$$(getconf _NPROCESSORS_ONLN)"
+	    -j $$(($$(getconf _NPROCESSORS_ONLN) + 1))
 
 test-torch:
 	$(NEED_PYTHON)"$(PYTHON)" tests/reference.py --check

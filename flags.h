@@ -13,7 +13,6 @@
 // error. What an Options holds before its flags are parsed are the defaults.
 #pragma once
 #include <algorithm>
-#include <cmath>
 #include <set>
 #include <string>
 #include <vector>

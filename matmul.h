@@ -272,9 +272,13 @@ inline void matmul_block(const Kernel& kernel, float* c, int64_t ldc, const floa
         for (int m = m0; m < m1; m += kernel.mr) {
             const int64_t at = m * ldc + n;
             const int rows = std::min(kernel.mr, m1 - m);
-            // The next tile's results, which memory would be asked for too late.
+            // What the next tile reads and writes, which memory would be asked for too late.
             for (int i = m + kernel.mr; i < std::min(m + 2 * kernel.mr, m1); i++)
-                for (int j = 0; j < NR; j += 16) __builtin_prefetch(c + i * ldc + n + j, 1);
+                for (int64_t j = i * ldc + n; j < i * ldc + n + NR; j += 16) {
+                    __builtin_prefetch(c + j, 1);
+                    if (f.gelu) __builtin_prefetch(f.gelu + j, 1);
+                    if (f.pre_gelu) __builtin_prefetch(f.pre_gelu + j);
+                }
             kernel.tile(rows, width, c + at, ldc, pa + (int64_t)(m - m0) * depth, b, depth,
                         goes_on ? nullptr : begin);
             if (k0 + depth == K && (f.gelu || f.pre_gelu))

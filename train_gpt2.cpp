@@ -265,16 +265,19 @@ static void add_layernorm_backward(float* dinp, float* dweight, float* dbias,
         for (int n = 0; n < N; n++) {
             const float* d = dout + (int64_t)n * C;
             const float* x = inp + (int64_t)n * C;
+            const float m = mean[n], s = rstd[n];
+#pragma omp simd
             for (int c = 0; c < C; c++) {
                 g[c] = d[c] * weight[c];
-                xhat[c] = (x[c] - mean[n]) * rstd[n];
+                xhat[c] = (x[c] - m) * s;
             }
             float g_mean = sum(g, C) / C;
             float g_xhat_mean = dot(g, xhat, C) / C;
             float* dx = dinp + (int64_t)n * C;
             const float* skip = dresidual ? dresidual + (int64_t)n * C : nullptr;
+#pragma omp simd   // dx may be skip or d: c's own element alone, so vectors are right
             for (int c = 0; c < C; c++) {
-                float norm = rstd[n] * (g[c] - g_mean - xhat[c] * g_xhat_mean);
+                float norm = s * (g[c] - g_mean - xhat[c] * g_xhat_mean);
                 dx[c] = skip ? skip[c] + norm : norm;
             }
         }

@@ -1,6 +1,7 @@
 # What `make test` runs. make copies this file to where ctest looks for it, $BUILD, and gives it
 # the lists and folders in the environment. A test that returns 77 was skipped, and says why.
-# As many run at once as there are processors: the scripts, which take longest, come first.
+# One more runs at once than there are processors, since some wait for most of their time; the
+# scripts, which take longest, come first.
 foreach(list TESTS EMU_RUNS TEST_SCRIPTS)
     separate_arguments(${list} UNIX_COMMAND "$ENV{${list}}")
 endforeach()

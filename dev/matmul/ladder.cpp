@@ -90,8 +90,10 @@ static double speed(const Rung& r, float* c, const float* a, const float* b) {
     return flops / seconds;
 }
 
-int main(int, char** argv) {
+int main(int argc, char** argv) {
     spin_briefly(argv);
+    const bool only_check = argc == 2 && strcmp(argv[1], "check") == 0;
+    if (argc > 1 && !only_check) fail("%s: expected `check`, or nothing, to measure too", argv[1]);
     const int cores = max_threads();
     Scratch buffers[4];   // aligned to 64 bytes
     float *a = buffers[0].at_least(M * K), *b = buffers[1].at_least(K * N);
@@ -100,7 +102,8 @@ int main(int, char** argv) {
     for (int i = 0; i < M * K; i++) a[i] = 2 * uniform(rng) - 1;
     for (int i = 0; i < K * N; i++) b[i] = 2 * uniform(rng) - 1;
     bool right = true;
-    for (int round = -1; round < ROUNDS && right; round++)   // before the first, all are checked
+    const int rounds = only_check ? 0 : ROUNDS;
+    for (int round = -1; round < rounds && right; round++)   // before the first, all are checked
         for (Rung& r : LADDER) {
             if (r.ceiling == ALL_CORES_BF16 && !bfloat16_kernel()) continue;
             use_threads(r.ceiling == ONE_CORE ? 1 : cores);
@@ -108,6 +111,7 @@ int main(int, char** argv) {
             else if (r.product) right &= check(r, c, a, b, first);
         }
     if (!right) return 1;
+    if (only_check) return 0;
     printf("c (%d, %d) = a (%d, %d) b (%d, %d), threads: %d\n", M, N, M, K, K, N, cores);
     printf("%-26s %8s %12s %8s\n", "", "GFLOP/s", "of ceiling", "error");
     for (Rung& r : LADDER) std::sort(r.speeds.begin(), r.speeds.end());
