@@ -528,7 +528,7 @@ static void run_generate(const Options& o) {
             logits(logit.data(), m, s, 0, 1);
         }
         int id = sample(logit, ids, o.ignore_eos ? m.eot : -1, how);
-        if (id == m.eot) break;
+        if (id == m.eot || is_end(tokenizer, id)) break;
         ids.push_back(id);
         if (with_ids) printf("%s%d", made ? " " : "", id);
         else pending += token_bytes(tokenizer, id);
@@ -759,8 +759,9 @@ static void print_help(const Command& command) {
     printf("\nflags of %s\n", command.name);
     print_flags(flags, command.bit);
     printf("\nDefaults are in brackets. A text begins with the end-of-text token, as every text did"
-           "\nin training, whatever the file's key add_bos_token says (for smollm and llama-bpe the"
-           "\nkey decides). Samplers work in the order repeat penalty, top-k, top-p, min-p, temperature.\n");
+           "\nin training, whatever the file's key add_bos_token says; where tokenizer.ggml.pre is"
+           "\nsmollm or llama-bpe, the key decides. Samplers work in the order repeat penalty, top-k,"
+           "\ntop-p, min-p, temperature.\n");
 }
 
 // Fills in the options and returns the command.

@@ -1,5 +1,5 @@
-// fuzz.cpp - what comes from outside, damaged at random: nothing may crash, hang, or read beyond its
-// input. fail() is the right answer to most inputs, and here it comes back.
+// fuzz.cpp - what comes from outside, damaged at random: nothing may crash, hang, or read beyond
+// its input. fail() is the right answer to most inputs, and here it comes back.
 //
 //     gguf        open a GGUF file, show it, load it as a model, and let that make a token
 //     tokenizer   read a tokenizer from it and encode the file's own last bytes
@@ -261,7 +261,8 @@ int main(int argc, char** argv) {
         current = inputs.empty() ? corpus[random_below(rng, corpus.size())] : inputs[i];
         // The corpus itself comes first.
         if (inputs.empty() && i < corpus.size()) current = corpus[i];
-        for (uint64_t n = inputs.empty() && i >= corpus.size() ? 1 + random_below(rng, 4) : 0; n; n--)
+        bool changed = inputs.empty() && i >= corpus.size();
+        for (uint64_t n = changed ? 1 + random_below(rng, 4) : 0; n > 0; n--)
             mutate(rng, current, corpus);
         alarm(20);
         accepted += run_one(*running, current);
