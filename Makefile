@@ -38,10 +38,11 @@ COMPILE = $(NEED_CXX)$(CXX) $(CXXFLAGS) -MMD -MP -I.
 # Objects and test programs go to $(BUILD), the programs to $(BIN).
 BUILD ?= build
 BIN ?= .
-TESTS = test_numerics test_gguf test_flags test_tokenizer test_dataloader test_layers test_model
+TESTS = test_numerics test_gguf test_flags test_tokenizer test_dataloader test_layers test_model \
+        test_quants
 TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%)
-TEST_SCRIPTS = test_data test_corpora test_infer test_chat test_trainer test_safety test_hf \
-               test_llama
+TEST_SCRIPTS = test_data test_corpora test_infer test_chat test_quantize test_trainer test_safety \
+               test_hf test_llama
 # The emulator is tried on Linux only; `make test EMU=` leaves out its own tests, and those of
 # train_gpt2.cu under it: a program, the order of threads and blocks in which it runs, and what
 # cuBLASLt refuses on the way. With EMU_TRAINER=./train_gpt2emu, test_trainer looks at the CUDA
@@ -221,9 +222,9 @@ ifeq ($(LIBFUZZER),)
 	@for t in $(FUZZ_TARGETS); do $< $$t -n $(FUZZ_RUNS) || exit 1; done
 else
 	@for t in $(FUZZ_TARGETS); do mkdir -p $(BUILD)/fuzz-corpus/$$t; \
-	    FUZZ_TARGET=$$t $< -detect_leaks=0 -runs=$(FUZZ_RUNS) -max_len=8192 -timeout=20 -close_fd_mask=1 \
-	    -verbosity=0 -print_final_stats=1 -artifact_prefix=$(BUILD)/ $(BUILD)/fuzz-corpus/$$t \
-	    tests/fuzz/$$t || exit 1; done
+	    FUZZ_TARGET=$$t $< -detect_leaks=0 -runs=$(FUZZ_RUNS) -max_len=8192 -timeout=20 \
+	    -close_fd_mask=1 -verbosity=0 -print_final_stats=1 -artifact_prefix=$(BUILD)/ \
+	    $(BUILD)/fuzz-corpus/$$t tests/fuzz/$$t || exit 1; done
 endif
 
 test-mutants:

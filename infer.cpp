@@ -9,7 +9,7 @@
 //     forward()      the network, for one token or many, with a cache of keys and values (KV cache)
 //     sampling       from logits to a token
 //     text           ids from text, text from ids, UTF-8 that arrives in pieces
-//     commands       generate, chat, tokenize, detokenize, logits, perplexity, show
+//     commands       generate, chat, tokenize, detokenize, logits, perplexity, show, quantize
 //     command line   one table of flags, from which parsing and --help come
 //
 // Results go to stdout, everything else to stderr.
@@ -20,6 +20,7 @@
 #include "gguf.h"
 #include "matmul.h"
 #include "numerics.h"
+#include "quants.h"
 #include "threads.h"
 #include "tokenizer.h"
 
@@ -452,10 +453,10 @@ static std::string read_all(FILE* stream) {
 
 // What the flags say. The initial values are the defaults, which --help prints.
 struct Options {
-    std::string model, prompt, ids, file, chat_template, system;
+    std::string model, prompt, ids, file, out, type, chat_template, system;
     int64_t n = 256, top_k = 40, seed = 1, threads = processors();
     double temp = 0.8, top_p = 0.95, min_p = 0.05, repeat_penalty = 1;
-    bool ignore_eos = false, nul = false, special = false, help = false;
+    bool ignore_eos = false, nul = false, special = false, pure = false, help = false;
     std::set<std::string> given;   // the flags that were on the command line
 };
 
@@ -691,11 +692,112 @@ static void run_show(const Options& o) {
                ggml_type_facts(t.type).name, (int)shape, gguf_shape(t).c_str(), t.bytes);
 }
 
+// The type that llama.cpp's llama-quantize gives a tensor: its own where it is no matrix of weights
+// or must stay exact; else the wanted one, but unless pure, the matrix that makes logits becomes
+// Q6_K where the wanted type has fewer bits. Rows that are no multiple of a block take the next
+// larger type whose blocks fit.
+static GgmlType quantized_type(const GgufTensor& t, GgmlType wanted, bool pure, bool tied) {
+    const std::string& name = t.name;
+    auto holds = [&](const char* part) { return name.find(part) != std::string::npos; };
+    const bool weight = name.size() >= 6 && name.compare(name.size() - 6, 6, "weight") == 0;
+    if (!weight || t.count == t.dims[0] || holds("_norm.weight") || holds("position_embd") ||
+        holds("ffn_gate_inp.weight"))
+        return t.type;
+    const uint64_t block = ggml_type_facts(wanted).block;
+    if (block == 1) return wanted;
+    const bool logits = name == "output.weight" || (tied && name == "token_embd.weight");
+    if (logits && !pure && wanted != GGML_Q8_0)
+        wanted = t.dims[0] % block == 0 ? GGML_Q6_K : GGML_Q8_0;
+    if (t.dims[0] % ggml_type_facts(wanted).block == 0) return wanted;
+    return wanted == GGML_Q6_K && t.dims[0] % 32 == 0 ? GGML_Q8_0 : GGML_F16;
+}
+
+// to = t as another type. Returns the error's rms as a part of that of the weights.
+static double quantize_tensor(std::vector<uint8_t>& to, const Gguf& g, const GgufTensor& t,
+                              GgmlType type) {
+    const char *path = g.file.path.c_str(), *name = t.name.c_str();
+    const char *from = ggml_type_facts(t.type).name, *wanted = ggml_type_facts(type).name;
+    if (t.type != GGML_F32 && t.type != GGML_F16 && t.type != GGML_BF16)
+        fail("%s: tensor %s: type %s, expected F32, F16 or BF16 to make %s of it (twice quantized"
+             " is twice rounded: take the file it was made from)", path, name, from, wanted);
+    const int64_t n = (int64_t)t.dims[0], rows = (int64_t)t.count / n;
+    const int64_t bytes = row_bytes(type, n), from_bytes = row_bytes(t.type, n);
+    to.resize((size_t)(rows * bytes));
+    std::vector<double> squares(rows), errors(rows);
+#pragma omp parallel
+    {
+        std::vector<float> x(n), y(n);
+#pragma omp for
+        for (int64_t r = 0; r < rows; r++) {
+            dequantize(x.data(), t.type, t.data + r * from_bytes, 0, n);
+            find_format(type)->quantize(&to[r * bytes], x.data(), n);
+            dequantize(y.data(), type, &to[r * bytes], 0, n);
+            for (int64_t i = 0; i < n; i++) {
+                squares[r] += (double)x[i] * x[i];
+                errors[r] += ((double)y[i] - x[i]) * ((double)y[i] - x[i]);
+            }
+        }
+    }
+    double square = 0, error = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        square += squares[r], error += errors[r];
+        if (std::isfinite(squares[r]) && std::isfinite(errors[r])) continue;
+        fail("%s: tensor %s: row %" PRId64 " has a number that %s", path, name, r,
+             std::isfinite(squares[r]) ? text("is too large for %s", wanted).c_str()
+                                       : "is not finite (did its training diverge?)");
+    }
+    return square > 0 ? sqrt(error / square) : 0;
+}
+
+// The input is mapped while the output is written, and rounding cannot be taken back: they must be
+// two files, whatever their names.
+static void run_quantize(const Options& o) {
+    Gguf g = gguf_open(o.file);
+    const Format* wanted = nullptr;
+    std::string names;
+    for (const Format& f : FORMATS) {
+        if (!f.quantize) continue;
+        const char* name = ggml_type_facts(f.type).name;
+        names += std::string(names.empty() ? "" : ", ") + name;
+        if (o.type == name) wanted = &f;
+    }
+    if (!wanted) fail("%s: is no type to quantize to, expected one of %s", o.type.c_str(),
+                      names.c_str());
+    struct stat in, out;
+    if (stat(o.file.c_str(), &in) == 0 && stat(o.out.c_str(), &out) == 0 &&
+        in.st_dev == out.st_dev && in.st_ino == out.st_ino)
+        fail("%s: is the file %s itself, expected another to write to", o.out.c_str(),
+             o.file.c_str());
+
+    GgufWriter w;
+    for (const GgufKey& k : g.keys)
+        if (k.name != "general.file_type" && k.name != "general.quantization_version")
+            gguf_put_key(w, k);
+    gguf_put_int(w, "general.file_type", wanted->file_type);
+    gguf_put_int(w, "general.quantization_version", 2);
+    const bool tied = !gguf_tensor(g, "output.weight");
+    std::vector<std::vector<uint8_t>> made(g.tensors.size());   // what will be written, all of it
+    uint64_t before = 0, after = 0;
+    for (size_t i = 0; i < g.tensors.size(); i++) {
+        const GgufTensor& t = g.tensors[i];
+        const GgmlType type = quantized_type(t, wanted->type, o.pure, tied);
+        const bool same = type == t.type;
+        const double error = same ? 0 : quantize_tensor(made[i], g, t, type);
+        gguf_put_tensor(w, t.name, type, {t.dims, t.dims + t.n_dims},
+                        same ? t.data : made[i].data());
+        before += t.bytes, after += w.tensors.back().tensor.bytes;
+        printf("%-30s %-16s %-4s -> %-4s  rms error %.3g\n", t.name.c_str(), gguf_shape(t).c_str(),
+               ggml_type_facts(t.type).name, ggml_type_facts(type).name, error);
+    }
+    gguf_write(w, o.out);
+    printf("%s: %.1f MB of weights, %.1f MB before\n", o.out.c_str(), (double)after / 1e6,
+           (double)before / 1e6);
+}
+
 // ---- command line -------------------------------------------------------------------------------
 
-enum {
-    GENERATE = 1, TOKENIZE = 2, DETOKENIZE = 4, LOGITS = 8, PERPLEXITY = 16, SHOW = 32, CHAT = 64
-};
+enum { GENERATE = 1, TOKENIZE = 2, DETOKENIZE = 4, LOGITS = 8, PERPLEXITY = 16, SHOW = 32,
+       QUANTIZE = 64, CHAT = 128 };
 
 struct Command {
     int bit;
@@ -713,13 +815,17 @@ static const Command COMMANDS[] = {
     {LOGITS, "infer logits",
      "for each of --ids, a line with the logits of what follows it", run_logits},
     {PERPLEXITY, "infer perplexity", "how well the model predicts a text (-f)", run_perplexity},
-    {SHOW, "infer show", "the keys and tensors of any GGUF file", run_show}};
+    {SHOW, "infer show", "the keys and tensors of any GGUF file", run_show},
+    {QUANTIZE, "infer quantize", "the same model with smaller weights", run_quantize}};
 
 static std::vector<Flag> flag_table(Options& o) {
     const int SAMPLE = GENERATE | CHAT, MODEL = SAMPLE | LOGITS | PERPLEXITY;
     const int TEXT = TOKENIZE | DETOKENIZE;
     return {
         {"FILE.gguf", "", &o.file, SHOW, "the file to show", SHOW},
+        {"IN.gguf", "", &o.file, QUANTIZE, "the model, in F32, F16 or BF16", QUANTIZE},
+        {"OUT.gguf", "", &o.out, QUANTIZE, "the file to write", QUANTIZE},
+        {"TYPE", "", &o.type, QUANTIZE, "F16, BF16, Q8_0, Q4_0 or Q6_K", QUANTIZE},
         {"-m", "FILE.gguf", &o.model, MODEL | TEXT, "the model", MODEL | TEXT},
         {"-p", "TEXT", &o.prompt, GENERATE, "the text to continue, printed as well"},
         {"--ids", "1,2,3", &o.ids, GENERATE | LOGITS,
@@ -743,7 +849,9 @@ static std::vector<Flag> flag_table(Options& o) {
         {"--ignore-eos", "", &o.ignore_eos, GENERATE, "never choose end-of-text"},
         {"-0", "", &o.nul, TOKENIZE, "NUL ends a record; print a line for each"},
         {"--special", "", &o.special, TOKENIZE, "recognise <|endoftext|> in the text"},
-        {"--threads", "N", {&o.threads, 1, 1024}, MODEL, "threads to use"},
+        {"--pure", "", &o.pure, QUANTIZE,
+         "the same type for all matrices, also for the one that makes logits"},
+        {"--threads", "N", {&o.threads, 1, 1024}, MODEL | QUANTIZE, "threads to use"},
         {"--help", "", &o.help, ~0, "print this and exit"},
     };
 }
@@ -760,8 +868,8 @@ static void print_help(const Command& command) {
     print_flags(flags, command.bit);
     printf("\nDefaults are in brackets. A text begins with the end-of-text token, as every text did"
            "\nin training, whatever the file's key add_bos_token says; where tokenizer.ggml.pre is"
-           "\nsmollm or llama-bpe, the key decides. Samplers work in the order repeat penalty, top-k,"
-           "\ntop-p, min-p, temperature.\n");
+           "\nsmollm or llama-bpe, the key decides. Samplers work in the order repeat penalty,"
+           "\ntop-k, top-p, min-p, temperature.\n");
 }
 
 // Fills in the options and returns the command.

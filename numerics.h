@@ -193,10 +193,14 @@ inline float normal(Rng& rng) {
 // (2 of AVX-512, 4 of AVX2, 8 of NEON), and the result does not depend on which.
 const int LANES = 32;
 
-inline float add_lanes(float* lanes) {
-    for (int half = LANES / 2; half >= 1; half /= 2)
-        for (int j = 0; j < half; j++) lanes[j] += lanes[j + half];
-    return lanes[0];
+typedef float Four __attribute__((vector_size(16)));   // what every processor adds at once
+
+inline float add_lanes(const float* lanes) {
+    Four s[LANES / 4];
+    memcpy(s, lanes, sizeof s);
+    for (int half = LANES / 8; half >= 1; half /= 2)
+        for (int j = 0; j < half; j++) s[j] += s[j + half];
+    return (s[0][0] + s[0][2]) + (s[0][1] + s[0][3]);
 }
 
 // sum_i a[i] * b[i]

@@ -28,11 +28,11 @@ LIMIT = 300   # seconds; a test that a mutant keeps running for ever counts as f
 
 # What a mutant is caught by: a program or script, whose first argument chooses the test.
 PROGRAMS = ["numerics", "layers", "model", "gguf", "flags", "tokenizer",   # build/test_X
-            "dataloader",
+            "dataloader", "quants",
             "layers_fp32", "layers_bf16", "layers_sm90",   # of train_gpt2.cu, on the emulator
             "ladder"]   # build/ladder
 SCRIPTS = {"infer": ["infer"], "chat": ["infer"],   # tests/test_X.py runs these
-           "trainer": ["train_gpt2", "infer"],
+           "trainer": ["train_gpt2", "infer"], "quantize": ["infer"],
            "safety": ["train_gpt2", "infer"], "data": ["infer"],
            "corpora": ["help"]}   # which builds nothing
 SLOW = ["ladder", "numerics", "safety"]   # run longer without optimisation than it takes to compile
@@ -597,6 +597,37 @@ MUTANTS = [
      " and int(m[1]) == start", "", "corpora download"),
     ("data/download.py", "a body without an end is taken for whole",
      "not reply.chunked and must_know_end", "must_know_end and False", "corpora download"),
+    # ---- quantized weights -----------------------------------------------------------------------
+    ("quants.h", "Q4_0's zero is 7", "nibbles(half_at(block), 8, -0.0f)",
+     "nibbles(half_at(block), 7, -0.0f)", "quants decoding"),
+    ("quants.h", "Q4_K: a late scale's upper bits come from the minimum",
+     "s[j + 4] & 15) | s[j - 4] >> 6 << 4;", "s[j + 4] & 15) | s[j] >> 6 << 4;",
+     "quants decoding"),
+    ("quants.h", "Q5_K: the fifth bit of another piece", "bytes_at(block + 16) >> j & 1;",
+     "bytes_at(block + 16) >> (j ^ 1) & 1;", "quants decoding"),
+    ("quants.h", "Q6_K: one scale for 32 weights", "(float)scale[v * VEC / 16])",
+     "(float)scale[0])", "quants decoding"),
+    ("quants.h", "product: the second of an odd number's last two rows goes behind the result",
+     "if (o + half == second) out[second]", "out[o + half]", "quants product"),
+    ("quants.h", "product: a long row's second part uses the first part's input",
+     "inp + (int64_t)i * w.in + at, floats", "inp + (int64_t)i * w.in, floats", "quants product"),
+    ("quants.h", "product: later parts of a prefill have the first one's bias",
+     "finish.bias = bias ? bias + first : nullptr;", "finish.bias = bias;", "quants parts"),
+    ("quants.h", "Q8_0: rounded to even", "roundf(x[i] * inverse)", "rintf(x[i] * inverse)",
+     "quants known"),
+    ("quants.h", "Q4_0: the largest becomes 8", "largest(x, 32) / -8", "largest(x, 32) / 8",
+     "quants known"),
+    ("quants.h", "Q6_K: one way to scale is tried", "i <= 9; i++) {\n        if (i == 0) continue;",
+     "i <= -10; i++) {\n        if (i == 0) continue;", "quants known"),
+    ("quants.h", "Q6_K: not rounded anew after the scales were", "d != 0 && k < 16 * g + 16",
+     "false && k < 16 * g + 16", "quants known"),
+    ("gguf.h", "a half is rounded up at every tie", "+ 0xfff + (magnitude >> 13 & 1)) >> 13);",
+     "+ 0x1000) >> 13);", "quants rounding"),
+    ("infer.cpp", "quantize writes over its input", "in.st_dev == out.st_dev && in.st_ino",
+     "in.st_dev == out.st_dev && 0 == in.st_ino", "quantize refused"),
+    ("infer.cpp", "quantize: a tied embedding is like any matrix",
+     "(tied && name == \"token_embd.weight\")", "(!tied && name == \"token_embd.weight\")",
+     "quantize types"),
 ]
 
 
