@@ -34,7 +34,7 @@ inline FILE* const nowhere = fopen("/dev/null", "w");
 #pragma pop_macro("stderr")
 #include <filesystem>
 
-typedef std::string Bytes;
+typedef std::string Input;
 
 // A promise that was not kept.
 #define EXPECT(promise) \
@@ -50,7 +50,7 @@ static const std::string& input_file() {
     return path;
 }
 
-static void write_input(const Bytes& input) {
+static void write_input(const Input& input) {
     static const int file = open(input_file().c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     EXPECT(file >= 0 && pwrite(file, input.data(), input.size(), 0) == (ssize_t)input.size() &&
            ftruncate(file, (off_t)input.size()) == 0);
@@ -66,7 +66,7 @@ static void unmap_all() {
     }
 }
 
-static void fuzz_gguf(const Bytes& input) {
+static void fuzz_gguf(const Input& input) {
     write_input(input);
     Options o;
     o.file = o.model = input_file();
@@ -77,11 +77,11 @@ static void fuzz_gguf(const Bytes& input) {
     run_generate(o);
 }
 
-static void fuzz_tokenizer(const Bytes& input) {
+static void fuzz_tokenizer(const Input& input) {
     write_input(input);
     Gguf g = gguf_open(input_file());
     Tokenizer t = tokenizer_from_gguf(g);
-    Bytes text = input.substr(input.size() - std::min<size_t>(input.size(), 200));
+    Input text = input.substr(input.size() - std::min<size_t>(input.size(), 200));
     for (bool special : {false, true}) {
         std::vector<int> ids = encode(t, text, special);
         for (int id : ids) EXPECT(id >= 0 && (size_t)id < t.tokens.size());
@@ -91,11 +91,11 @@ static void fuzz_tokenizer(const Bytes& input) {
     new_chat(g, t, 64, "", nullptr);
 }
 
-static void fuzz_text(const Bytes& input) {
+static void fuzz_text(const Input& input) {
     // The bytes, and a few merges of what texts are full of.
     static Tokenizer t = [] {
         Tokenizer t;
-        for (int b = 0; b < 256; b++) t.tokens.push_back(Bytes(1, (char)(t.byte_ids[b] = b)));
+        for (int b = 0; b < 256; b++) t.tokens.push_back(Input(1, (char)(t.byte_ids[b] = b)));
         for (const char* pair : {"  ", "\n\n", "'s", "11", "th", "\xe4\xbd"}) {
             t.merges.push_back({(uint8_t)pair[0], (uint8_t)pair[1], (int)t.tokens.size()});
             t.tokens.push_back(pair);
@@ -119,15 +119,15 @@ static void fuzz_text(const Bytes& input) {
     }
     for (const ChatFormat& f : CHAT_FORMATS) template_system(input, f);
     json_quoted(input);
-    Bytes pending = input;
+    Input pending = input;
     print_utf8(pending, false);
     EXPECT(pending.size() < 4);
     print_utf8(pending, true);
-    EXPECT(gguf_printable(input, 100).find('\x1b') == Bytes::npos);
+    EXPECT(gguf_printable(input, 100).find('\x1b') == Input::npos);
     for (int id : parse_ids(input, "--ids", 1000)) EXPECT(id >= 0 && id < 1000);
 }
 
-static void fuzz_shard(const Bytes& input) {
+static void fuzz_shard(const Input& input) {
     if (input.size() < 4) return;
     auto byte = [&](size_t i) { return (uint8_t)input[input.size() - i]; };   // of the tokens
     const int B = 1 + byte(1) % 4, T = 1 + byte(2) % 16;
@@ -143,7 +143,7 @@ static void fuzz_shard(const Bytes& input) {
 
 static const struct FuzzTarget {
     const char* name;
-    void (*run)(const Bytes&);
+    void (*run)(const Input&);
 } TARGETS[] = {{"gguf", fuzz_gguf}, {"tokenizer", fuzz_tokenizer}, {"text", fuzz_text},
                {"shard", fuzz_shard}};
 
@@ -155,7 +155,7 @@ static const FuzzTarget* find_target(const char* name) {
 }
 
 // False: refused. Any other exception than fail()'s ends the program: nobody would catch it there.
-static bool run_one(const FuzzTarget& target, const Bytes& input) {
+static bool run_one(const FuzzTarget& target, const Input& input) {
     bool accepted = true;
     try {
         target.run(input);
@@ -172,7 +172,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         EXPECT(freopen("/dev/null", "w", stdout));
         return find_target(getenv("FUZZ_TARGET"));
     }();
-    run_one(*target, Bytes((const char*)data, size));
+    run_one(*target, Input((const char*)data, size));
     return 0;
 }
 #else
@@ -180,7 +180,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
 // A file has lengths, counts and offsets: numbers of 4 and 8 bytes, little endian. These are the
 // ones at which arithmetic goes wrong.
-static void put_number(Rng& rng, Bytes& b) {
+static void put_number(Rng& rng, Input& b) {
     static const uint64_t numbers[] = {
         0, 1, 2, 7, 8, 31, 63, 255, 256, 65535, 1u << 24, (1u << 31) - 1, 1u << 31, UINT32_MAX,
         1ull << 32, 1ull << 61, 1ull << 62, INT64_MAX, 1ull << 63, UINT64_MAX - 31, UINT64_MAX};
@@ -190,10 +190,10 @@ static void put_number(Rng& rng, Bytes& b) {
     if (b.size() >= n) memcpy(&b[random_below(rng, b.size() - n + 1)], &x, n);
 }
 
-static void mutate(Rng& rng, Bytes& b, const std::vector<Bytes>& corpus) {
+static void mutate(Rng& rng, Input& b, const std::vector<Input>& corpus) {
     size_t at = b.empty() ? 0 : random_below(rng, b.size());
     size_t n = b.empty() ? 0 : 1 + random_below(rng, std::min<size_t>(b.size() - at, 32));
-    const Bytes& other = corpus[random_below(rng, corpus.size())];
+    const Input& other = corpus[random_below(rng, corpus.size())];
     size_t from = other.empty() ? 0 : random_below(rng, other.size());
     switch (random_below(rng, 8)) {
     case 0: if (!b.empty()) b[at] ^= (char)(1 << random_below(rng, 8)); break;
@@ -207,7 +207,7 @@ static void mutate(Rng& rng, Bytes& b, const std::vector<Bytes>& corpus) {
     }
 }
 
-static Bytes current;             // what runs now, for the handler below
+static Input current;             // what runs now, for the handler below
 static const FuzzTarget* running;
 
 // Leaves the input that led here. Sanitizers, too, end by abort(): see the options below.
@@ -229,10 +229,10 @@ extern "C" const char* __asan_default_options() {
 }
 extern "C" const char* __ubsan_default_options() { return "abort_on_error=1:print_stacktrace=1"; }
 
-static Bytes read_bytes(const std::string& path) {
+static Input read_bytes(const std::string& path) {
     FILE* f = fopen(path.c_str(), "rb");
     EXPECT(f);
-    Bytes bytes = read_all(f);
+    Input bytes = read_all(f);
     fclose(f);
     return bytes;
 }
@@ -240,7 +240,7 @@ static Bytes read_bytes(const std::string& path) {
 int main(int argc, char** argv) {
     running = find_target(argc > 1 ? argv[1] : nullptr);
     uint64_t runs = 100000, seed = 1;
-    std::vector<Bytes> inputs;
+    std::vector<Input> inputs;
     for (int i = 2; i < argc; i++) {
         if (strcmp(argv[i], "-n") == 0 && i + 1 < argc) runs = strtoull(argv[++i], nullptr, 10);
         else if (strcmp(argv[i], "-seed") == 0 && i + 1 < argc)
@@ -251,7 +251,7 @@ int main(int argc, char** argv) {
     for (int number : {SIGABRT, SIGALRM}) signal(number, on_crash);
     uint64_t accepted = 0;
     double start = seconds();
-    std::vector<Bytes> corpus = inputs;
+    std::vector<Input> corpus = inputs;
     for (auto& entry : std::filesystem::directory_iterator(text("tests/fuzz/%s", running->name)))
         if (inputs.empty()) corpus.push_back(read_bytes(entry.path()));
     std::sort(corpus.begin(), corpus.end());
