@@ -4,13 +4,13 @@
 //
 //     sampling       from logits to a token
 //     text           ids from text, text from ids, UTF-8 that arrives in pieces
-//     commands       generate, tokenize, detokenize, logits, perplexity, show, quantize
+//     commands       generate, chat, tokenize, detokenize, logits, perplexity, show, quantize
 //     command line   one table of flags, from which parsing and --help come
 //
 // Results go to stdout, everything else to stderr.
 #include <chrono>
 #include <cmath>
-#include <set>
+#include "chat.h"
 #include "flags.h"
 #include "runtime.h"
 #include "tokenizer.h"
@@ -124,7 +124,7 @@ static std::string read_all(FILE* stream) {
 
 // What the flags say. The initial values are the defaults, which --help prints.
 struct Options {
-    std::string model, prompt, ids, file, out, type;
+    std::string model, prompt, ids, file, out, type, chat_template, system;
     int64_t n = 256, top_k = 40, seed = 1, threads = processors();
     double temp = 0.8, top_p = 0.95, min_p = 0.05, repeat_penalty = 1;
     bool ignore_eos = false, nul = false, special = false, pure = false, help = false;
@@ -161,9 +161,11 @@ static void run_generate(const Options& o) {
         ids = ids_of_flag(o, m);
     } else {
         tokenizer = load_tokenizer(m);
-        ids = encode(tokenizer, o.prompt);
-        ids.insert(ids.begin(), tokenizer.eot);   // it preceded every document in training
-        check_length(m, "the prompt, with the end-of-text token before it", ids.size());
+        ids = encode_prompt(tokenizer, o.prompt);
+        if (ids.empty())
+            fail("%s: texts begin with no token of their own, so the prompt must not be empty",
+                 o.model.c_str());
+        check_length(m, "the prompt, with the token that begins a text", ids.size());
         pending = o.prompt;
         print_utf8(pending, false);
     }
@@ -190,7 +192,7 @@ static void run_generate(const Options& o) {
             logits(logit.data(), m, w, 0, 1);
         }
         int id = sample(logit, ids, o.ignore_eos ? m.eot : -1, how);
-        if (id == m.eot) break;
+        if (id == m.eot || is_end(tokenizer, id)) break;
         ids.push_back(id);
         if (with_ids) printf("%s%d", made ? " " : "", id);
         else pending += token_bytes(tokenizer, id);
@@ -208,6 +210,31 @@ static void run_generate(const Options& o) {
                 (long long)made, (made - 1) / made_in,
                 (made - 1) / made_in * bytes_per_token(m) / 1e9);
     fprintf(stderr, "\n");
+}
+
+static void run_chat(const Options& o) {
+    Model m = load_model(o.model);
+    Tokenizer tokenizer = load_tokenizer(m);
+    Chat chat = new_chat(m.file, tokenizer, m.d.T, o.chat_template,
+                         o.given.count("--system") ? &o.system : nullptr);
+    const size_t PIECE = 256;   // of a long text, so that Ctrl-C is obeyed soon
+    State s = new_state(m, m.d.T);
+    Work w;
+    Sampling how = {o.temp, o.top_p, o.min_p, o.repeat_penalty, o.top_k,
+                    make_rng((uint64_t)o.seed, RNG_SAMPLE, 0)};
+    std::vector<float> logit(m.d.V);
+    auto next = [&](const std::vector<int>& ids, size_t same) {
+        s.pos = (int)same;
+        while (true) {
+            int n = (int)std::min(PIECE, ids.size() - s.pos);
+            forward(m, w, s, &ids[s.pos], n, 1);
+            if (chat_interrupted) return -1;
+            if ((size_t)s.pos < ids.size()) continue;
+            logits(logit.data(), m, w, 0, 1);
+            return sample(logit, ids, -1, how);
+        }
+    };
+    hold_chat(chat, next, o.n);
 }
 
 static void print_ids(const std::vector<int>& ids) {
@@ -436,7 +463,7 @@ static void run_quantize(const Options& o) {
 // ---- command line -------------------------------------------------------------------------------
 
 enum { GENERATE = 1, TOKENIZE = 2, DETOKENIZE = 4, LOGITS = 8, PERPLEXITY = 16, SHOW = 32,
-       QUANTIZE = 64 };
+       QUANTIZE = 64, CHAT = 128 };
 
 struct Command {
     int bit;
@@ -447,6 +474,7 @@ struct Command {
 
 static const Command COMMANDS[] = {
     {GENERATE, "infer", "continue a text (-p) or token ids (--ids), or begin one", run_generate},
+    {CHAT, "infer chat", "answer each line of stdin, as a conversation (/help)", run_chat},
     {TOKENIZE, "infer tokenize", "text on stdin to ids separated by spaces", run_tokenize},
     {DETOKENIZE, "infer detokenize",
      "ids on stdin, separated by spaces, commas or newlines, to bytes", run_detokenize},
@@ -457,7 +485,8 @@ static const Command COMMANDS[] = {
     {QUANTIZE, "infer quantize", "the same model with smaller weights", run_quantize}};
 
 static std::vector<Flag> flag_table(Options& o) {
-    const int MODEL = GENERATE | LOGITS | PERPLEXITY, TEXT = TOKENIZE | DETOKENIZE;
+    const int SAMPLE = GENERATE | CHAT, MODEL = SAMPLE | LOGITS | PERPLEXITY;
+    const int TEXT = TOKENIZE | DETOKENIZE;
     return {
         {"FILE.gguf", "", &o.file, SHOW, "the file to show", SHOW},
         {"IN.gguf", "", &o.file, QUANTIZE, "the model, in F32, F16 or BF16", QUANTIZE},
@@ -467,19 +496,22 @@ static std::vector<Flag> flag_table(Options& o) {
         {"-p", "TEXT", &o.prompt, GENERATE, "the text to continue, printed as well"},
         {"--ids", "1,2,3", &o.ids, GENERATE | LOGITS,
          "token ids, taken as they are; no tokenizer is needed", LOGITS},
+        {"--template", "NAME", &o.chat_template, CHAT,
+         "how turns are written: chatml, llama3 or plain; else as the file says"},
+        {"--system", "TEXT", &o.system, CHAT, "what the model is told before the conversation"},
         {"-f", "FILE", &o.file, PERPLEXITY, "the text to measure", PERPLEXITY},
-        {"-n", "N", {&o.n, 0, 1e9}, GENERATE, "the most tokens to make"},
-        {"--temp", "X", {&o.temp, 0, 100}, GENERATE,
+        {"-n", "N", {&o.n, 0, 1e9}, SAMPLE, "the most tokens to make"},
+        {"--temp", "X", {&o.temp, 0, 100}, SAMPLE,
          "temperature; 0 takes the likeliest token, and is the default with --ids"},
-        {"--top-k", "N", {&o.top_k, 0, 1e9}, GENERATE,
+        {"--top-k", "N", {&o.top_k, 0, 1e9}, SAMPLE,
          "choose among the N likeliest tokens; 0: all"},
-        {"--top-p", "X", {&o.top_p, 0, 1}, GENERATE,
+        {"--top-p", "X", {&o.top_p, 0, 1}, SAMPLE,
          "choose among the likeliest that together have probability X"},
-        {"--min-p", "X", {&o.min_p, 0, 1}, GENERATE,
+        {"--min-p", "X", {&o.min_p, 0, 1}, SAMPLE,
          "leave out tokens less likely than X times the likeliest"},
-        {"--repeat-penalty", "X", {&o.repeat_penalty, 1e-3, 1e3}, GENERATE,
+        {"--repeat-penalty", "X", {&o.repeat_penalty, 1e-3, 1e3}, SAMPLE,
          "above 1: make the last 64 tokens less likely"},
-        {"--seed", "N", {&o.seed, 0, 9e15}, GENERATE, "equal seeds give equal texts"},
+        {"--seed", "N", {&o.seed, 0, 9e15}, SAMPLE, "equal seeds give equal texts"},
         {"--ignore-eos", "", &o.ignore_eos, GENERATE, "never choose end-of-text"},
         {"-0", "", &o.nul, TOKENIZE, "NUL ends a record; print a line for each"},
         {"--special", "", &o.special, TOKENIZE, "recognise <|endoftext|> in the text"},
@@ -501,8 +533,9 @@ static void print_help(const Command& command) {
     printf("\nflags of %s\n", command.name);
     print_flags(flags, command.bit);
     printf("\nDefaults are in brackets. A text begins with the end-of-text token, as every text did"
-           "\nin training, whatever the file's key add_bos_token says. Samplers work in the order"
-           "\nrepeat penalty, top-k, top-p, min-p, temperature.\n");
+           "\nin training, whatever the file's key add_bos_token says; where tokenizer.ggml.pre is"
+           "\nsmollm or llama-bpe, the key decides. Samplers work in the order repeat penalty,"
+           "\ntop-k, top-p, min-p, temperature.\n");
 }
 
 // Fills in the options and returns the command.
