@@ -158,7 +158,7 @@ static Text new_text(const Options& o, const Model& m, const Style& style,
     } else {
         ids = ids_of_flag(o, m);
     }
-    Text t = {ids, ids.size(), sampling_of(o, style.ends, m.d.V), {o.stop}};
+    Text t = {ids, ids.size(), 0, sampling_of(o, style.ends, m.d.V), {o.stop}};
     if (!o.json) t.pending = prompt;
     if (o.n == 0) end_text(t, style, "length");
     return t;
@@ -169,13 +169,13 @@ static State state_of(const Model& m, const Text& t, int64_t n) {
 }
 
 // made: but for those that came from prompts' logits
-static void print_speed(const Model& m, double load, size_t prompt, double prompt_in, size_t made,
-                        size_t passes, double made_in) {
+static void print_speed(const Model& m, double load, size_t prompt, double prompt_in, int64_t made,
+                        int64_t passes, double made_in) {
     fprintf(stderr, "load %.2f s | prompt %zu tokens, %.1f tok/s", load, prompt,
             (double)prompt / prompt_in);
     if (passes > 0)
-        fprintf(stderr, " | generation %zu tokens, %.1f tok/s, reading %.1f GB/s of weights", made,
-                (double)made / made_in, (double)passes / made_in * bytes_per_token(m) / 1e9);
+        fprintf(stderr, " | generation %lld tokens, %.1f tok/s, reading %.1f GB/s of weights",
+                (long long)made, (double)made / made_in, (double)passes / made_in * bytes_per_token(m) / 1e9);
     fprintf(stderr, "\n");
 }
 
@@ -200,11 +200,12 @@ static void run_generate(const Options& o) {
     double prompted = seconds();
 
     while (t.end.empty()) {
-        if (made(t) > 0) {
+        if (t.made > 0) {
             forward(m, w, s, &t.ids.back(), 1, 1);
             logits(logit.data(), m, w, 0, 1);
         }
-        add_token(t, style, sample(logit.data(), m.d.V, t.ids, t.how), logit.data(), m.d.V);
+        t.ids.push_back(sample(logit.data(), m.d.V, t.ids, t.how));
+        take_token(t, style, t.ids.back(), logit.data(), m.d.V);
         print_utf8(t.pending, false);   // and flush: the text appears as it is made
     }
     print_utf8(t.pending, true);
@@ -212,7 +213,7 @@ static void run_generate(const Options& o) {
     fflush(stdout);   // before what stderr says
     if (t.end == "context")
         fprintf(stderr, "stopped: the context length of %d tokens is reached\n", m.d.T);
-    const size_t passes = std::max<size_t>(1, made(t)) - 1;   // the first came from the prompt's
+    const int64_t passes = std::max<int64_t>(1, t.made) - 1;   // the first came from the prompt's
     print_speed(m, loaded - start, t.prompt, prompted - loaded, passes, passes,
                 seconds() - prompted);
 }
@@ -249,17 +250,17 @@ static void run_batch(const Options& o) {
     Work w;
     std::vector<float> logit((size_t)BATCH * m.d.V);
     double loaded = seconds(), prompt_in = 0, made_in = 0;
-    size_t next = 0, printed = 0, prompts = 0, all_made = 0, passes = 0;
+    size_t next = 0, printed = 0, prompts = 0;
+    int64_t all_made = 0, passes = 0;
     // The texts first .. of those in work go on by a token, from logits in the same order.
     auto go_on = [&](size_t first) {
-        std::vector<int> ids(running.size());
 #pragma omp parallel for
         for (size_t i = first; i < running.size(); i++) {
             Text& t = *running[i].text;
-            ids[i] = sample(&logit[(i - first) * m.d.V], m.d.V, t.ids, t.how);
+            const float* row = &logit[(i - first) * m.d.V];
+            t.ids.push_back(sample(row, m.d.V, t.ids, t.how));
+            take_token(t, style, t.ids.back(), row, m.d.V);
         }
-        for (size_t i = first; i < running.size(); i++)
-            add_token(*running[i].text, style, ids[i], &logit[(i - first) * m.d.V], m.d.V);
         running.erase(std::remove_if(running.begin(), running.end(),
                                      [](const Running& r) { return !r.text->end.empty(); }),
                       running.end());
@@ -283,7 +284,7 @@ static void run_batch(const Options& o) {
             w.out.resize(running.size() * m.d.C);
             forward_rows(w.out.data(), m, w, (int)running.size());
             logits(logit.data(), m, w, 0, (int)running.size());
-            all_made += running.size(), passes++;
+            all_made += (int64_t)running.size(), passes++;
             go_on(0);
             made_in += seconds() - prompted;
         }
