@@ -3,7 +3,7 @@
 // The model and forward() are in runtime.h. Here, in reading order:
 //
 //     text           ids from text, text from ids, UTF-8 that arrives in pieces
-//     commands       generate, batch, chat, tokenize, detokenize, logits, perplexity, show, quantize
+//     commands       generate, chat, tokenize, detokenize, logits, perplexity, show, quantize
 //     command line   one table of flags, from which parsing and --help come
 //
 // Results go to stdout, everything else to stderr.
@@ -11,12 +11,10 @@
 #include <cmath>
 #include "chat.h"
 #include "flags.h"
+#include "perplexity.h"
 #include "runtime.h"
 #include "sampling.h"
 #include "tokenizer.h"
-
-// Logits of a whole text take T * V floats, up to 200 MB: they are computed in groups of rows.
-const int LOGIT_ROWS = 64;
 
 // ---- text ---------------------------------------------------------------------------------------
 
@@ -63,9 +61,9 @@ static std::string read_all(FILE* stream) {
 
 // What the flags say. The initial values are the defaults, which --help prints.
 struct Options {
-    std::string model, prompt, ids, file, batch, out, type, chat_template, system;
+    std::string model, reference, prompt, ids, file, batch, out, type, chat_template, system;
     std::vector<std::string> stop, logit_bias;
-    int64_t n = 256, top_k = 40, seed = 1, threads = processors(), top_logprobs = 0;
+    int64_t n = 256, top_k = 40, seed = 1, threads = processors(), top_logprobs = 0, ctx = 0;
     double temp = 0.8, top_p = 0.95, min_p = 0.05, repeat_penalty = 1;
     bool ignore_eos = false, nul = false, special = false, pure = false, help = false,
          json = false;
@@ -90,16 +88,18 @@ static std::vector<int> ids_of_flag(const Options& o, const Model& m) {
     return ids;
 }
 
-// A file's text without its last newline, which an editor or echo has put there; "-" is stdin.
+// "-" is stdin.
 static std::string read_text(const std::string& path) {
-    std::string all;
-    if (path == "-") {
-        all = read_all(stdin);
-    } else {
-        MappedFile f = map_file(path);
-        all.assign((const char*)f.data, f.size);
-        unmap_file(f);
-    }
+    if (path == "-") return read_all(stdin);
+    MappedFile f = map_file(path);
+    std::string all((const char*)f.data, f.size);
+    unmap_file(f);
+    return all;
+}
+
+// Without the last newline, which an editor or echo has put there: a prompt is to be continued.
+static std::string read_prompt(const std::string& path) {
+    std::string all = read_text(path);
     if (!all.empty() && all.back() == '\n') all.pop_back();
     return all;
 }
@@ -175,7 +175,8 @@ static void print_speed(const Model& m, double load, size_t prompt, double promp
             (double)prompt / prompt_in);
     if (passes > 0)
         fprintf(stderr, " | generation %lld tokens, %.1f tok/s, reading %.1f GB/s of weights",
-                (long long)made, (double)made / made_in, (double)passes / made_in * bytes_per_token(m) / 1e9);
+                (long long)made, (double)made / made_in,
+                (double)passes / made_in * bytes_per_token(m) / 1e9);
     fprintf(stderr, "\n");
 }
 
@@ -187,7 +188,7 @@ static void run_generate(const Options& o) {
     Model m = load_model(o.model);
     Tokenizer tokenizer;
     const Style style = style_of(o, m, tokenizer);
-    Text t = new_text(o, m, style, o.given.count("-f") ? read_text(o.file) : o.prompt,
+    Text t = new_text(o, m, style, o.given.count("-f") ? read_prompt(o.file) : o.prompt,
                       "the prompt");
     print_utf8(t.pending, false);
     State s = state_of(m, t, o.n);
@@ -229,7 +230,7 @@ static void run_batch(const Options& o) {
     Model m = load_model(o.model);
     Tokenizer tokenizer;
     const Style style = style_of(o, m, tokenizer);
-    const std::string lines = read_text(o.batch) + "\n";
+    const std::string lines = read_prompt(o.batch) + "\n";
     std::vector<Text> texts;
     for (size_t at = 0, end; at < lines.size(); at = end + 1) {
         end = lines.find('\n', at);
@@ -365,46 +366,71 @@ static void run_logits(const Options& o) {
     }
 }
 
-// The file's tokens are those that training would see: end-of-text precedes every document. Windows
-// of T inputs follow one another without overlap, and each input predicts its successor, the last
-// one the next window's first. So every token but the first end-of-text is predicted exactly once.
-static void run_perplexity(const Options& o) {
-    Model m = load_model(o.model);
-    Tokenizer tokenizer = load_tokenizer(m);
-    MappedFile f = map_file(o.file);
-    std::vector<int> ids = encode_documents(tokenizer, std::string((const char*)f.data, f.size));
-    if (ids.empty()) fail("%s: has no text, only white space", o.file.c_str());
-    unmap_file(f);
+// The text's tokens, and the windows in which they are scored. Without --ctx they are those that
+// training would see: what begins a text precedes every document. With it they are llama.cpp's: the
+// file is one text, and where the model's key add_bos_token says so, the token that begins texts
+// precedes it and replaces the first of each window.
+static Windows read_windows(std::vector<int>& ids, const Options& o, const Model& m,
+                            const Tokenizer& t, int context) {
+    if (!o.ctx) {
+        ids = encode_documents(t, read_text(o.file));
+        if (ids.size() < 2) fail("%s: has no text, or a single token of it", o.file.c_str());
+        return {context, 0, context, -1};
+    }
+    if (o.ctx < 4 || o.ctx > context)
+        fail("--ctx: %lld, expected 4 to %d, the model's context length", (long long)o.ctx,
+             context);
+    const char* key = "tokenizer.ggml.add_bos_token";
+    const int begin = gguf_bool_or(m.file, key, t.kind.bos) ? t.begin : -1, size = (int)o.ctx;
+    ids = encode(t, read_prompt(o.file));
+    if (begin >= 0) ids.insert(ids.begin(), begin);
+    if (ids.size() < (size_t)size)
+        fail("%s: %zu tokens, expected %d or more, a window of --ctx", o.file.c_str(), ids.size(),
+             size);
+    ids.resize(ids.size() / size * size);
+    return {size, size / 2, size - 1, begin};
+}
 
-    int64_t total = (int64_t)ids.size() - 1;
-    int most = (int)std::min<int64_t>(m.d.T, total);
-    State s = new_state(m, most);
-    Work w;
-    std::vector<float> out((size_t)std::min(LOGIT_ROWS, most) * m.d.V);
-    std::vector<double> nats(LOGIT_ROWS);
+static Reader reference_of(const Options& o, const Model& m) {
+    Reader ref = new_reader(o.reference);
+    if (tokenizer_sha256(ref.m.file) != tokenizer_sha256(m.file) || ref.m.d.V != m.d.V)
+        fail("%s: its vocabulary is another than that of %s, expected the same tokens and merges",
+             o.reference.c_str(), o.model.c_str());
+    return ref;
+}
+
+static void run_perplexity(const Options& o) {
+    Reader model = new_reader(o.model), other = {};
+    const Tokenizer tokenizer = load_tokenizer(model.m);
+    Reader* ref = nullptr;
+    if (o.given.count("--kl")) other = reference_of(o, model.m), ref = &other;
+    const int context = ref ? std::min(model.m.d.T, ref->m.d.T) : model.m.d.T;
+    std::vector<int> ids;
+    const Windows windows = read_windows(ids, o, model.m, tokenizer, context);
+
+    std::vector<Score> scores;
     double sum = 0, start = seconds();
-    for (int64_t window = 0; window < total; window += m.d.T) {
-        int n = (int)std::min<int64_t>(m.d.T, total - window);
-        s.pos = 0;
-        forward(m, w, s, &ids[window], n, n);
-        for (int first = 0; first < n; first += LOGIT_ROWS) {
-            int rows = std::min(LOGIT_ROWS, n - first);
-            logits(out.data(), m, w, first, rows);
-#pragma omp parallel for
-            for (int i = 0; i < rows; i++)
-                {
-                const float* row = &out[(size_t)i * m.d.V];
-                nats[i] = log_sum_exp(row, m.d.V) - row[ids[window + first + i + 1]];
-            }
-            for (int i = 0; i < rows; i++) sum += nats[i];
-        }
-        double done = (double)(window + n);
-        fprintf(stderr, "\r%.0f of %.0f tokens, %.4f nats/token, %.0f tok/s ", done, (double)total,
-                sum / done, done / (seconds() - start));
+    for (size_t at = 0; at + 1 < ids.size(); at += windows.size) {
+        const size_t before = scores.size();
+        score_window(scores, model, ref, ids, at, windows);
+        for (size_t i = before; i < scores.size(); i++) sum += scores[i].surprise;
+        const size_t done = std::min(at + windows.size, ids.size() - 1);
+        fprintf(stderr, "\r%zu of %zu tokens, %.4f nats/token, %.0f tok/s ", done, ids.size() - 1,
+                sum / (double)scores.size(), (double)done / (seconds() - start));
     }
     fprintf(stderr, "\n");
-    sum /= (double)total;
-    printf("ppl %.9g  nats/token %.9g  tokens %" PRId64 "\n", exp(sum), sum, total);
+    const Mean nats = mean_of(scores, [](const Score& s) { return s.surprise; });
+    printf("ppl %.9g +/- %.3g  nats/token %.9g  tokens %zu\n", exp(nats.mean),
+           exp(nats.mean) * nats.error, nats.mean, scores.size());
+    if (!ref) return;
+    const Mean theirs = mean_of(scores, [](const Score& s) { return s.ref_surprise; });
+    const Mean kl = mean_of(scores, [](const Score& s) { return s.divergence; });
+    const Mean same = mean_of(scores, [](const Score& s) { return s.same_top; });
+    double most = 0;
+    for (const Score& s : scores) most = std::max(most, s.divergence);
+    printf("reference: ppl %.9g +/- %.3g\n", exp(theirs.mean), exp(theirs.mean) * theirs.error);
+    printf("kl %.6g +/- %.3g nats/token  largest %.4g  same top token %.2f%% +/- %.2f%%\n", kl.mean,
+           kl.error, most, 100 * same.mean, 100 * same.error);
 }
 
 // Names longer than this stand out of their column: one of 60,000 bytes would pad all rows to that.
@@ -582,7 +608,11 @@ static std::vector<Flag> flag_table(Options& o) {
         {"-f", "FILE", &o.file, GENERATE, "the prompt, without its last newline; -: stdin"},
         {"-b", "FILE", &o.batch, GENERATE,
          "a prompt a line, made together; the seed of line i is N + i - 1; -: stdin"},
-        {"-f", "FILE", &o.file, PERPLEXITY, "the text to measure", PERPLEXITY},
+        {"-f", "FILE", &o.file, PERPLEXITY, "the text to measure; -: stdin", PERPLEXITY},
+        {"--ctx", "N", {&o.ctx, 0, 1e9}, PERPLEXITY,
+         "as llama-perplexity does: of each N tokens the second half is scored; 0: all are"},
+        {"--kl", "REF.gguf", &o.reference, PERPLEXITY,
+         "the model before it was quantized: how far the other strays from it"},
         {"-n", "N", {&o.n, 0, 1e9}, SAMPLE, "the most tokens to make"},
         {"--temp", "X", {&o.temp, 0, 100}, SAMPLE,
          "temperature; 0 takes the likeliest token, and is the default with --ids"},
@@ -624,8 +654,8 @@ static void print_help(const Command& command) {
     print_flags(flags, command.bit);
     printf("\nDefaults are in brackets. A text begins with the end-of-text token, as every text did"
            "\nin training, whatever the file's key add_bos_token says; where tokenizer.ggml.pre is"
-           "\nsmollm or llama-bpe, the key decides. Samplers work in the order bias, repeat penalty,"
-           "\ntop-k, top-p, min-p, temperature.\n");
+           "\nsmollm or llama-bpe, the key decides. Samplers work in the order bias, repeat"
+           "\npenalty, top-k, top-p, min-p, temperature.\n");
 }
 
 // Fills in the options and returns the command.
