@@ -6,6 +6,7 @@ random weights. What a GPT-2 computes is written down a second time here, in pla
 double precision; what a Llama computes, PyTorch has said (tests/golden/).
 """
 import array
+import json
 import math
 import os
 import pty
@@ -602,7 +603,7 @@ def test_perplexity(folder):
                 nats += math.log(sum(map(math.exp, row))) - row[target]
         nats /= len(ids) - 1
         out, err = run("perplexity", "-m", path, "-f", f"{folder}/text.txt")
-        m = re.fullmatch(rb"ppl (\S+)  nats/token (\S+)  tokens (\d+)\n", out)
+        m = re.fullmatch(rb"ppl (\S+) \+/- \S+  nats/token (\S+)  tokens (\d+)\n", out)
         check(m, f"perplexity: {out!r}")
         if m:
             check(abs(float(m[2]) - nats) < 1e-5 and abs(float(m[1]) / math.exp(nats) - 1) < 1e-5
@@ -663,6 +664,236 @@ def test_show(folder):
     refused(["infer show", "FILE.gguf"], "show")
     refused(["absent.gguf"], "show", f"{folder}/absent.gguf")
     report("show")
+
+# ---- how texts are made and shown ----------------------------------------------------------------
+
+def stop_where(raw, stops):
+    """The text before the stop text that is complete first; of several, before the longest."""
+    for end in range(1, len(raw) + 1):
+        here = [stop for stop in stops if raw[:end].endswith(stop)]
+        if here:
+            return raw[:end - max(map(len, here))]
+    return raw
+
+
+def test_stop(folder):
+    """Wherever tokens are cut, a text ends at the same place; what waits in vain is shown."""
+    raw = "abc\u00e9!x\u4e16d\n".encode()   # no byte twice, so that each can be a token
+    twice = b"ababacabadaba"
+    cuts = [(raw, range(1, len(raw))), (raw, []), (twice, [])]
+    cuts += [(text, [i]) for text in (raw, twice) for i in range(1, len(text))]
+    cuts += [(text, [i, i + 3]) for text in (raw, twice) for i in range(1, len(text) - 3, 3)]
+    sets = [["bc"], ["\u00e9"], ["bc\u00e9!"], ["\u4e16d"], ["d\n"], ["zz"], ["bd"], ["\u4e16x"],
+            ["c\u00e9?", "!x\u4e17"], ["c", "bc"], ["bcd", "bc", "c"], ["a"], ["\n", raw.decode()],
+            ["abac"], ["abad", "abb"], ["ada", "adab"], ["abaa"], ["ba"]]
+    for n, (text, cut) in enumerate(cuts):
+        edges = [0, *cut, len(text)]
+        parts = [text[a:b] for a, b in zip(edges, edges[1:])]
+        if len(set(parts)) < len(parts):
+            continue
+        path, greedy = byte_model(f"{folder}/stop.gguf", parts), ("-n", len(parts), "--temp", 0)
+        for stops in sets if n < 3 else sets[n % 6::6]:
+            flags = [word for stop in stops for word in ("--stop", stop)]
+            want = stop_where(text, [stop.encode() for stop in stops])
+            out, _ = run("-m", path, *greedy, *flags)
+            check(out == want + b"\n", f"{parts} {stops}: {out!r}, expected {want!r}")
+        last = json_lines("-m", path, *greedy, "--json", *flags)[-1]
+        check(last["text"].encode() == want and
+              (last["end"], last.get("stop") in stops) ==
+              (("length", False) if want == text else ("stop", True)), f"{parts} {stops}: {last}")
+    refused(["--stop", "empty"], "-m", path, "--stop", "")
+    refused(["--stop", "--ids"], "-m", path, "--ids", 1, "--stop", "x")
+    report("stop texts")
+
+
+def byte_model(path, parts):
+    """After end-of-text come these byte strings, a token each. None may stand twice."""
+    tokenizer = bpe.from_merges([])
+    visible = bpe.to_keys(tokenizer)["tokenizer.ggml.tokens"][1]
+    new = ["".join(visible[byte] for byte in part) for part in parts if len(part) > 1]
+    ids, free = [], len(tokenizer.tokens)
+    for part in parts:
+        ids.append(part[0] if len(part) == 1 else free)
+        free += len(part) > 1
+    return chain_model(path, dict(zip([tokenizer.end_of_text, *ids], ids)), new, [1] * len(new))
+
+
+def json_lines(*arguments, stdin=b""):
+    out, _ = run(*arguments, stdin=stdin)
+    check(out.isascii(), f"{arguments}: JSON of other characters than ASCII")
+    return [json.loads(line) for line in out.decode().splitlines()]
+
+
+def test_json(folder):
+    tokenizer, model, path = text_model(folder)
+    for n, prompt in ((6, "the hat"), (3, "h\u00e9 \u4e16"), (0, "x")):
+        ids = [tokenizer.end_of_text] + tokenizer.encode(prompt)
+        own = ["--ignore-eos", "--logit-bias", "3:-1"]   # which change no probability shown
+        made = generate(path, ids, n, *own)
+        common = ["-n", n, "--json", "--temp", 0, *own]
+        *lines, last = json_lines("-m", path, "-p", prompt, "--top-logprobs", 5, *common)
+        check([line["id"] for line in lines] == made, f"ids: {lines}, expected {made}")
+        check(b"".join(bytes(line["bytes"]) for line in lines) == tokenizer.decode(made), "bytes")
+        for line in lines:
+            check(same_text(line["text"].encode(), bytes(line["bytes"])), f"text: {line}")
+        check(last["end"] == "length" and last["tokens"] == n and
+              last["prompt_tokens"] == len(ids) and
+              same_text(last["text"].encode(), tokenizer.decode(made)), f"last: {last}")
+        rows = logits(path, (ids + made)[:len(ids) + n - 1])[len(ids) - 1:] if n else []
+        for row, line in zip(rows, lines):
+            total = math.log(sum(map(math.exp, row)))
+            order = sorted(range(model.V), key=lambda id: (-row[id], id))[:5]
+            check([c["id"] for c in line["top"]] == order, f"top: {line['top']}")
+            check(all(abs(c["logprob"] - (row[c["id"]] - total)) < 1e-4
+                      for c in [line, *line["top"]]), f"log-probabilities: {line}")
+        everything = json_lines("-m", path, "-p", prompt, "--top-logprobs", 10 ** 9, *common)[:-1]
+        for line in everything:
+            p = [math.exp(c["logprob"]) for c in line["top"]]
+            check(len(p) == model.V and abs(sum(p) - 1) < 1e-4 and p == sorted(p)[::-1],
+                  "all tokens' probabilities are in order and add up to 1")
+        check(b'"id"' not in run("-m", path, "-p", prompt, "-n", 1, "--temp", 0)[0], "no --json")
+    *lines, last = json_lines("-m", path, "--ids", "1,2", "-n", 30, "--json", "--ignore-eos")
+    check([line["id"] for line in lines] == generate(path, [1, 2], 30, "--ignore-eos") and
+          last == {"prompt_tokens": 2, "tokens": 23, "end": "context"} and
+          all(line.keys() == {"id", "logprob"} for line in lines), f"--ids: {last}")
+    raw = b'"\\\n\t\x00\x7f\xff/ \xe4'
+    path = byte_model(f"{folder}/raw.gguf", [raw, "\u00e9\u2028\U0001f999".encode()])
+    a, b, last = json_lines("-m", path, "-n", 2, "--temp", 0, "--json", "--top-logprobs", 1)
+    check(a["text"] == '"\\\n\t\0\x7f\ufffd/ \ufffd' and bytes(a["bytes"]) == raw and
+          a["top"][0]["text"] == a["text"] and b["text"] == "\u00e9\u2028\U0001f999", f"{a} {b}")
+    path = chain_model(f"{folder}/end.gguf", {97: 98, 98: 256})
+    check(json_lines("-m", path, "-p", "a", "--temp", 0, "--json")[-1] ==
+          {"text": "b", "prompt_tokens": 2, "tokens": 1, "end": "eos"}, "end of text")
+    refused(["--top-logprobs", "--json"], "-m", path, "-p", "a", "--top-logprobs", 3)
+    report("JSON")
+
+
+def test_logit_bias(folder):
+    model = Model(seed=3)
+    path = model.write(f"{folder}/model.gguf")
+    ids = random_ids(model, 4)
+    bias = lambda *words: [word for w in words for word in ("--logit-bias", w)]
+    row = logits(path, ids)[-1]
+    order = sorted(range(model.V), key=lambda id: -row[id])
+    a, b, c = order[:3]
+    check(generate(path, ids, 1, *bias(f"{a}:-inf", f"{b}:-inf")) == [c], "forbidden tokens")
+    check(generate(path, ids, 1, *bias(f"{order[-1]}:1000")) == [order[-1]], "a token that must be")
+    check(generate(path, ids, 1, *bias(f"{c}:{row[a] - row[c] + 0.01}")) == [c] and
+          generate(path, ids, 1, *bias(f"{c}:{row[a] - row[c] - 0.01}")) == [a], "just enough")
+    check(generate(path, ids, 1, *bias(f"{a}:-1e6"), "--repeat-penalty", 2) != [a], "and penalty")
+    refused(["all tokens", "forbidden"], "-m", path, "--ids", 1,
+            *bias(*(f"{id}:-inf" for id in range(model.V))))
+    for bad in ("", "3", "3:", ":1", "3:x", "3:nan", "3:inf", "3:1e7", "1,2:1", "3:1 "):
+        refused(["--logit-bias", "expected a token id"], "-m", path, "--ids", 1, *bias(bad))
+    for bad in ("61:1", "-1:1", "x:1"):
+        refused(["--logit-bias", "token id"], "-m", path, "--ids", 1, *bias(bad))
+    report("logit bias")
+
+
+def test_prompt_files(folder):
+    _, _, path = text_model(folder)
+    file, more = f"{folder}/prompt.txt", ("-n", 5, "--temp", 0, "--ignore-eos")
+    for prompt in ("the hat", "the\n\u4e16\n"):
+        with open(file, "w", encoding="utf-8") as f:
+            f.write(prompt + "\n")
+        want = run("-m", path, "-p", prompt, *more)[0]
+        check(run("-m", path, "-f", file, *more)[0] == want, f"-f: {prompt!r}")
+        check(run("-m", path, "-f", "-", *more, stdin=prompt.encode() + b"\n")[0] == want,
+              f"-f -: {prompt!r}")
+    for flags in (["-p", "x", "-f", file], ["-f", file, "-b", file], ["--ids", 1, "-f", file],
+                  ["-p", "x", "-b", file]):
+        refused(["only one of them", flags[0], flags[2]], "-m", path, *flags)
+    refused(["absent.txt"], "-m", path, "-f", f"{folder}/absent.txt")
+    refused(["the prompt", "24"], "-m", path, "-f", "-", stdin=b"x" * 24)
+    report("prompts from files")
+
+
+def test_batch(folder):
+    """Each text of a batch is what it is alone, with any number of neighbours, on any seed."""
+    _, _, path = text_model(folder, T=40)
+    chance = random.Random(8)
+    prompts = ["".join(chance.choice("the cat") for _ in range(chance.randrange(1, 30)))
+               for _ in range(37)] + ["", "\u4e16"]
+    file = f"{folder}/prompts.txt"
+    for sampler in (["--temp", 0], ["--temp", 1.5, "--top-k", 0]):
+        for more in (["-n", 14, "--stop", "a", "--stop", "\u00e9"], ["-n", 3, "--ignore-eos"]):
+            alone, lines = [], []
+            for i, prompt in enumerate(prompts):
+                own = ["-m", path, "-p", prompt, *sampler, *more, "--seed", 11 + i]
+                alone.append(f"==> {file}:{i + 1} <==\n" + run(*own)[0].decode())
+                lines.append([{"line": i + 1, **line} for line in json_lines(*own, "--json")])
+            for n in (1, 8, len(prompts)):
+                with open(file, "w", encoding="utf-8", newline="") as f:
+                    f.write("\r\n".join(prompts[:n]) + "\n" * (n < 9))
+                command = ["-m", path, "-b", file, *sampler, *more, "--seed", 11]
+                out = run(*command)[0].decode()
+                check(out == "".join(alone[:n]), f"{n} {sampler} {more}: {out!r}")
+                check(json_lines(*command, "--json") == sum(lines[:n], []),
+                      f"{n} {sampler} {more}: other JSON")
+    check(run("-m", path, "-b", "-", "-n", 2, stdin=b"the\ncat\n")[0].count(b"==> -:") == 2, "-b -")
+    with open(file, "w") as f:
+        f.write("the\n" + "x" * 40 + "\n")
+    refused([f"{file}:2", "41 tokens", "40"], "-m", path, "-b", file)
+    report("batches")
+
+
+def test_windows(folder):
+    """perplexity --ctx as llama-perplexity has it, and --kl."""
+    tokenizer, model, path = text_model(folder)
+    file = f"{folder}/text.txt"
+    text = "the cat that sat there, then the other one: they thought the thing through.\n" * 2
+    with open(file, "w") as f:
+        f.write(text)
+    for ctx in (4, 7, 24):
+        for begins in (True, False):
+            model.write(path, tokenizer__ggml__add_bos_token=("bool", begins))
+            ids = [tokenizer.end_of_text] * begins + tokenizer.encode(text[:-1])
+            surprises = []
+            for at in range(0, len(ids) - ctx + 1, ctx):
+                window = ids[at:at + ctx]
+                if begins:
+                    window[0] = tokenizer.end_of_text
+                rows = logits(path, window)
+                for i in range(ctx // 2, ctx - 1):
+                    surprises.append(math.log(sum(map(math.exp, rows[i]))) - rows[i][window[i + 1]])
+            n, mean = len(surprises), sum(surprises) / len(surprises)
+            error = math.sqrt(sum((x - mean) ** 2 for x in surprises) / n / (n - 1))
+            out, _ = run("perplexity", "-m", path, "-f", file, "--ctx", ctx)
+            m = re.fullmatch(rb"ppl (\S+) \+/- (\S+)  nats/token (\S+)  tokens (\d+)\n", out)
+            check(m and abs(float(m[1]) / math.exp(mean) - 1) < 1e-5 and int(m[4]) == n and
+                  abs(float(m[2]) / (error * math.exp(mean)) - 1) < 1e-2,
+                  f"--ctx {ctx} {begins}: {out!r}, expected {math.exp(mean)} of {n}, {error}")
+    for bad in (3, 25):
+        refused(["--ctx", str(bad), "4 to 24"], "perplexity", "-m", path, "-f", file, "--ctx", bad)
+    refused(["-: ", "24 or more"], "perplexity", "-m", path, "-f", "-", "--ctx", 24, stdin=b"the")
+
+    pattern = (rb"ppl .*\nreference: ppl (\S+) \+/- \S+\nkl (\S+) \+/- (\S+) nats/token  largest"
+               rb" (\S+)  same top token (\S+)% \+/- (\S+)%\n")
+    out, _ = run("perplexity", "-m", path, "-f", file, "--kl", path)
+    m = re.fullmatch(pattern, out)
+    check(m and [float(x) for x in m.groups()[1:]] == [0, 0, 0, 100, 0], f"with itself: {out!r}")
+    other = Model(V=model.V, seed=5)
+    other.keys = model.keys
+    other_path = other.write(f"{folder}/other.gguf")
+    ids, kl, same = [tokenizer.end_of_text] + tokenizer.encode(text), [], []
+    for at in range(0, len(ids) - 1, 24):
+        window = ids[at:at + 24][:len(ids) - 1 - at]
+        for row, ref in zip(logits(path, window), logits(other_path, window)):
+            a, b = (math.log(sum(map(math.exp, r))) for r in (row, ref))
+            kl.append(sum(math.exp(y - b) * (y - b - x + a) for x, y in zip(row, ref)))
+            same.append(row.index(max(row)) == ref.index(max(ref)))
+    out, _ = run("perplexity", "-m", path, "-f", file, "--kl", other_path)
+    m = re.fullmatch(pattern, out)
+    alone = run("perplexity", "-m", other_path, "-f", file)[0].split()[1]
+    check(m and m[1] == alone and abs(float(m[2]) / (sum(kl) / len(kl)) - 1) < 1e-3 and
+          abs(float(m[4]) / max(kl) - 1) < 1e-3 and
+          abs(float(m[5]) - 100 * sum(same) / len(same)) < 0.01, f"{out!r}, expected {sum(kl)}")
+    keys = bpe.to_keys(bpe.from_merges([(ord("t"), ord("h")), (256, ord("i")), (ord(" "), 257)]))
+    other.keys = {**model.keys, **keys}
+    other.write(other_path)
+    refused([other_path, path, "vocabulary"], "perplexity", "-m", path, "-f", file, "--kl",
+            other_path)
+    report("windows and divergence")
 
 
 # ---- what must be refused ------------------------------------------------------------------------
@@ -871,7 +1102,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         return run_tests([test_logits, test_llama_family, test_wrong_llamas, test_bits, test_cache,
                           test_sampling, test_end_of_text, test_context, test_text, test_streaming,
-                          test_terminal, test_tokenize, test_perplexity, test_documents, test_show,
+                          test_terminal, test_tokenize, test_perplexity, test_documents, test_stop, test_json,
+                          test_logit_bias, test_prompt_files, test_batch, test_windows, test_show,
                           test_flags, test_wrong_models, test_not_finite, test_memory,
                           test_hostile_files],
                          lambda test: test(folder))
