@@ -114,9 +114,10 @@ $(BIN)/train_gpt2cu: train_gpt2.cu $(wildcard *.h) Makefile
 # The same file on the CPU: dev/emu/emucc compiles CUDA C++ with $(CXX). Training uses the fast
 # form, without checks.
 EMU_OPTIMIZE ?= -O2
+EMU_CXX ?= $(CXX)
 .PHONY: emu
 emu: $(BIN)/train_gpt2emu
-EMUCC = $(NEED_PYTHON)$(NEED_CXX)EMU_BUILD=$(BUILD)/emu CXX="$(CXX)" \
+EMUCC = $(NEED_PYTHON)$(NEED_CXX)EMU_BUILD=$(BUILD)/emu CXX="$(EMU_CXX)" \
         "$(PYTHON)" dev/emu/emucc -std=c++17 $(EMU_OPTIMIZE) -I.
 EMU_FILES = $(wildcard dev/emu/* dev/emu/include/*) $(wildcard *.h) Makefile
 
@@ -210,22 +211,20 @@ FUZZ_RUNS ?= 100000
 FUZZ_TARGETS = gguf tokenizer text shard
 FUZZ_FLAGS = -std=c++17 -O1 -g -Wall -Wextra -Wno-unknown-pragmas -ffp-contract=off $(NATIVE) -I. \
              -fsanitize=address,undefined -fno-sanitize-recover=all
-LIBFUZZER := $(shell echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, long) { return 0; }' \
+LIBFUZZER = $(shell echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, long) { return 0; }' \
     | $(CXX) -fsanitize=fuzzer -x c++ - -o /dev/null 2>/dev/null && echo yes)
 
 $(BUILD)/fuzz: tests/fuzz.cpp infer.cpp $(wildcard *.h) Makefile | $(BUILD)
 	$(NEED_CXX)$(CXX) $(FUZZ_FLAGS) $(if $(LIBFUZZER),-DLIBFUZZER -fsanitize=fuzzer) $(EXTRA) \
 	    $< -o $@
 
+RUN_FUZZ = $< $$t -n $(FUZZ_RUNS)
+RUN_LIBFUZZER = mkdir -p $(BUILD)/fuzz-corpus/$$t && \
+    FUZZ_TARGET=$$t $< -detect_leaks=0 -runs=$(FUZZ_RUNS) -max_len=8192 -timeout=20 \
+    -close_fd_mask=1 -verbosity=0 -print_final_stats=1 -artifact_prefix=$(BUILD)/ \
+    $(BUILD)/fuzz-corpus/$$t tests/fuzz/$$t
 fuzz: $(BUILD)/fuzz
-ifeq ($(LIBFUZZER),)
-	@for t in $(FUZZ_TARGETS); do $< $$t -n $(FUZZ_RUNS) || exit 1; done
-else
-	@for t in $(FUZZ_TARGETS); do mkdir -p $(BUILD)/fuzz-corpus/$$t; \
-	    FUZZ_TARGET=$$t $< -detect_leaks=0 -runs=$(FUZZ_RUNS) -max_len=8192 -timeout=20 \
-	    -close_fd_mask=1 -verbosity=0 -print_final_stats=1 -artifact_prefix=$(BUILD)/ \
-	    $(BUILD)/fuzz-corpus/$$t tests/fuzz/$$t || exit 1; done
-endif
+	@for t in $(FUZZ_TARGETS); do $(if $(LIBFUZZER),$(RUN_LIBFUZZER),$(RUN_FUZZ)) || exit 1; done
 
 test-mutants:
 	$(NEED_PYTHON)$(NEED_CXX)CXX="$(CXX)" "$(PYTHON)" tests/mutants.py
