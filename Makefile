@@ -92,6 +92,38 @@ $(BUILD)/%.o: %.cpp Makefile | $(BUILD)
 $(BUILD):
 	mkdir -p $@
 
+# ---- the runtime that bundles carry ---------------------------------------------------------------
+# infer, static and in several forms, for any Linux machine of $(CXX)'s kind: launch.cpp tells how.
+# For 64-bit Arm: make runtime CXX=aarch64-linux-gnu-g++. First each form becomes one object, whose
+# inline functions no longer stand in groups that the linker may replace by another object's; then
+# all names but its main's become its own.
+MACHINE := $(firstword $(subst -, ,$(shell $(CXX) -dumpmachine 2>/dev/null)))
+FORMS_x86_64 = avx2 avx512
+FORMS_aarch64 = neon
+FLAGS_avx2 = -march=x86-64-v3
+FLAGS_avx512 = -march=x86-64-v4
+FLAGS_neon = -march=armv8-a
+FORMS = $(FORMS_$(MACHINE):%=$(BUILD)/$(MACHINE)_%.o)
+RUNTIME = $(BIN)/infer-$(MACHINE)
+NO_UNIQUE = $(if $(call accepts,-fno-gnu-unique),-fno-gnu-unique)
+OBJCOPY = $(shell $(CXX) -print-prog-name=objcopy)
+$(BUILD)/$(MACHINE)_%.o: NATIVE = $(FLAGS_$*)
+$(BUILD)/$(MACHINE)_launch.o: NATIVE =
+
+.PHONY: runtime
+runtime: $(RUNTIME)
+$(RUNTIME): $(BUILD)/$(MACHINE)_launch.o $(FORMS)
+	$(CXX) -static -s -Wl,--wrap=dlopen $(OPENMP) $(EXTRA) $^ -o $@
+
+$(BUILD)/$(MACHINE)_launch.o: launch.cpp Makefile | $(BUILD)
+	$(COMPILE) -c $< -o $@
+
+$(FORMS): $(BUILD)/$(MACHINE)_%.o: infer.cpp Makefile | $(BUILD)
+	$(COMPILE) $(NO_UNIQUE) -c $< -o $@.all
+	$(CXX) -r -nostdlib -Wl,--force-group-allocation $@.all -o $@
+	$(OBJCOPY) --redefine-sym main=main_$* --keep-global-symbol=main_$* \
+	    --rename-section .init_array=init_$* $@
+
 # ---- CUDA ----------------------------------------------------------------------------------------
 # With a GPU, its architecture; else those from a free T4 to Hopper in one file, and PTX, which the
 # driver of a later GPU compiles when the program starts.
@@ -209,7 +241,7 @@ sanitize:
 	    EXTRA="-g -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 clean:
-	rm -rf build train_gpt2 infer train_gpt2cu train_gpt2emu
+	rm -rf build train_gpt2 infer infer-* train_gpt2cu train_gpt2emu
 
 -include $(wildcard $(BUILD)/*.d)
 .SECONDARY:
