@@ -40,7 +40,8 @@ BUILD ?= build
 BIN ?= .
 TESTS = test_numerics test_gguf test_flags test_tokenizer test_dataloader test_layers test_model
 TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%)
-TEST_SCRIPTS = test_data test_corpora test_infer test_trainer test_safety test_hf test_llama
+TEST_SCRIPTS = test_data test_corpora test_infer test_trainer test_safety test_hf test_llama \
+               test_bundle
 # The emulator is tried on Linux only; `make test EMU=` leaves out its own tests, and those of
 # train_gpt2.cu under it: a program, the order of threads and blocks in which it runs, and what
 # cuBLASLt refuses on the way. With EMU_TRAINER=./train_gpt2emu, test_trainer looks at the CUDA
@@ -63,6 +64,7 @@ all: $(BIN)/train_gpt2 $(BIN)/infer
 
 help:
 	@echo "make                build ./train_gpt2 and ./infer"
+	@echo "make runtime        what \`infer bundle\` packs with a model into one file"
 	@echo "make train_gpt2cu   the trainer for NVIDIA GPUs: bfloat16, or PRECISION=fp32; needs nvcc"
 	@echo "make emu            the same CUDA code for the CPU: ./train_gpt2emu," \
 	    "no GPU and no CUDA Toolkit"
@@ -119,7 +121,7 @@ $(BUILD)/$(MACHINE)_launch.o: launch.cpp Makefile | $(BUILD)
 	$(COMPILE) -c $< -o $@
 
 $(FORMS): $(BUILD)/$(MACHINE)_%.o: infer.cpp Makefile | $(BUILD)
-	$(COMPILE) $(NO_UNIQUE) -c $< -o $@.all
+	$(COMPILE) $(NO_UNIQUE) -MT $@ -c $< -o $@.all
 	$(CXX) -r -nostdlib -Wl,--force-group-allocation $@.all -o $@
 	$(OBJCOPY) --redefine-sym main=main_$* --keep-global-symbol=main_$* \
 	    --rename-section .init_array=init_$* $@
@@ -202,7 +204,10 @@ $(BUILD)/test_%: $(BUILD)/test_%.o $(BUILD)/train_gpt2.o
 $(BUILD)/CTestTestfile.cmake: tests/ctest.cmake | $(BUILD)
 	cp $< $@
 
-test: $(BIN)/train_gpt2 $(BIN)/infer $(TEST_PROGRAMS) $(BUILD)/CTestTestfile.cmake
+# Where a static program cannot be built, test_bundle says so.
+STATIC = $(if $(FORMS),$(call accepts,-static $(OPENMP) $(EXTRA)))
+test: $(BIN)/train_gpt2 $(BIN)/infer $(TEST_PROGRAMS) $(BUILD)/CTestTestfile.cmake \
+        $(if $(STATIC),$(RUNTIME))
 	$(NEED_PYTHON)$(NEED_CTEST)export ROOT="$$PWD" PYTHON="$(PYTHON)" TESTS="$(TESTS)" \
 	    EMU_RUNS="$(EMU_RUNS)" TEST_SCRIPTS="$(TEST_SCRIPTS)" INFER=$(BIN)/infer \
 	    TRAIN=$(BIN)/train_gpt2 TRAIN_CUDA=$(BUILD)/train; \

@@ -811,6 +811,8 @@ static const Command& parse_command_line(Options& o, const Bundle& self,
         auto dashes = std::find(words.begin(), words.end(), "--");
         if (dashes != words.end()) o.bake.assign(dashes + 1, words.end());
         words.erase(dashes, words.end());
+        Options trial;   // a bundle that does not understand its own words is not written
+        parse_command_line(trial, Bundle{1, o.bake}, {});
     }
     std::vector<Flag> flags = flag_table(o);
     auto parse = [&](const std::vector<std::string>& part) {

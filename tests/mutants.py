@@ -32,7 +32,7 @@ PROGRAMS = ["numerics", "layers", "model", "gguf", "flags", "tokenizer",   # bui
             "layers_fp32", "layers_bf16", "layers_sm90",   # of train_gpt2.cu, on the emulator
             "ladder"]   # build/ladder
 SCRIPTS = {"infer": ["infer"], "trainer": ["train_gpt2", "infer"],   # tests/test_X.py runs these
-           "safety": ["train_gpt2", "infer"], "data": ["infer"],
+           "safety": ["train_gpt2", "infer"], "data": ["infer"], "bundle": ["infer", "runtime"],
            "corpora": ["help"]}   # which builds nothing
 SLOW = ["ladder", "numerics", "safety"]   # run longer without optimisation than it takes to compile
 
@@ -433,7 +433,8 @@ MUTANTS = [
      "flags errors"),
     ("flags.h", "the hint is the last name that is near", ", distance = d - 1", "",
      "flags errors"),
-    ("infer.cpp", "--help wants a model first", "if (!o.help) require", "require", "infer flags"),
+    ("infer.cpp", "--help wants a model first", "    else require_flags", "    require_flags",
+     "infer flags"),
     ("trainer.h", "--resume changes the learning rate", "else if (f.groups == RUN && now != then)",
      "else if (false)", "trainer cannot_differ"),
     ("trainer.h", "--steps at its default counts as given", "if (!o.given.count(f.name)) set_flag",
@@ -532,6 +533,46 @@ MUTANTS = [
      " and int(m[1]) == start", "", "corpora download"),
     ("data/download.py", "a body without an end is taken for whole",
      "not reply.chunked and must_know_end", "must_know_end and False", "corpora download"),
+
+    # ---- bundles ---------------------------------------------------------------------------------
+    ("bundle.h", "the GGUF does not begin a page of 64 KiB",
+     "BUNDLE_PAGE = 65536", "BUNDLE_PAGE = 4096", "bundle extract"),
+    ("bundle.h", "a bundle may be shorter than it says",
+     "gguf != f.size - b.gguf_at", "gguf < f.size - b.gguf_at", "bundle damaged"),
+    ("bundle.h", "a bundle may be longer than it says",
+     "gguf != f.size - b.gguf_at", "gguf > f.size - b.gguf_at", "bundle damaged"),
+    ("bundle.h", "the words may be longer than the file",
+     "words <= left - BUNDLE_HEADER &&", "", "bundle damaged"),
+    ("bundle.h", "a header that is cut is read all the same",
+     "left >= BUNDLE_HEADER && words", "words", "bundle damaged"),
+    ("bundle.h", "the last word may run on",
+     "(words == 0 || text[words - 1] == '\\0')", "true", "bundle damaged"),
+    ("bundle.h", "any executable is a bundle",
+     "memcmp(f.data + header, BUNDLE_MAGIC, magic) == 0", "true", "bundle damaged"),
+    ("bundle.h", "section headers may lie outside the file",
+     " && bytes <= f.size && at <= f.size - bytes ?", " ?", "bundle damaged"),
+    ("bundle.h", "a bundle cannot be executed",
+     "atomic_open(out, 0777)", "atomic_open(out)", "bundle extract"),
+    ("bundle.h", "a bundle carries the model of the bundle that was its runtime",
+     "runtime.data, program)", "runtime.data, runtime.size)", "bundle runs"),
+    ("infer.cpp", "bundle: its output may be its input",
+     "if (same_file(o.out, input))", "if (false)", "bundle refused"),
+    ("infer.cpp", "extract: its output may be its input",
+     "if (same_file(o.out, o.file))", "if (false)", "bundle extract"),
+    ("infer.cpp", "bundle: words that it will not understand are baked in",
+     "parse_command_line(trial, Bundle{1, o.bake}, {});", "", "bundle baked"),
+    ("infer.cpp", "bundle: baked flags are those of every command",
+     "if (&command == &usual) parse(baked);", "parse(baked);", "bundle baked"),
+    ("infer.cpp", "bundle: a baked command counts for nothing",
+     "take_command(words) : usual;", "take_command(words) : COMMANDS[0];", "bundle baked"),
+    ("infer.cpp", "bundle: --help prints what the user gave",
+     "if (o.help) o = defaults, o.help = true;", "if (o.help) o.help = true;", "bundle baked"),
+    ("infer.cpp", "bundle: a bundle looks for a runtime elsewhere",
+     "if (read_bundle(self).gguf_at) return self;", "", "bundle runs"),
+    ("launch.cpp", "the constructors of the form that is taken are not run",
+     "(*c)(argc, argv, environ);", "(void)c;", "bundle forms"),
+    ("launch.cpp", "LEGIBLE_FORM takes any other form than the one it names",
+     "std::string(wanted) != form.name", "std::string(wanted) == form.name", "bundle forms"),
 ]
 
 
