@@ -49,22 +49,19 @@ inline Bundle read_bundle(const std::string& path) {
     MappedFile f = map_file(path);
     Bundle b;
     const uint64_t program = program_bytes(f), header = bundle_pad(program);   // program <= f.size
-    const uint64_t magic = sizeof BUNDLE_MAGIC - 1;
-    if (program && header < f.size && f.size - header >= magic &&
+    const uint64_t left = header < f.size ? f.size - header : 0;
+    const size_t magic = sizeof BUNDLE_MAGIC - 1;
+    if (program && left >= BUNDLE_HEADER &&
         memcmp(f.data + header, BUNDLE_MAGIC, magic) == 0) {
-        const uint64_t left = f.size - header;
-        uint64_t words = 0, gguf = 0;
-        if (left >= BUNDLE_HEADER) {
-            memcpy(&words, f.data + header + magic, 8);
-            memcpy(&gguf, f.data + header + magic + 8, 8);
-        }
+        uint64_t words, gguf;
+        memcpy(&words, f.data + header + magic, 8);
+        memcpy(&gguf, f.data + header + magic + 8, 8);
         const char* text = (const char*)f.data + header + BUNDLE_HEADER;
-        const bool fits = left >= BUNDLE_HEADER && words <= left - BUNDLE_HEADER &&
-                          (words == 0 || text[words - 1] == '\0');
-        b.gguf_at = fits ? header + bundle_pad(BUNDLE_HEADER + words) : 0;
-        if (!fits || gguf == 0 || b.gguf_at >= f.size || gguf != f.size - b.gguf_at)
+        const bool fits = words <= left - BUNDLE_HEADER && (!words || text[words - 1] == '\0');
+        b.gguf_at = fits ? header + bundle_pad(BUNDLE_HEADER + words) : f.size;
+        if (b.gguf_at >= f.size || gguf != f.size - b.gguf_at)
             fail("%s: is a damaged bundle: %" PRIu64 " bytes of words and %" PRIu64 " of GGUF do not"
-                 " add up to the %" PRIu64 " after the program (was it copied completely?)",
+                 " fill the %" PRIu64 " after the program (was it copied completely?)",
                  path.c_str(), words, gguf, left);
         for (const char* end = text + words; text < end; text += b.words.back().size() + 1)
             b.words.push_back(text);

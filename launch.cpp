@@ -12,7 +12,6 @@
 // This file itself is compiled for any processor of the kind.
 #include <cstdio>
 #include <string>
-#include "files.h"
 #include "threads.h"
 
 typedef int Main(int argc, char** argv);
@@ -67,7 +66,10 @@ int main(int argc, char** argv) {
         for (Constructor** c = form.init; c < form.init_end; c++) (*c)(argc, argv, environ);
         return form.main(argc, argv);
     }
-    if (names.empty()) fail("this processor cannot run it, expected one with %s", NEEDED);
-    fail("LEGIBLE_FORM: no form of that name runs on this processor, expected one of %s",
-         names.c_str());
+    if (names.empty())
+        fprintf(stderr, "error: this processor cannot run it, expected one with %s\n", NEEDED);
+    else
+        fprintf(stderr, "error: LEGIBLE_FORM: no form of that name runs on this processor, expected"
+                " one of %s\n", names.c_str());
+    return 1;
 }

@@ -160,6 +160,7 @@ def test_baked(folder):
     check(run(tale, "tokenize", stdin=b"the ")[0] == ids, "they are not another command's")
     out = run(tale, "--help")[0].decode()
     check("tokens to make [12]" in out, f"--help shows them: {out}")
+    check(run(tale, "--help", "-n", 3)[0].decode() == out, "as the defaults")
     refused(["--temp", "given twice"], tale, "--temp", 1, "--temp", 2)
 
     tale, _ = bundle(folder, "tokenize", "-0")
@@ -191,11 +192,11 @@ def test_damaged(folder):
         if runs:   # what is cut within the program is for the kernel to refuse
             refused(["damaged bundle"] if words[0] == "damaged bundle" else ["-m"], path)
 
-    for length in (header + 16, header + 31, header + 32, header + 34, header + 36, gguf - 1, gguf,
+    for length in (header + 32, header + 34, header + 36, gguf - 1, gguf,
                    gguf + 1, gguf + PAGE // 2, len(data) - 1):
         if length < len(data):
             damaged(data[:length], f"cut to {length}")
-    for length in (program, program + 1, header, header + 15):
+    for length in (program, program + 1, header, header + 15, header + 31):
         damaged(data[:length], f"cut to {length}", ["not a GGUF file"])
     for length in (1, 63, 64, 4096, program - 1):
         damaged(data[:length], f"cut to {length}", runs=False,
@@ -232,6 +233,11 @@ def test_refused(folder):
     refused(["FILE.gguf"], t.INFER, "bundle", "-o", tale)
     refused([model, "no program"], t.INFER, "bundle", model, "-o", f"{folder}/no", "--runtime",
             model)
+    program = read(RUNTIME)
+    for at in (len(program), 1 << 63, 2**64 - 64, 2**64 - 1):   # where the section headers are
+        write(runtime, program[:40] + struct.pack("<Q", at) + program[48:])
+        refused([runtime, "no program"], t.INFER, "bundle", model, "-o", f"{folder}/no",
+                "--runtime", runtime)
     alone = shutil.copy(t.INFER, f"{folder}/infer")
     refused([f"infer-{MACHINE}", "is not there", "make runtime"], alone, "bundle", model, "-o",
             f"{folder}/no")
