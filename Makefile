@@ -94,7 +94,7 @@ $(BUILD)/%.o: %.cpp Makefile | $(BUILD)
 $(BUILD):
 	mkdir -p $@
 
-# ---- the runtime that bundles carry ---------------------------------------------------------------
+# ---- the runtime that bundles carry --------------------------------------------------------------
 # infer, static and in several forms, for any Linux machine of $(CXX)'s kind: launch.cpp tells how.
 # For 64-bit Arm: make runtime CXX=aarch64-linux-gnu-g++. First each form becomes one object, whose
 # inline functions no longer stand in groups that the linker may replace by another object's; then
@@ -207,7 +207,7 @@ $(BUILD)/CTestTestfile.cmake: tests/ctest.cmake | $(BUILD)
 # Where a static program cannot be built, test_bundle says so.
 STATIC = $(if $(FORMS),$(call accepts,-static $(OPENMP) $(EXTRA)))
 test: $(BIN)/train_gpt2 $(BIN)/infer $(TEST_PROGRAMS) $(BUILD)/CTestTestfile.cmake \
-        $(if $(STATIC),$(RUNTIME))
+        $(if $(filter test_bundle,$(TEST_SCRIPTS)),$(if $(STATIC),$(RUNTIME)))
 	$(NEED_PYTHON)$(NEED_CTEST)export ROOT="$$PWD" PYTHON="$(PYTHON)" TESTS="$(TESTS)" \
 	    EMU_RUNS="$(EMU_RUNS)" TEST_SCRIPTS="$(TEST_SCRIPTS)" INFER=$(BIN)/infer \
 	    TRAIN=$(BIN)/train_gpt2 TRAIN_CUDA=$(BUILD)/train; \

@@ -60,8 +60,8 @@ inline Bundle read_bundle(const std::string& path) {
         const bool fits = words <= left - BUNDLE_HEADER && (!words || text[words - 1] == '\0');
         b.gguf_at = fits ? header + bundle_pad(BUNDLE_HEADER + words) : f.size;
         if (b.gguf_at >= f.size || gguf != f.size - b.gguf_at)
-            fail("%s: is a damaged bundle: %" PRIu64 " bytes of words and %" PRIu64 " of GGUF do not"
-                 " fill the %" PRIu64 " after the program (was it copied completely?)",
+            fail("%s: is a damaged bundle: %" PRIu64 " bytes of words and %" PRIu64 " of GGUF do"
+                 " not fill the %" PRIu64 " after the program (was it copied completely?)",
                  path.c_str(), words, gguf, left);
         for (const char* end = text + words; text < end; text += b.words.back().size() + 1)
             b.words.push_back(text);

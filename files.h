@@ -92,9 +92,9 @@ inline const char* kind_of_file(mode_t mode) {
            : "a device";
 }
 
-// A file from byte `at` to its end; `at` is a multiple of the page size. Errors: a file that cannot
-// be opened, has no byte there, or is no regular file: only those can be mapped. O_NONBLOCK: opening
-// a pipe would otherwise wait for somebody to write to it.
+// A file from byte `at`, a multiple of the page size, to its end. Errors: a file that cannot be
+// opened, has no byte there, or is no regular file: only those can be mapped. O_NONBLOCK: opening a
+// pipe would otherwise wait for somebody to write to it.
 inline MappedFile map_file(const std::string& path, uint64_t at = 0) {
     int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat info;

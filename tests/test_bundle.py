@@ -69,7 +69,7 @@ def test_extract(folder):
     check(os.stat(tale).st_mode & 0o777 == 0o750, f"mode {os.stat(tale).st_mode:o}, expected 750")
     check(data.endswith(gguf) and (len(data) - len(gguf)) % PAGE == 0, "the GGUF begins a page")
     check(data.startswith(read(RUNTIME)), "the runtime comes first, as it is")
-    check(not [name for name in os.listdir(folder) if name.endswith(".tmp")], "nothing else is left")
+    check(not [name for name in os.listdir(folder) if name.endswith(".tmp")], "nothing else stays")
 
     check(run(tale, "extract")[0] == gguf, "extract to stdout")
     run(tale, "extract", "-o", f"{folder}/out.gguf")
@@ -252,7 +252,7 @@ def test_refused(folder):
     before, names = read(tale), sorted(os.listdir(folder))
     refused([tale, "cannot be written"], ["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh", t.INFER],
             "bundle", model, "-o", tale, preexec_fn=small)
-    check(read(tale) == before and sorted(os.listdir(folder)) == names, "a full disk changes nothing")
+    check(read(tale) == before and sorted(os.listdir(folder)) == names, "a full disk harms nothing")
 
 
 def forms(tale):
