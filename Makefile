@@ -105,12 +105,12 @@ FORMS_aarch64 = neon
 FLAGS_avx2 = -march=x86-64-v3
 FLAGS_avx512 = -march=x86-64-v4
 FLAGS_neon = -march=armv8-a
+FLAGS_launch =
 FORMS = $(FORMS_$(MACHINE):%=$(BUILD)/$(MACHINE)_%.o)
 RUNTIME = $(BIN)/infer-$(MACHINE)
 NO_UNIQUE = $(if $(call accepts,-fno-gnu-unique),-fno-gnu-unique)
 OBJCOPY = $(shell $(CXX) -print-prog-name=objcopy)
 $(BUILD)/$(MACHINE)_%.o: NATIVE = $(FLAGS_$*)
-$(BUILD)/$(MACHINE)_launch.o: NATIVE =
 
 .PHONY: runtime
 runtime: $(RUNTIME)

@@ -812,6 +812,7 @@ static const Command& parse_command_line(Options& o, const Bundle& self,
         if (dashes != words.end()) o.bake.assign(dashes + 1, words.end());
         words.erase(dashes, words.end());
         Options trial;   // a bundle that does not understand its own words is not written
+        trial.help = true;   // what the words do not give, the user may
         parse_command_line(trial, Bundle{1, o.bake}, {});
     }
     std::vector<Flag> flags = flag_table(o);

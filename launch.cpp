@@ -46,6 +46,8 @@ static const char NEEDED[] = "AVX2 and FMA (Intel since 2013, AMD since 2015)";
 DECLARE(neon)
 static const Form FORMS[] = {FORM(neon, true)};
 static const char NEEDED[] = "NEON";
+#else
+#error "no form is listed for this kind of processor: x86-64 and 64-bit Arm have some"
 #endif
 
 // In a static program this can come before OpenMP's own constructor, which reads the environment:

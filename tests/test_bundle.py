@@ -166,14 +166,16 @@ def test_baked(folder):
     tale, _ = bundle(folder, "tokenize", "-0")
     check(run(tale, stdin=b"the \0the \0")[0] == 2 * ids, "a command that is baked in")
     check(run(tale, "logits", "--ids", 1)[0] != b"", "the user's comes before it")
+    tale, _ = bundle(folder, "logits")
+    check(run(tale, "--ids", 1) == run(t.INFER, "logits", "-m", model, "--ids", 1), "and its flags")
+    refused(["--ids"], tale)
     tale, _ = bundle(folder, "-p", "", "-n", 2, "--temp", 0, "--ignore-eos")
     run(tale)   # a word without a letter
     tale, _ = bundle(folder, "-p", "x" * 70000, "-n", 0)
     refused(["context length"], tale)   # words of more than a page
 
     for words, said in ((["--tempp", 1], ["--tempp", "--temp"]), (["--temp", 1000], ["0 to 100"]),
-                        (["tell"], ["tell", "unknown command"]), (["--temp"], ["needs a value"]),
-                        (["perplexity"], ["-f"])):
+                        (["tell"], ["tell", "unknown command"]), (["--temp"], ["needs a value"])):
         refused(said, t.INFER, "bundle", model, "-o", f"{folder}/no", "--", *words)
         check(not os.path.exists(f"{folder}/no"), f"{words}: nothing is written")
 
