@@ -569,6 +569,8 @@ MUTANTS = [
      "if (read_bundle(self).gguf_at) return self;", "", "bundle runs"),
     ("launch.cpp", "the constructors of the form that is taken are not run",
      "(*c)(argc, argv, environ);", "(void)c;", "bundle forms"),
+    ("launch.cpp", "infer has to start itself once more",
+     "{ set_spinning(); }", "{}", "bundle runs"),
     ("launch.cpp", "LEGIBLE_FORM takes any other form than the one it names",
      "std::string(wanted) != form.name", "std::string(wanted) == form.name", "bundle forms"),
 ]

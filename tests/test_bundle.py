@@ -111,6 +111,12 @@ def test_runs(folder):
     check(run(again, "extract")[0] == read(model), "a bundle of a bundle")
     check(len(read(again)) == len(read(tale)), "carries what it needs once")
 
+    # OpenMP reads how long to spin after the program has set it: without a second start.
+    outer = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "KMP_"))}
+    _, err = run(tale, "--ids", 1, "-n", 1, env={**outer, "OMP_DISPLAY_ENV": "VERBOSE"})
+    check(err.count("OPENMP DISPLAY ENVIRONMENT BEGIN") == err.count("GOMP_SPINCOUNT = '2000'") < 2,
+          f"OpenMP's settings: {err}")
+
     fastest = min(first_token(tale) for _ in range(5))
     check(fastest < 0.05, f"the first token takes {1000 * fastest:.1f} ms")
     print(f"from the start to the first token {1000 * fastest:.1f} ms")
