@@ -20,6 +20,7 @@
 #include <cinttypes>
 #include <map>
 #include <set>
+#include <string_view>
 #include <vector>
 #include "bundle.h"
 #include "files.h"
@@ -49,7 +50,8 @@ inline GgufTypeFacts gguf_type_facts(uint32_t type) {
 
 // The types of a tensor's elements that this project reads or writes.
 enum GgmlType : uint32_t {
-    GGML_F32 = 0, GGML_F16 = 1, GGML_I32 = 26, GGML_F64 = 28, GGML_BF16 = 30
+    GGML_F32 = 0, GGML_F16 = 1, GGML_Q4_0 = 2, GGML_Q4_1 = 3, GGML_Q8_0 = 8, GGML_Q4_K = 12,
+    GGML_Q5_K = 13, GGML_Q6_K = 14, GGML_I32 = 26, GGML_F64 = 28, GGML_BF16 = 30
 };
 
 struct GgmlTypeFacts {
@@ -60,14 +62,15 @@ struct GgmlTypeFacts {
 };
 
 // Types that files in the wild hold, so that `show` can print them. Quantized ones store a block of
-// elements together. Only F32, F16, BF16 and F64 can be computed with (gguf_to_float).
+// elements together; what lies in a block, and which types can be computed with, says quants.h.
 inline GgmlTypeFacts ggml_type_facts(uint32_t type) {
     static const GgmlTypeFacts facts[] = {
         {GGML_F32, "F32", 1, 4},      {GGML_F16, "F16", 1, 2},      {GGML_BF16, "BF16", 1, 2},
-        {GGML_F64, "F64", 1, 8},      {GGML_I32, "I32", 1, 4},      {2, "Q4_0", 32, 18},
-        {8, "Q8_0", 32, 34},          {14, "Q6_K", 256, 210}, {3, "Q4_1", 32, 20},
+        {GGML_F64, "F64", 1, 8},      {GGML_I32, "I32", 1, 4},      {GGML_Q4_0, "Q4_0", 32, 18},
+        {GGML_Q4_1, "Q4_1", 32, 20},  {GGML_Q8_0, "Q8_0", 32, 34},  {GGML_Q4_K, "Q4_K", 256, 144},
+        {GGML_Q5_K, "Q5_K", 256, 176}, {GGML_Q6_K, "Q6_K", 256, 210},
         {6, "Q5_0", 32, 22},          {7, "Q5_1", 32, 24},          {10, "Q2_K", 256, 84},
-        {11, "Q3_K", 256, 110},       {12, "Q4_K", 256, 144},       {13, "Q5_K", 256, 176},
+        {11, "Q3_K", 256, 110},
         {24, "I8", 1, 1},             {25, "I16", 1, 2},            {27, "I64", 1, 8}};
     for (const GgmlTypeFacts& f : facts)
         if (f.type == type) return f;
@@ -119,6 +122,17 @@ inline float half_to_float(uint16_t h) {
     uint32_t bits = float_to_bits(bits_to_float(magnitude) * 0x1p112f);
     if (magnitude >= 0x0f800000) bits = magnitude | 0x7f800000;   // infinity and NaN
     return bits_to_float(bits | (h & 0x8000u) << 16);
+}
+
+// Rounded to the nearest, halfway to even; 65520 and above are infinity. A half below 2^-14 is a
+// multiple of 2^-24, as is a float between 1/2 and 1: adding 1/2 rounds to such a one.
+inline uint16_t float_to_half(float x) {
+    uint32_t sign = float_to_bits(x) >> 16 & 0x8000, magnitude = float_to_bits(x) & 0x7fffffff;
+    if (magnitude > 0x7f800000) return (uint16_t)(sign | 0x7e00);   // NaN
+    if (magnitude >= 0x47800000) return (uint16_t)(sign | 0x7c00);
+    if (magnitude < 0x38800000)
+        return (uint16_t)(sign | (float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000));
+    return (uint16_t)(sign | (magnitude - 0x38000000 + 0xfff + (magnitude >> 13 & 1)) >> 13);
 }
 
 // ---- strings ------------------------------------------------------------------------------------
@@ -408,14 +422,17 @@ inline double gguf_element_float(const GgufKey& k, uint64_t i) {
     return d;
 }
 
-// The string at *p, which moves past it. Lengths were checked when the file was opened.
-inline std::string gguf_next_string(const uint8_t** p) {
+// The string at *p, which moves past it, in the mapping. Lengths were checked when the file was
+// opened.
+inline std::string_view gguf_next_view(const uint8_t** p) {
     uint64_t n;
     memcpy(&n, *p, 8);
-    std::string s((const char*)*p + 8, n);
+    std::string_view s((const char*)*p + 8, n);
     *p += 8 + n;
     return s;
 }
+
+inline std::string gguf_next_string(const uint8_t** p) { return std::string(gguf_next_view(p)); }
 
 // A key's value for people: strings in quotes, an array's first `most` elements and its length.
 inline std::string gguf_value_text(const GgufKey& k, uint64_t most = 4) {
@@ -480,13 +497,27 @@ inline std::string gguf_string_or(const Gguf& g, const std::string& name,
     return gguf_key(g, name) ? gguf_string(g, name) : fallback;
 }
 
-inline std::vector<std::string> gguf_strings(const Gguf& g, const std::string& name) {
+inline bool gguf_bool_or(const Gguf& g, const std::string& name, bool fallback) {
+    if (!gguf_key(g, name)) return fallback;
+    const GgufKey& k = gguf_need(g, name, false, "a bool");
+    if (k.element != GGUF_BOOL) gguf_fail_key(g, k, "a bool");
+    return k.data[0];
+}
+
+// An array of strings, which stay in the mapping: for those that are many.
+inline std::vector<std::string_view> gguf_views(const Gguf& g, const std::string& name) {
     const GgufKey& k = gguf_need(g, name, true, "an array of strings");
     if (k.element != GGUF_STRING) gguf_fail_key(g, k, "an array of strings");
     const uint8_t* p = k.data;
-    std::vector<std::string> out;
-    for (uint64_t i = 0; i < k.count; i++) out.push_back(gguf_next_string(&p));
+    std::vector<std::string_view> out;
+    out.reserve(k.count);
+    for (uint64_t i = 0; i < k.count; i++) out.push_back(gguf_next_view(&p));
     return out;
+}
+
+inline std::vector<std::string> gguf_strings(const Gguf& g, const std::string& name) {
+    std::vector<std::string_view> views = gguf_views(g, name);
+    return std::vector<std::string>(views.begin(), views.end());
 }
 
 inline std::vector<int64_t> gguf_ints(const Gguf& g, const std::string& name) {

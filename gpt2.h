@@ -20,6 +20,7 @@
 #include <cmath>
 #include <string>
 #include <vector>
+#include "description.h"
 #include "files.h"
 #include "gguf.h"
 #include "layers.h"
@@ -340,38 +341,25 @@ inline void gpt2_init(GPT2& model, uint64_t seed) {
 
 // ---- GGUF: load and save ------------------------------------------------------------------------
 
-// The configuration that a GPT-2's GGUF describes. Errors: another architecture, a missing key,
-// an impossible value.
+// The configuration that a GPT-2's GGUF describes. Errors: what describe_model refuses, another
+// architecture, and what can be run but not trained here.
 inline Config gpt2_config(const Gguf& file) {
     const char* path = file.file.path.c_str();
-    std::string arch = gguf_string(file, "general.architecture");
-    if (arch != "gpt2")
-        fail("%s: general.architecture is \"%s\", expected \"gpt2\"", path,
-             gguf_printable(arch, 60).c_str());
-    auto number = [&](const char* key, uint64_t most) {
-        uint64_t n = gguf_int(file, key);
-        if (n < 1 || n > most)
-            fail("%s: %s is %llu, expected 1 to %llu", path, key, (unsigned long long)n,
-                 (unsigned long long)most);
-        return (int)n;
-    };
-    int T = number("gpt2.context_length", 1 << 20), C = number("gpt2.embedding_length", 1 << 16);
-    int L = number("gpt2.block_count", 1 << 10), NH = number("gpt2.attention.head_count", 1 << 10);
-    int hidden = number("gpt2.feed_forward_length", 1 << 18);
-    if (C % NH)
-        fail("%s: gpt2.embedding_length %d is not a multiple of gpt2.attention.head_count %d", path,
-             C, NH);
-    if (hidden != 4 * C)
-        fail("%s: gpt2.feed_forward_length is %d, expected 4 * %d", path, hidden, C);
-    double eps = gguf_float(file, "gpt2.attention.layer_norm_epsilon");
-    if ((float)eps != LAYERNORM_EPS)
-        fail("%s: gpt2.attention.layer_norm_epsilon is %g, expected %g", path, eps, LAYERNORM_EPS);
-    const GgufTensor* wte = gguf_tensor(file, "token_embd.weight");
-    if (!wte) fail("%s: tensor token_embd.weight: missing (is this a GPT-2 model?)", path);
-    if (wte->n_dims != 2 || wte->dims[1] < 1 || wte->dims[1] > 65536)
-        fail("%s: tensor token_embd.weight: shape %s, expected {%d, V} with V up to 65536", path,
-             gguf_shape(*wte).c_str(), C);
-    return make_config(T, (int)wte->dims[1], L, NH, C);
+    const Description d = describe_model(file);
+    if (strcmp(d.family.name, "gpt2") != 0)
+        fail("%s: key general.architecture: \"%s\", but only \"gpt2\" can be trained", path,
+             d.family.name);
+    if (d.NKV != d.NH)
+        fail("%s: key gpt2.attention.head_count_kv: %d, expected %d as gpt2.attention.head_count",
+             path, d.NKV, d.NH);
+    if (d.F != 4 * d.C)
+        fail("%s: key gpt2.feed_forward_length: %d, expected 4 * %d", path, d.F, d.C);
+    if (d.eps != LAYERNORM_EPS)
+        fail("%s: key gpt2.attention.layer_norm_epsilon: %g, expected %g", path, d.eps,
+             LAYERNORM_EPS);
+    if (d.V > 65536)
+        fail("%s: tensor token_embd.weight: %d tokens, expected at most 65536", path, d.V);
+    return make_config(d.T, d.V, d.L, d.NH, d.C);
 }
 
 // Row p of the table in a file, under its name and a suffix (".m" for an optimizer's state).

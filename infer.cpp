@@ -1,15 +1,11 @@
-// infer.cpp - the runtime: a GPT-2 in a GGUF file goes in, text comes out, on the CPU.
+// infer.cpp - the runtime: a model in a GGUF file goes in, text comes out, on the CPU.
 //
-// Its network shares no code with training's but the matrix product and the elementary functions,
-// so that each can be checked against the other; gguf.h and tokenizer.h are both programs'. The
-// parts, in reading order:
+// The model and forward() are in runtime.h. Here, in reading order:
 //
-//     the model      what a GPT-2 consists of, and how it is found in a file
-//     the layers     layernorm, linear, attention
-//     forward()      the network, for one token or many, with a cache of keys and values (KV cache)
 //     sampling       from logits to a token
 //     text           ids from text, text from ids, UTF-8 that arrives in pieces
-//     commands       generate, tokenize, detokenize, logits, perplexity, show, bundle, extract
+//     commands       generate, chat, tokenize, detokenize, logits, perplexity, show, quantize,
+//                    bundle, extract
 //     command line   one table of flags, from which parsing and --help come
 //
 // Results go to stdout, everything else to stderr.
@@ -17,332 +13,10 @@
 #include <cmath>
 #include <sys/utsname.h>
 #include "bundle.h"
+#include "chat.h"
 #include "flags.h"
-#include "gguf.h"
-#include "matmul.h"
-#include "numerics.h"
-#include "threads.h"
+#include "runtime.h"
 #include "tokenizer.h"
-
-// ---- the model ----------------------------------------------------------------------------------
-//
-// Sizes: L layers, NH heads of hs = C/NH channels, C channels, F channels inside the feed-forward
-// layer (4C in every GPT-2 released), T positions, V tokens.
-
-struct Norm {
-    const float* weight;   // (C)
-    const float* bias;     // (C)
-};
-
-// out = weight inp + bias
-struct Linear {
-    const float* weight;   // (out, in)
-    const float* bias;     // (out), or null for none
-    int in, out;
-};
-
-struct Block {
-    Norm attn_norm;
-    Linear attn_qkv;       // C -> 3C: the queries, keys and values
-    Linear attn_output;    // C -> C
-    Norm ffn_norm;
-    Linear ffn_up;         // C -> F
-    Linear ffn_down;       // F -> C
-};
-
-struct Model {
-    Gguf file;
-    int L, NH, C, F, T, V;
-    float eps;                    // of the layernorms
-    int eot;                      // the end-of-text token, -1 if the file names none
-    const float* token_embd;      // (V, C)
-    const float* position_embd;   // (T, C)
-    std::vector<Block> blocks;    // L
-    Norm output_norm;
-    Linear output;                // C -> V: token_embd once more ("tied"), or a matrix of its own
-    std::vector<std::vector<float>> converted;   // what the file holds in another type than F32
-    std::set<std::string> names;                 // of the tensors that are used
-};
-
-// A size of the model, from its key. The bound keeps products of three of them inside 64 bits.
-static int load_size(const Gguf& g, const char* key) {
-    uint64_t x = gguf_int(g, key);
-    if (x < 1 || x > 1 << 20)
-        fail("%s: key %s: %" PRIu64 ", expected 1 to %d", g.file.path.c_str(), key, x, 1 << 20);
-    return (int)x;
-}
-
-// The tensor's floats: in the mapping where they are F32 already, else converted once, here.
-// from_key explains the expected shape; {in, out} as GGUF writes it, out = 0 for a vector.
-static const float* load_tensor(Model& m, const std::string& name, int in, int out,
-                                const char* from_key) {
-    const char* path = m.file.file.path.c_str();
-    const GgufTensor* t = gguf_tensor(m.file, name);
-    m.names.insert(name);
-    std::string expected = out ? text("{%d, %d}", in, out) : text("{%d}", in);
-    std::string because = text("%s from %s %" PRIu64, expected.c_str(), from_key,
-                               gguf_int_or(m.file, from_key, 0));
-    if (!t)
-        fail("%s: tensor %s: missing, expected shape %s (is the file complete?)", path,
-             name.c_str(), because.c_str());
-    if (gguf_shape(*t) != expected)
-        fail("%s: tensor %s: shape %s, expected %s (was the file made for another model?)", path,
-             name.c_str(), gguf_shape(*t).c_str(), because.c_str());
-    if (t->type == GGML_F32) return (const float*)t->data;
-    if (t->type != GGML_F16 && t->type != GGML_BF16)
-        fail("%s: tensor %s: type %s, expected F32, F16 or BF16 (other formats are not supported)",
-             path, name.c_str(), ggml_type_facts(t->type).name);
-    m.converted.emplace_back(t->count);
-    float* floats = m.converted.back().data();
-    const int64_t CHUNK = 1 << 16, count = (int64_t)t->count;
-#pragma omp parallel for
-    for (int64_t i = 0; i < count; i += CHUNK)
-        gguf_to_float(floats + i, m.file, *t, i, std::min(CHUNK, count - i));
-    return floats;
-}
-
-static Norm load_norm(Model& m, const std::string& name) {
-    const char* C = "gpt2.embedding_length";
-    return {load_tensor(m, name + ".weight", m.C, 0, C), load_tensor(m, name + ".bias", m.C, 0, C)};
-}
-
-static Linear load_linear(Model& m, const std::string& name, int in, int out,
-                          const char* from_key) {
-    return {load_tensor(m, name + ".weight", in, out, from_key),
-            load_tensor(m, name + ".bias", out, 0, from_key), in, out};
-}
-
-static Model load_model(const std::string& path) {
-    Model m;
-    m.file = gguf_open(path);
-    const Gguf& g = m.file;
-    std::string architecture = gguf_string(g, "general.architecture");
-    if (architecture != "gpt2")
-        fail("%s: key general.architecture: \"%s\", expected \"gpt2\"", path.c_str(),
-             gguf_printable(architecture, 60).c_str());
-    if (g.tensors.empty())
-        fail("%s: has no tensors, expected a model's weights (a tokenizer alone? A run's model is"
-             " its model.gguf)", path.c_str());
-    m.L = load_size(g, "gpt2.block_count");
-    m.NH = load_size(g, "gpt2.attention.head_count");
-    m.C = load_size(g, "gpt2.embedding_length");
-    m.F = load_size(g, "gpt2.feed_forward_length");
-    m.T = load_size(g, "gpt2.context_length");
-    if (m.F > 64 * m.C)   // so that no activation is much larger than the weights in the file
-        fail("%s: key gpt2.feed_forward_length: %d, expected at most 64 times"
-             " gpt2.embedding_length %d (GPT-2 has 4 times)", path.c_str(), m.F, m.C);
-    m.eps = (float)gguf_float(g, "gpt2.attention.layer_norm_epsilon");
-    if (m.C % m.NH != 0)
-        fail("%s: key gpt2.attention.head_count: %d, expected to divide gpt2.embedding_length %d",
-             path.c_str(), m.NH, m.C);
-    if (!(m.eps >= 0 && m.eps < 1))
-        fail("%s: key gpt2.attention.layer_norm_epsilon: %g, expected 0 to 1 (GPT-2 has 1e-5)",
-             path.c_str(), m.eps);
-
-    // The vocabulary's size has no key: it is what the embedding's second dimension says.
-    const GgufTensor* embd = gguf_tensor(g, "token_embd.weight");
-    if (!embd || embd->n_dims != 2 || embd->dims[1] > INT32_MAX)
-        fail("%s: tensor token_embd.weight: %s, expected shape {%d, tokens}", path.c_str(),
-             embd ? gguf_shape(*embd).c_str() : "missing", m.C);
-    m.V = (int)embd->dims[1];
-    uint64_t eot = gguf_int_or(g, "tokenizer.ggml.eos_token_id", UINT64_MAX);
-    if (eot != UINT64_MAX && eot >= (uint64_t)m.V)
-        fail("%s: key tokenizer.ggml.eos_token_id: %" PRIu64 ", expected 0 to %d", path.c_str(),
-             eot, m.V - 1);
-    m.eot = (int)eot;
-
-    const char *C = "gpt2.embedding_length", *F = "gpt2.feed_forward_length";
-    m.token_embd = load_tensor(m, "token_embd.weight", m.C, m.V, C);
-    m.position_embd = load_tensor(m, "position_embd.weight", m.C, m.T, "gpt2.context_length");
-    for (int l = 0; l < m.L; l++) {
-        std::string name = "blk." + std::to_string(l) + ".";
-        Block b;
-        b.attn_norm = load_norm(m, name + "attn_norm");
-        b.attn_qkv = load_linear(m, name + "attn_qkv", m.C, 3 * m.C, C);
-        b.attn_output = load_linear(m, name + "attn_output", m.C, m.C, C);
-        b.ffn_norm = load_norm(m, name + "ffn_norm");
-        b.ffn_up = load_linear(m, name + "ffn_up", m.C, m.F, F);
-        b.ffn_down = load_linear(m, name + "ffn_down", m.F, m.C, F);
-        m.blocks.push_back(b);
-    }
-    m.output_norm = load_norm(m, "output_norm");
-    m.output = {m.token_embd, nullptr, m.C, m.V};
-    if (gguf_tensor(g, "output.weight"))
-        m.output.weight = load_tensor(m, "output.weight", m.C, m.V, C);
-    gguf_expect_only(g, m.names);
-    return m;
-}
-
-// ---- the layers ---------------------------------------------------------------------------------
-//
-// Each works on n rows, one a token. A row's numbers are summed by one thread in a fixed order, so
-// results do not depend on the number of threads. Below so many multiply-adds, or elements, one
-// thread is done before others would have begun:
-[[maybe_unused]] const int64_t WORTH_THREADS = 1 << 17;   // without OpenMP, none are
-
-// out = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias, each row x of inp. inp, out (n, C)
-static void layernorm(float* out, const float* inp, Norm norm, float eps, int n, int C) {
-#pragma omp parallel for if ((int64_t)n * C > WORTH_THREADS)
-    for (int i = 0; i < n; i++) {
-        const float* x = inp + (int64_t)i * C;
-        float* o = out + (int64_t)i * C;
-        double sum = 0, squares = 0;
-        for (int c = 0; c < C; c++) sum += x[c];
-        float mean = (float)(sum / C);
-        for (int c = 0; c < C; c++) squares += (double)(x[c] - mean) * (x[c] - mean);
-        float rstd = (float)(1 / sqrt(squares / C + eps));
-        for (int c = 0; c < C; c++) o[c] = (x[c] - mean) * rstd * norm.weight[c] + norm.bias[c];
-    }
-}
-
-// out (n, w.out) = inp (n, w.in) weight^T + bias
-// Many rows are a matrix product, bound by arithmetic. For few, as when one token is made, it is
-// reading the weights that takes time: each is read once, in order, and used for all rows.
-static void linear(float* out, const float* inp, const Linear& w, int n) {
-    if (n >= 8) {
-        Finish finish;
-        finish.bias = w.bias;
-        matmul(out, w.out, {inp, w.in, 1}, {w.weight, 1, w.in}, n, w.out, w.in, finish);
-        return;
-    }
-#pragma omp parallel for if ((int64_t)w.in * w.out > WORTH_THREADS)
-    for (int o = 0; o < w.out; o++) {
-        const float* row = w.weight + (int64_t)o * w.in;
-        for (int i = 0; i < n; i++)
-            out[(int64_t)i * w.out + o] =
-                dot(inp + (int64_t)i * w.in, row, w.in) + (w.bias ? w.bias[o] : 0);
-    }
-}
-
-// The n tokens at positions pos .. pos+n-1 look back, head by head, at positions up to their own:
-//     score[s] = q[t] . k[s] / sqrt(hs)     p = softmax(score)     out[t] = sum over s of p[s] v[s]
-// qkv (n, 3C), a row holding q, k and v;  out (n, C);  keys, values: of each head (pos, hs), which
-// the n tokens' own make longer. What a head had beyond pos is forgotten.
-static void attention(float* out, std::vector<float>* keys, std::vector<float>* values,
-                      const float* qkv, int pos, int n, int NH, int hs) {
-    int C = NH * hs;
-#pragma omp parallel if ((int64_t)n * (pos + n) * C > WORTH_THREADS)
-    {
-#pragma omp for
-        for (int h = 0; h < NH; h++) {
-            keys[h].resize((size_t)pos * hs);
-            values[h].resize((size_t)pos * hs);
-            for (int t = 0; t < n; t++) {
-                const float *k = qkv + (int64_t)t * 3 * C + C + h * hs, *v = k + C;
-                keys[h].insert(keys[h].end(), k, k + hs);
-                values[h].insert(values[h].end(), v, v + hs);
-            }
-        }   // all keys and values are in place before any thread goes on
-        std::vector<float> p(pos + n);
-        float scale = 1 / sqrtf((float)hs);
-#pragma omp for collapse(2) schedule(dynamic, 8)
-        for (int h = 0; h < NH; h++)
-            for (int t = 0; t < n; t++) {
-                const float* q = qkv + (int64_t)t * 3 * C + h * hs;
-                const float *k = keys[h].data(), *v = values[h].data();
-                float* o = out + (int64_t)t * C + h * hs;
-                int count = pos + t + 1;
-                float max = -INFINITY, sum = 0;
-                for (int s = 0; s < count; s++) {
-                    p[s] = dot(q, k + (int64_t)s * hs, hs) * scale;
-                    if (p[s] > max) max = p[s];
-                }
-                memset(o, 0, hs * sizeof(float));
-                for (int s = 0; s < count; s++) p[s] = exp_f(p[s] - max);
-                for (int s = 0; s < count; s++) {
-                    sum += p[s];
-                    for (int i = 0; i < hs; i++)
-                        o[i] = __builtin_fmaf(p[s], v[(int64_t)s * hs + i], o[i]);
-                }
-                for (int i = 0; i < hs; i++) o[i] /= sum;
-            }
-    }
-}
-
-// ---- forward() ----------------------------------------------------------------------------------
-
-// What a text needs beside the weights: the keys and values of all its tokens so far, so that each
-// token passes through the network once, and the activations of up to `most` tokens at a time.
-struct State {
-    int pos;                    // tokens so far
-    std::vector<std::vector<float>> keys, values;   // of L * NH heads, each (pos, hs)
-    std::vector<float> x;       // (most, C)   the residual stream
-    std::vector<float> norm;    // (most, C)   its layernorm; also what a layer adds to it
-    std::vector<float> qkv;     // (most, 3C)
-    std::vector<float> heads;   // (most, C)   what attention's heads found
-    std::vector<float> up;      // (most, F)
-};
-
-static State new_state(const Model& m, int most) {
-    State s;
-    s.pos = 0;
-    s.keys.resize((size_t)m.L * m.NH);
-    s.values.resize((size_t)m.L * m.NH);
-    s.x.resize((size_t)most * m.C);
-    s.norm.resize((size_t)most * m.C);
-    s.qkv.resize((size_t)most * 3 * m.C);
-    s.heads.resize((size_t)most * m.C);
-    s.up.resize((size_t)most * m.F);
-    return s;
-}
-
-static void add(std::vector<float>& x, const std::vector<float>& y, int64_t count) {
-#pragma omp parallel for if (count > WORTH_THREADS)
-    for (int64_t i = 0; i < count; i++) x[i] += y[i];
-}
-
-// Radford et al. 2019, section 2.3. Appends n tokens to what the model has seen; s.norm (n, C) then
-// holds their final vectors, which logits() turns into predictions of each one's successor.
-// The caller sees to it that ids are in 0 .. V-1, that s.pos + n <= T, and n <= the state's most.
-static void forward(const Model& m, State& s, const int* ids, int n) {
-    int C = m.C, F = m.F;
-    for (int i = 0; i < n; i++)
-        for (int c = 0; c < C; c++)
-            s.x[(size_t)i * C + c] = m.token_embd[(size_t)ids[i] * C + c] +
-                                     m.position_embd[(size_t)(s.pos + i) * C + c];
-    for (int l = 0; l < m.L; l++) {
-        const Block& b = m.blocks[l];
-        std::vector<float>* keys = &s.keys[(size_t)l * m.NH];
-        std::vector<float>* values = &s.values[(size_t)l * m.NH];
-
-        layernorm(s.norm.data(), s.x.data(), b.attn_norm, m.eps, n, C);
-        linear(s.qkv.data(), s.norm.data(), b.attn_qkv, n);
-        attention(s.heads.data(), keys, values, s.qkv.data(), s.pos, n, m.NH, C / m.NH);
-        linear(s.norm.data(), s.heads.data(), b.attn_output, n);
-        add(s.x, s.norm, (int64_t)n * C);
-
-        layernorm(s.norm.data(), s.x.data(), b.ffn_norm, m.eps, n, C);
-        linear(s.up.data(), s.norm.data(), b.ffn_up, n);
-#pragma omp parallel for if ((int64_t)n * F > WORTH_THREADS)
-        for (int64_t i = 0; i < (int64_t)n * F; i++) s.up[i] = gelu(s.up[i]);
-        linear(s.norm.data(), s.up.data(), b.ffn_down, n);
-        add(s.x, s.norm, (int64_t)n * C);
-    }
-    layernorm(s.norm.data(), s.x.data(), m.output_norm, m.eps, n, C);
-    s.pos += n;
-}
-
-// A logit is not finite: names the first weight that is not.
-[[noreturn]] static void fail_not_finite(const Model& m, int id, float logit) {
-    const char* path = m.file.file.path.c_str();
-    for (const GgufTensor& t : m.file.tensors)
-        for (uint64_t i = 0; i < t.count; i++) {
-            float weight;
-            gguf_to_float(&weight, m.file, t, i, 1);
-            if (!std::isfinite(weight))
-                fail("%s: tensor %s: element %" PRIu64 " is %g, expected a finite number (did its"
-                     " training diverge?)", path, t.name.c_str(), i, weight);
-        }
-    fail("%s: token %d has a logit of %g, though all weights are finite (are some too large?)",
-         path, id, logit);
-}
-
-// out (rows, V): the logits after tokens first .. first+rows-1 of those last given to forward().
-static void logits(float* out, const Model& m, const State& s, int first, int rows) {
-    linear(out, &s.norm[(size_t)first * m.C], m.output, rows);
-    for (int64_t i = 0; i < (int64_t)rows * m.V; i++)
-        if (!std::isfinite(out[i])) fail_not_finite(m, (int)(i % m.V), out[i]);
-}
 
 // Logits of a whole text take T * V floats, up to 200 MB: they are computed in groups of rows.
 const int LOGIT_ROWS = 64;
@@ -415,9 +89,9 @@ static Tokenizer load_tokenizer(const Model& m) {
         fail("%s: has no tokenizer, so it takes no text (give token ids: --ids 1,2,3)",
              m.file.file.path.c_str());
     Tokenizer tokenizer = tokenizer_from_gguf(m.file);
-    if ((int)tokenizer.tokens.size() != m.V)
+    if ((int)tokenizer.tokens.size() != m.d.V)
         fail("%s: key tokenizer.ggml.tokens: %zu tokens, expected %d from token_embd.weight",
-             m.file.file.path.c_str(), tokenizer.tokens.size(), m.V);
+             m.file.file.path.c_str(), tokenizer.tokens.size(), m.d.V);
     return tokenizer;
 }
 
@@ -453,11 +127,11 @@ static std::string read_all(FILE* stream) {
 
 // What the flags say. The initial values are the defaults, which --help prints.
 struct Options {
-    std::string model, prompt, ids, file, out, runtime;
+    std::string model, prompt, ids, file, out, type, chat_template, system, runtime;
     int64_t n = 256, top_k = 40, seed = 1, threads = processors();
     double temp = 0.8, top_p = 0.95, min_p = 0.05, repeat_penalty = 1;
-    bool ignore_eos = false, nul = false, special = false, help = false;
-    std::set<std::string> given;   // the flags that were on the command line, or baked in
+    bool ignore_eos = false, nul = false, special = false, pure = false, help = false;
+    std::set<std::string> given;     // the flags that were on the command line, or baked in
     std::vector<std::string> bake;   // the words after --
 };
 
@@ -467,25 +141,16 @@ static double seconds() {
 }
 
 static void check_length(const Model& m, const char* what, size_t length) {
-    if (length > (size_t)m.T)
-        fail("%s: %zu tokens, but the model's context length is %d (key gpt2.context_length)", what,
-             length, m.T);
+    if (length > (size_t)m.d.T)
+        fail("%s: %zu tokens, but the model's context length is %d (key %s)", what, length, m.d.T,
+             key_of(m.d, "context_length").c_str());
 }
 
 static std::vector<int> ids_of_flag(const Options& o, const Model& m) {
-    std::vector<int> ids = parse_ids(o.ids, "--ids", m.V);
-    if (ids.empty()) fail("--ids: no ids, expected some of 0 to %d, as in --ids 1,2,3", m.V - 1);
+    std::vector<int> ids = parse_ids(o.ids, "--ids", m.d.V);
+    if (ids.empty()) fail("--ids: no ids, expected some of 0 to %d, as in --ids 1,2,3", m.d.V - 1);
     check_length(m, "--ids", ids.size());
     return ids;
-}
-
-// Bytes of weights that one token makes the processor read.
-static double bytes_per_token(const Model& m) {
-    double floats = (double)m.V * m.C;
-    for (const Block& b : m.blocks)
-        for (const Linear* w : {&b.attn_qkv, &b.attn_output, &b.ffn_up, &b.ffn_down})
-            floats += (double)w->in * w->out;
-    return floats * sizeof(float);
 }
 
 static void run_generate(const Options& o) {
@@ -500,35 +165,38 @@ static void run_generate(const Options& o) {
         ids = ids_of_flag(o, m);
     } else {
         tokenizer = load_tokenizer(m);
-        ids = encode(tokenizer, o.prompt);
-        ids.insert(ids.begin(), tokenizer.eot);   // it preceded every document in training
-        check_length(m, "the prompt, with the end-of-text token before it", ids.size());
+        ids = encode_prompt(tokenizer, o.prompt);
+        if (ids.empty())
+            fail("%s: texts begin with no token of their own, so the prompt must not be empty",
+                 o.model.c_str());
+        check_length(m, "the prompt, with the token that begins a text", ids.size());
         pending = o.prompt;
         print_utf8(pending, false);
     }
     size_t prompt = ids.size();
-    State s = new_state(m, (int)prompt);
+    State s = new_state(m, (int)std::min<int64_t>(m.d.T, (int64_t)prompt + o.n));
+    Work w;
     Sampling how = {with_ids && !o.given.count("--temp") ? 0 : o.temp, o.top_p, o.min_p,
                     o.repeat_penalty, o.top_k, make_rng((uint64_t)o.seed, RNG_SAMPLE, 0)};
-    std::vector<float> logit(m.V);
+    std::vector<float> logit(m.d.V);
     double loaded = seconds();
 
-    forward(m, s, ids.data(), (int)prompt);
-    logits(logit.data(), m, s, (int)prompt - 1, 1);
+    forward(m, w, s, ids.data(), (int)prompt, 1);
+    logits(logit.data(), m, w, 0, 1);
     double prompted = seconds();
 
     int64_t made = 0;
     for (; made < o.n; made++) {
         if (made > 0) {
-            if (s.pos == m.T) {
-                fprintf(stderr, "\nstopped: the context length of %d tokens is reached\n", m.T);
+            if (s.pos == m.d.T) {
+                fprintf(stderr, "\nstopped: the context length of %d tokens is reached\n", m.d.T);
                 break;
             }
-            forward(m, s, &ids.back(), 1);
-            logits(logit.data(), m, s, 0, 1);
+            forward(m, w, s, &ids.back(), 1, 1);
+            logits(logit.data(), m, w, 0, 1);
         }
         int id = sample(logit, ids, o.ignore_eos ? m.eot : -1, how);
-        if (id == m.eot) break;
+        if (id == m.eot || is_end(tokenizer, id)) break;
         ids.push_back(id);
         if (with_ids) printf("%s%d", made ? " " : "", id);
         else pending += token_bytes(tokenizer, id);
@@ -546,6 +214,31 @@ static void run_generate(const Options& o) {
                 (long long)made, (made - 1) / made_in,
                 (made - 1) / made_in * bytes_per_token(m) / 1e9);
     fprintf(stderr, "\n");
+}
+
+static void run_chat(const Options& o) {
+    Model m = load_model(o.model);
+    Tokenizer tokenizer = load_tokenizer(m);
+    Chat chat = new_chat(m.file, tokenizer, m.d.T, o.chat_template,
+                         o.given.count("--system") ? &o.system : nullptr);
+    const size_t PIECE = 256;   // of a long text, so that Ctrl-C is obeyed soon
+    State s = new_state(m, m.d.T);
+    Work w;
+    Sampling how = {o.temp, o.top_p, o.min_p, o.repeat_penalty, o.top_k,
+                    make_rng((uint64_t)o.seed, RNG_SAMPLE, 0)};
+    std::vector<float> logit(m.d.V);
+    auto next = [&](const std::vector<int>& ids, size_t same) {
+        s.pos = (int)same;
+        while (true) {
+            int n = (int)std::min(PIECE, ids.size() - s.pos);
+            forward(m, w, s, &ids[s.pos], n, 1);
+            if (chat_interrupted) return -1;
+            if ((size_t)s.pos < ids.size()) continue;
+            logits(logit.data(), m, w, 0, 1);
+            return sample(logit, ids, -1, how);
+        }
+    };
+    hold_chat(chat, next, o.n);
 }
 
 static void print_ids(const std::vector<int>& ids) {
@@ -579,14 +272,15 @@ static void run_logits(const Options& o) {
     std::vector<int> ids = ids_of_flag(o, m);
     int n = (int)ids.size();
     State s = new_state(m, n);
-    forward(m, s, ids.data(), n);
-    std::vector<float> out((size_t)std::min(LOGIT_ROWS, n) * m.V);
+    Work w;
+    forward(m, w, s, ids.data(), n, n);
+    std::vector<float> out((size_t)std::min(LOGIT_ROWS, n) * m.d.V);
     for (int first = 0; first < n; first += LOGIT_ROWS) {
         int rows = std::min(LOGIT_ROWS, n - first);
-        logits(out.data(), m, s, first, rows);
+        logits(out.data(), m, w, first, rows);
         for (int i = 0; i < rows; i++)
-            for (int v = 0; v < m.V; v++)
-                printf("%.9g%c", out[(size_t)i * m.V + v], v + 1 < m.V ? ' ' : '\n');
+            for (int v = 0; v < m.d.V; v++)
+                printf("%.9g%c", out[(size_t)i * m.d.V + v], v + 1 < m.d.V ? ' ' : '\n');
     }
 }
 
@@ -610,21 +304,22 @@ static void run_perplexity(const Options& o) {
     unmap_file(f);
 
     int64_t total = (int64_t)ids.size() - 1;
-    int most = (int)std::min<int64_t>(m.T, total);
+    int most = (int)std::min<int64_t>(m.d.T, total);
     State s = new_state(m, most);
-    std::vector<float> out((size_t)std::min(LOGIT_ROWS, most) * m.V);
+    Work w;
+    std::vector<float> out((size_t)std::min(LOGIT_ROWS, most) * m.d.V);
     std::vector<double> nats(LOGIT_ROWS);
     double sum = 0, start = seconds();
-    for (int64_t window = 0; window < total; window += m.T) {
-        int n = (int)std::min<int64_t>(m.T, total - window);
+    for (int64_t window = 0; window < total; window += m.d.T) {
+        int n = (int)std::min<int64_t>(m.d.T, total - window);
         s.pos = 0;
-        forward(m, s, &ids[window], n);
+        forward(m, w, s, &ids[window], n, n);
         for (int first = 0; first < n; first += LOGIT_ROWS) {
             int rows = std::min(LOGIT_ROWS, n - first);
-            logits(out.data(), m, s, first, rows);
+            logits(out.data(), m, w, first, rows);
 #pragma omp parallel for
             for (int i = 0; i < rows; i++)
-                nats[i] = surprise(&out[(size_t)i * m.V], ids[window + first + i + 1], m.V);
+                nats[i] = surprise(&out[(size_t)i * m.d.V], ids[window + first + i + 1], m.d.V);
             for (int i = 0; i < rows; i++) sum += nats[i];
         }
         double done = (double)(window + n);
@@ -665,6 +360,106 @@ static void run_show(const Options& o) {
     for (const GgufTensor& t : g.tensors)
         printf("  %-*s  %-5s  %-*s  %11" PRIu64 " bytes\n", (int)name, t.name.c_str(),
                ggml_type_facts(t.type).name, (int)shape, gguf_shape(t).c_str(), t.bytes);
+}
+
+// The type that llama.cpp's llama-quantize gives a tensor: its own where it is no matrix of weights
+// or must stay exact; else the wanted one, but unless pure, the matrix that makes logits becomes
+// Q6_K where the wanted type has fewer bits. Rows that are no multiple of a block take the next
+// larger type whose blocks fit.
+static GgmlType quantized_type(const GgufTensor& t, GgmlType wanted, bool pure, bool tied) {
+    const std::string& name = t.name;
+    auto holds = [&](const char* part) { return name.find(part) != std::string::npos; };
+    const bool weight = name.size() >= 6 && name.compare(name.size() - 6, 6, "weight") == 0;
+    if (!weight || t.count == t.dims[0] || holds("_norm.weight") || holds("position_embd") ||
+        holds("ffn_gate_inp.weight"))
+        return t.type;
+    const uint64_t block = ggml_type_facts(wanted).block;
+    if (block == 1) return wanted;
+    const bool logits = name == "output.weight" || (tied && name == "token_embd.weight");
+    if (logits && !pure && wanted != GGML_Q8_0)
+        wanted = t.dims[0] % block == 0 ? GGML_Q6_K : GGML_Q8_0;
+    if (t.dims[0] % ggml_type_facts(wanted).block == 0) return wanted;
+    return wanted == GGML_Q6_K && t.dims[0] % 32 == 0 ? GGML_Q8_0 : GGML_F16;
+}
+
+// to = t as another type. Returns the error's rms as a part of that of the weights.
+static double quantize_tensor(std::vector<uint8_t>& to, const Gguf& g, const GgufTensor& t,
+                              GgmlType type) {
+    const char *path = g.file.path.c_str(), *name = t.name.c_str();
+    const char *from = ggml_type_facts(t.type).name, *wanted = ggml_type_facts(type).name;
+    if (t.type != GGML_F32 && t.type != GGML_F16 && t.type != GGML_BF16)
+        fail("%s: tensor %s: type %s, expected F32, F16 or BF16 to make %s of it (twice quantized"
+             " is twice rounded: take the file it was made from)", path, name, from, wanted);
+    const int64_t n = (int64_t)t.dims[0], rows = (int64_t)t.count / n;
+    const int64_t bytes = row_bytes(type, n), from_bytes = row_bytes(t.type, n);
+    to.resize((size_t)(rows * bytes));
+    std::vector<double> squares(rows), errors(rows);
+#pragma omp parallel
+    {
+        std::vector<float> x(n), y(n);
+#pragma omp for
+        for (int64_t r = 0; r < rows; r++) {
+            dequantize(x.data(), t.type, t.data + r * from_bytes, 0, n);
+            find_format(type)->quantize(&to[r * bytes], x.data(), n);
+            dequantize(y.data(), type, &to[r * bytes], 0, n);
+            for (int64_t i = 0; i < n; i++) {
+                squares[r] += (double)x[i] * x[i];
+                errors[r] += ((double)y[i] - x[i]) * ((double)y[i] - x[i]);
+            }
+        }
+    }
+    double square = 0, error = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        square += squares[r], error += errors[r];
+        if (std::isfinite(squares[r]) && std::isfinite(errors[r])) continue;
+        fail("%s: tensor %s: row %" PRId64 " has a number that %s", path, name, r,
+             std::isfinite(squares[r]) ? text("is too large for %s", wanted).c_str()
+                                       : "is not finite (did its training diverge?)");
+    }
+    return square > 0 ? sqrt(error / square) : 0;
+}
+
+// The input is mapped while the output is written, and rounding cannot be taken back: they must be
+// two files, whatever their names.
+static void run_quantize(const Options& o) {
+    Gguf g = gguf_open(o.file);
+    const Format* wanted = nullptr;
+    std::string names;
+    for (const Format& f : FORMATS) {
+        if (!f.quantize) continue;
+        const char* name = ggml_type_facts(f.type).name;
+        names += std::string(names.empty() ? "" : ", ") + name;
+        if (o.type == name) wanted = &f;
+    }
+    if (!wanted) fail("%s: is no type to quantize to, expected one of %s", o.type.c_str(),
+                      names.c_str());
+    if (same_file(o.out, o.file))
+        fail("%s: is the file %s itself, expected another to write to", o.out.c_str(),
+             o.file.c_str());
+
+    GgufWriter w;
+    for (const GgufKey& k : g.keys)
+        if (k.name != "general.file_type" && k.name != "general.quantization_version")
+            gguf_put_key(w, k);
+    gguf_put_int(w, "general.file_type", wanted->file_type);
+    gguf_put_int(w, "general.quantization_version", 2);
+    const bool tied = !gguf_tensor(g, "output.weight");
+    std::vector<std::vector<uint8_t>> made(g.tensors.size());   // what will be written, all of it
+    uint64_t before = 0, after = 0;
+    for (size_t i = 0; i < g.tensors.size(); i++) {
+        const GgufTensor& t = g.tensors[i];
+        const GgmlType type = quantized_type(t, wanted->type, o.pure, tied);
+        const bool same = type == t.type;
+        const double error = same ? 0 : quantize_tensor(made[i], g, t, type);
+        gguf_put_tensor(w, t.name, type, {t.dims, t.dims + t.n_dims},
+                        same ? t.data : made[i].data());
+        before += t.bytes, after += w.tensors.back().tensor.bytes;
+        printf("%-30s %-16s %-4s -> %-4s  rms error %.3g\n", t.name.c_str(), gguf_shape(t).c_str(),
+               ggml_type_facts(t.type).name, ggml_type_facts(type).name, error);
+    }
+    gguf_write(w, o.out);
+    printf("%s: %.1f MB of weights, %.1f MB before\n", o.out.c_str(), (double)after / 1e6,
+           (double)before / 1e6);
 }
 
 // Where a bundle's runtime is looked for: this program's folder, for a machine such as this one. A
@@ -714,9 +509,10 @@ static void run_extract(const Options& o) {
 // ---- command line -------------------------------------------------------------------------------
 
 enum { GENERATE = 1, TOKENIZE = 2, DETOKENIZE = 4, LOGITS = 8, PERPLEXITY = 16, SHOW = 32,
-       BUNDLE = 64, EXTRACT = 128 };
-const int WITH_MODEL = GENERATE | TOKENIZE | DETOKENIZE | LOGITS | PERPLEXITY;   // -m
-const int WITH_FILE = SHOW | BUNDLE | EXTRACT;                                   // FILE.gguf
+       QUANTIZE = 64, CHAT = 128, BUNDLE = 256, EXTRACT = 512 };
+const int SAMPLE = GENERATE | CHAT, MODEL = SAMPLE | LOGITS | PERPLEXITY;
+const int WITH_MODEL = MODEL | TOKENIZE | DETOKENIZE;   // -m
+const int WITH_FILE = SHOW | BUNDLE | EXTRACT;          // FILE.gguf
 
 struct Command {
     int bit;
@@ -727,6 +523,7 @@ struct Command {
 
 static const Command COMMANDS[] = {
     {GENERATE, "infer", "continue a text (-p) or token ids (--ids), or begin one", run_generate},
+    {CHAT, "infer chat", "answer each line of stdin, as a conversation (/help)", run_chat},
     {TOKENIZE, "infer tokenize", "text on stdin to ids separated by spaces", run_tokenize},
     {DETOKENIZE, "infer detokenize",
      "ids on stdin, separated by spaces, commas or newlines, to bytes", run_detokenize},
@@ -734,6 +531,7 @@ static const Command COMMANDS[] = {
      "for each of --ids, a line with the logits of what follows it", run_logits},
     {PERPLEXITY, "infer perplexity", "how well the model predicts a text (-f)", run_perplexity},
     {SHOW, "infer show", "the keys and tensors of any GGUF file", run_show},
+    {QUANTIZE, "infer quantize", "the same model with smaller weights", run_quantize},
     {BUNDLE, "infer bundle", "one executable (-o) of runtime and model; after --, flags baked in",
      run_bundle},
     {EXTRACT, "infer extract", "the GGUF that is in a bundle, byte for byte", run_extract}};
@@ -741,6 +539,9 @@ static const Command COMMANDS[] = {
 static std::vector<Flag> flag_table(Options& o) {
     return {
         {"FILE.gguf", "", &o.file, WITH_FILE, "a GGUF file, or a bundle", WITH_FILE},
+        {"IN.gguf", "", &o.file, QUANTIZE, "the model, in F32, F16 or BF16", QUANTIZE},
+        {"OUT.gguf", "", &o.out, QUANTIZE, "the file to write", QUANTIZE},
+        {"TYPE", "", &o.type, QUANTIZE, "F16, BF16, Q8_0, Q4_0 or Q6_K", QUANTIZE},
         {"-m", "FILE.gguf", &o.model, WITH_MODEL, "the model: a GGUF file, or a bundle",
          WITH_MODEL},
         {"-o", "FILE", &o.out, BUNDLE, "the executable to write", BUNDLE},
@@ -750,24 +551,28 @@ static std::vector<Flag> flag_table(Options& o) {
         {"-p", "TEXT", &o.prompt, GENERATE, "the text to continue, printed as well"},
         {"--ids", "1,2,3", &o.ids, GENERATE | LOGITS,
          "token ids, taken as they are; no tokenizer is needed", LOGITS},
+        {"--template", "NAME", &o.chat_template, CHAT,
+         "how turns are written: chatml, llama3 or plain; else as the file says"},
+        {"--system", "TEXT", &o.system, CHAT, "what the model is told before the conversation"},
         {"-f", "FILE", &o.file, PERPLEXITY, "the text to measure", PERPLEXITY},
-        {"-n", "N", {&o.n, 0, 1e9}, GENERATE, "the most tokens to make"},
-        {"--temp", "X", {&o.temp, 0, 100}, GENERATE,
+        {"-n", "N", {&o.n, 0, 1e9}, SAMPLE, "the most tokens to make"},
+        {"--temp", "X", {&o.temp, 0, 100}, SAMPLE,
          "temperature; 0 takes the likeliest token, and is the default with --ids"},
-        {"--top-k", "N", {&o.top_k, 0, 1e9}, GENERATE,
+        {"--top-k", "N", {&o.top_k, 0, 1e9}, SAMPLE,
          "choose among the N likeliest tokens; 0: all"},
-        {"--top-p", "X", {&o.top_p, 0, 1}, GENERATE,
+        {"--top-p", "X", {&o.top_p, 0, 1}, SAMPLE,
          "choose among the likeliest that together have probability X"},
-        {"--min-p", "X", {&o.min_p, 0, 1}, GENERATE,
+        {"--min-p", "X", {&o.min_p, 0, 1}, SAMPLE,
          "leave out tokens less likely than X times the likeliest"},
-        {"--repeat-penalty", "X", {&o.repeat_penalty, 1e-3, 1e3}, GENERATE,
+        {"--repeat-penalty", "X", {&o.repeat_penalty, 1e-3, 1e3}, SAMPLE,
          "above 1: make the last 64 tokens less likely"},
-        {"--seed", "N", {&o.seed, 0, 9e15}, GENERATE, "equal seeds give equal texts"},
+        {"--seed", "N", {&o.seed, 0, 9e15}, SAMPLE, "equal seeds give equal texts"},
         {"--ignore-eos", "", &o.ignore_eos, GENERATE, "never choose end-of-text"},
         {"-0", "", &o.nul, TOKENIZE, "NUL ends a record; print a line for each"},
         {"--special", "", &o.special, TOKENIZE, "recognise <|endoftext|> in the text"},
-        {"--threads", "N", {&o.threads, 1, 1024}, GENERATE | LOGITS | PERPLEXITY,
-         "threads to use"},
+        {"--pure", "", &o.pure, QUANTIZE,
+         "the same type for all matrices, also for the one that makes logits"},
+        {"--threads", "N", {&o.threads, 1, 1024}, MODEL | QUANTIZE, "threads to use"},
         {"--help", "", &o.help, ~0, "print this and exit"},
     };
 }
@@ -775,7 +580,7 @@ static std::vector<Flag> flag_table(Options& o) {
 // o holds the defaults.
 static void print_help(const Command& command, Options& o) {
     std::vector<Flag> flags = flag_table(o);
-    printf("infer - run a GPT-2 from a GGUF file with F32, F16 or BF16 weights\n\n"
+    printf("infer - run a GPT-2 or a Llama from a GGUF file\n\n"
            "  infer -m model.gguf -p \"Once upon a time\" -n 100\n\n"
            "commands (infer COMMAND --help lists the flags of one)\n");
     for (const Command& c : COMMANDS)
@@ -783,8 +588,9 @@ static void print_help(const Command& command, Options& o) {
     printf("\nflags of %s\n", command.name);
     print_flags(flags, command.bit);
     printf("\nDefaults are in brackets. A text begins with the end-of-text token, as every text did"
-           "\nin training, whatever the file's key add_bos_token says. Samplers work in the order"
-           "\nrepeat penalty, top-k, top-p, min-p, temperature.\n");
+           "\nin training, whatever the file's key add_bos_token says; where tokenizer.ggml.pre is"
+           "\nsmollm or llama-bpe, the key decides. Samplers work in the order repeat penalty,"
+           "\ntop-k, top-p, min-p, temperature.\n");
 }
 
 // The command that the words begin with, which is taken off them; generate has no word.

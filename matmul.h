@@ -1,4 +1,4 @@
-// matmul.h - the CPU's matrix product, for train_gpt2.cpp and infer.cpp. float32 in, float32 out.
+// matmul.h - the CPU's matrix product, for train_gpt2.cpp and the runtime. float32 in, float32 out.
 //
 // Every element of a product is one chain of fused multiply-adds in the order of k, starting from
 // 0, from a bias, or from what was there before:

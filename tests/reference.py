@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""reference.py - what PyTorch says that GPT-2 computes: the golden values of tests/*.cpp.
+"""reference.py - what PyTorch says that GPT-2 and Llama compute: the golden values of the tests.
 
     tests/reference.py           computes everything and writes tests/golden/*.gguf
     tests/reference.py --check   computes everything and compares it with them (make test-torch)
@@ -309,6 +309,76 @@ def gpt2_logits(path, ids, fp16_gelu=False):
         return gpt2(weights, torch.tensor([list(ids)]), NH, activation)[0].numpy()
 
 
+def llama(w, tokens, NH, NKV, eps, base, dims):
+    """Logits (B, T, V) of a Llama; w under the names in a GGUF, so rotary pairs are neighbours."""
+    B, T = tokens.shape
+    C = w["token_embd.weight"].shape[1]
+    hs = C // NH
+    factors = w.get("rope_freqs.weight", torch.ones(dims // 2, dtype=torch.float64))
+    turns = base ** (-torch.arange(0, dims, 2, dtype=torch.float64) / dims) / factors
+    angles = torch.arange(T, dtype=torch.float64)[:, None] * turns
+    turn = torch.polar(torch.ones_like(angles), angles)   # e^(i angle): a rotation of the plane
+
+    def norm(x, name):
+        return x / torch.sqrt((x ** 2).mean(-1, keepdim=True) + eps) * w[name + ".weight"]
+
+    def heads(x, name, count):
+        return F.linear(x, w[name + ".weight"]).view(B, T, count, hs).transpose(1, 2)
+
+    def rotate(x):
+        pairs = torch.view_as_complex(x[..., :dims].unflatten(-1, (dims // 2, 2)).contiguous())
+        return torch.cat([torch.view_as_real(pairs * turn).flatten(-2), x[..., dims:]], -1)
+
+    x = F.embedding(tokens, w["token_embd.weight"])
+    for i in range(sum(name.endswith("attn_q.weight") for name in w)):
+        b = f"blk.{i}."
+        inp = norm(x, b + "attn_norm")
+        q, k = rotate(heads(inp, b + "attn_q", NH)), rotate(heads(inp, b + "attn_k", NKV))
+        v = heads(inp, b + "attn_v", NKV)
+        k, v = (t.repeat_interleave(NH // NKV, dim=1) for t in (k, v))
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + F.linear(out.transpose(1, 2).reshape(B, T, C), w[b + "attn_output.weight"])
+        inp = norm(x, b + "ffn_norm")
+        up = F.silu(F.linear(inp, w[b + "ffn_gate.weight"])) * F.linear(inp, w[b + "ffn_up.weight"])
+        x = x + F.linear(up, w[b + "ffn_down.weight"])
+    return F.linear(norm(x, "output_norm"), w.get("output.weight", w["token_embd.weight"]))
+
+
+def llama_model(prefix, T, context, V, L, NH, NKV, hs, inner, dims, base, eps, untied=False,
+                factors=False):
+    """A Llama with random weights, and its logits on one sequence. eps is large enough to show."""
+    C = NH * hs
+    g = Golden({"general.architecture": ("string", "llama"),
+                "llama.context_length": ("u32", context), "llama.embedding_length": ("u32", C),
+                "llama.block_count": ("u32", L), "llama.feed_forward_length": ("u32", inner),
+                "llama.attention.head_count": ("u32", NH),
+                "llama.attention.head_count_kv": ("u32", NKV),
+                "llama.attention.layer_norm_rms_epsilon": ("f32", eps),
+                "llama.rope.freq_base": ("f32", base), "llama.rope.dimension_count": ("u32", dims)})
+    shapes = {"token_embd.weight": (V, C)}
+    if factors:
+        shapes["rope_freqs.weight"] = (dims // 2,)
+    for i in range(L):
+        for name, shape in [("attn_norm", (C,)), ("attn_q", (C, C)), ("attn_k", (NKV * hs, C)),
+                            ("attn_v", (NKV * hs, C)), ("attn_output", (C, C)), ("ffn_norm", (C,)),
+                            ("ffn_gate", (inner, C)), ("ffn_up", (inner, C)),
+                            ("ffn_down", (C, inner))]:
+            shapes[f"blk.{i}.{name}.weight"] = shape
+    shapes["output_norm.weight"] = (C,)
+    if untied:
+        shapes["output.weight"] = (V, C)
+    w, seeds = {}, Golden()
+    for name, shape in shapes.items():
+        std = 0.5 if "embd" in name else 0.2 if len(shape) == 1 else 1 / math.sqrt(shape[1])
+        mean = 3.0 if name == "rope_freqs.weight" else 1.0 if len(shape) == 1 else 0.0
+        w[name] = seeds.random(prefix + name, *shape, std=std, mean=mean).detach()
+        g.put(name, w[name].numpy())
+    tokens = g.integers("test.tokens", V, 1, T)
+    eps, base = float(np.float32(eps)), float(np.float32(base))   # as the file has them
+    g.put("test.logits", llama(w, tokens, NH, NKV, eps, base, dims).numpy())
+    return g
+
+
 def model(prefix, B, T, context, V, L, NH, C, clip, steps=10):
     """A GPT-2 with random weights (biases and norms too, so that a term left out shows), its
     logits, loss and gradients on the first batch, and the weights after `steps` AdamW steps on
@@ -373,7 +443,13 @@ FILES = {
     "model.gguf":
         lambda: model("model.", B=4, T=11, context=16, V=37, L=2, NH=3, C=24, clip=3.0),
     "model-odd.gguf":
-        lambda: model("model-odd.", B=1, T=7, context=7, V=129, L=1, NH=1, C=5, clip=2.25)}
+        lambda: model("model-odd.", B=1, T=7, context=7, V=129, L=1, NH=1, C=5, clip=2.25),
+    "llama.gguf":
+        lambda: llama_model("llama.", T=45, context=64, V=37, L=2, NH=6, NKV=2, hs=8, inner=40,
+                            dims=8, base=100.0, eps=0.05),
+    "llama-odd.gguf":   # 3 heads of 7 channels, 4 of which turn; pairs with factors of their own
+        lambda: llama_model("llama-odd.", T=45, context=64, V=41, L=2, NH=3, NKV=1, hs=7, inner=19,
+                            dims=4, base=10000.0, eps=1e-5, untied=True, factors=True)}
 
 
 # ---- writing and checking ------------------------------------------------------------------------

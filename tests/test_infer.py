@@ -3,7 +3,7 @@
 
 Runs the program that the environment variable INFER names (default ./infer) on small models with
 random weights. What a GPT-2 computes is written down a second time here, in plain Python and
-double precision.
+double precision; what a Llama computes, PyTorch has said (tests/golden/).
 """
 import array
 import math
@@ -223,7 +223,8 @@ def largest_difference(a, b):
 
 def test_logits(folder):
     for sizes in [{}, {"untied": True}, {"NH": 1, "C": 7, "F": 11, "V": 5, "L": 1},
-                  {"NH": 24, "V": 1, "T": 9}, {"eps": 0.25}]:
+                  {"NH": 24, "V": 1, "T": 9}, {"eps": 0.25},
+                  {"NH": 1, "C": 4, "F": 4, "V": 5, "L": 1, "T": 600}]:   # 512 rows at a time
         model = Model(**sizes)
         path = model.write(f"{folder}/model.gguf")
         ids = random_ids(model, model.T)
@@ -231,7 +232,89 @@ def test_logits(folder):
         for n in {1, 3, 7, 8, model.T}:   # one row at a time up to 7, a matrix product from 8 on
             difference = largest_difference(logits(path, ids[:n]), want[:n])
             check(difference < 2e-5, f"logits of {sizes}, {n} ids: off by {difference:.2g}")
+            check(want[n - 1][generate(path, ids[:n], 1)[0]] > max(want[n - 1]) - 1e-4,
+                  f"{sizes}, {n} ids: another token is likelier")
     report("logits are those of the second implementation")
+
+
+def golden(name, path, without=(), keys={}, more=()):
+    """Writes a model of tests/golden to path, altered; its ids, and the logits PyTorch has."""
+    f = gguf.read(f"{ROOT}/tests/golden/{name}")
+    given = {**f.keys, **keys}
+    gguf.write(path, {key: value for key, value in given.items() if value},
+               [t for t in f.tensors if not t.name.startswith("test.") and t.name not in without]
+               + list(more))
+    ids = array.array("i", f.tensor("test.tokens").data).tolist()
+    numbers = array.array("f", f.tensor("test.logits").data).tolist()
+    V = len(numbers) // len(ids)
+    return ids, [numbers[i:i + V] for i in range(0, len(numbers), V)]
+
+
+def test_llama_family(folder):
+    """Rotary positions, shared keys and values, RMSNorm and SwiGLU, beside PyTorch's."""
+    path = f"{folder}/llama.gguf"
+    for name in ("llama.gguf", "llama-odd.gguf"):
+        ids, want = golden(name, path)
+        for n in (1, 3, 8, 33, len(ids)):   # row by row, a block of queries, more than one
+            for threads in (1, 2):
+                found = logits(path, ids[:n], "--threads", threads)
+                difference = largest_difference(found, want[:n])
+                check(difference < 2e-5, f"{name}, {n} ids: off by {difference:.2g}")
+        for n in (1, 9, 40):   # one at a time, with the cache
+            made = generate(path, ids[:n], 12, "--ignore-eos")
+            rows = logits(path, ids[:n] + made[:-1])[n - 1:]
+            check(all(row[id] > max(row) - 1e-4 for row, id in zip(rows, made)),
+                  f"{name}: {made} after {n} ids are not the likeliest")
+    report("a Llama's logits are PyTorch's")
+
+
+def test_wrong_llamas(folder):
+    path = f"{folder}/wrong.gguf"
+
+    def wrong(words, name="llama.gguf", keys={}, **how):
+        keys = {"llama." + key.replace("__", "."): value for key, value in keys.items()}
+        golden(name, path, keys=keys, **how)
+        refused([path, *words], "logits", "-m", path, "--ids", "1")
+
+    kv, dims, base = "attention__head_count_kv", "rope__dimension_count", "rope__freq_base"
+    for n, words in [(0, "1 to 1024"), (4, "divide"), (5, "divide"), (12, "divide"),
+                     (4000000000, "1 to 1024")]:   # of 6 heads
+        wrong(["llama.attention.head_count_kv", str(n), words], keys={kv: ("u32", n)})
+    wrong(["llama.attention.head_count_kv", str(2 ** 64 - 2)], keys={kv: ("u64", 2 ** 64 - 2)})
+    wrong(["blk.0.attn_k.weight", "{48, 16}", "{48, 24}", "llama.attention.head_count_kv 3"],
+          keys={kv: ("u32", 3)})
+    wrong(["blk.0.attn_k.weight", "{48, 48}"], keys={kv: None})   # as many as there are heads
+    for n in (0, 5, 10, 2 ** 31):
+        wrong(["llama.rope.dimension_count", str(n)], keys={dims: ("u32", n)})
+    wrong(["rope.dimension_count", str(2 ** 64 - 2)], keys={dims: ("u64", 2 ** 64 - 2)})
+    wrong(["dimension_count", "7", "even"], name="llama-odd.gguf", keys={dims: None})
+    for x in (math.nan, math.inf, 0.0, -1.0, 0.5):
+        wrong(["llama.rope.freq_base", "1e12"], keys={base: ("f32", x)})
+    for x in (math.nan, -1e-5, 1.0):
+        wrong(["layer_norm_rms_epsilon"],
+              keys={"attention__layer_norm_rms_epsilon": ("f32", x)})
+    wrong(["rope.scaling.type", '"yarn"'], keys={"rope__scaling__type": ("string", "yarn")})
+    wrong(["rope.scaling.factor", "4"], keys={"rope__scaling__factor": ("f32", 4.0)})
+    wrong(["attention.key_length", "16", "8"], keys={"attention__key_length": ("u32", 16)})
+    wrong(["block_count", str(2 ** 63)], keys={"block_count": ("u64", 2 ** 63)})
+    wrong(["context_length", str(2 ** 64 - 1)], keys={"context_length": ("u64", 2 ** 64 - 1)})
+
+    file = gguf.read(f"{ROOT}/tests/golden/llama.gguf")
+    for t in file.tensors:
+        if not t.name.startswith("test."):
+            wrong([t.name, "missing"], without=[t.name])
+    for name, dims in [("blk.0.attn_q.bias", (48,)), ("blk.0.attn_qkv.weight", (48, 80)),
+                       ("position_embd.weight", (48, 64)), ("blk.2.ffn_norm.weight", (48,))]:
+        wrong([name, "unexpected"], more=[(name, "F32", dims, bytes(4 * math.prod(dims)))])
+    for factor in (0.0, math.nan, -1.0, 1e9):
+        wrong(["rope_freqs.weight", "element 0"],
+              more=[("rope_freqs.weight", "F32", (4,), array.array("f", [factor] * 4))])
+    wrong(["rope_freqs.weight", "{5}", "{4}"],
+          more=[("rope_freqs.weight", "F32", (5,), bytes(20))])
+    golden("llama.gguf", path, keys={"llama.rope.scaling.type": ("string", "none"),
+                                     "llama.rope.scaling.factor": ("f32", 1.0)})
+    run("logits", "-m", path, "--ids", "1")
+    report("Llamas that are wrong")
 
 
 def test_bits(folder):
@@ -632,7 +715,9 @@ def test_wrong_models(folder):
         refused([path, *words], *command)
 
     u32 = lambda x: ("u32", x)
-    wrong(["general.architecture", '"llama"'], general__architecture=("string", "llama"))
+    wrong(["general.architecture", '"bert"', '"gpt2" or "llama"'],
+          general__architecture=("string", "bert"))
+    wrong(["llama.context_length", "missing"], general__architecture=("string", "llama"))
     wrong(["general.architecture", "missing"], general__architecture=None)
     for key in ("context_length", "embedding_length", "block_count", "feed_forward_length",
                 "attention.head_count", "attention.layer_norm_epsilon"):
@@ -660,8 +745,10 @@ def test_wrong_models(folder):
             wrong([name, "missing"], without=[name])
     wrong(["output.weight", "{61, 24}", "{24, 61}"], shape={"output.weight": (61, 24)})
     wrong(["blk.1.attn_qkv.weight", "{1728}"], shape={"blk.1.attn_qkv.weight": (24 * 72,)})
-    wrong(["blk.0.attn_norm.bias", "F64", "F32, F16 or BF16"],
+    wrong(["blk.0.attn_norm.bias", "F64", "F32, F16, BF16"],
           types={"blk.0.attn_norm.bias": "F64"})
+    wrong(["head_count_kv", "2", "to divide gpt2.attention.head_count 3"],
+          gpt2__attention__head_count_kv=u32(2))
 
     _, model, good = text_model(folder)
     for key in ("tokenizer.ggml.model", "tokenizer.ggml.pre"):
@@ -782,10 +869,11 @@ def main():
     if not os.access(INFER, os.X_OK):
         sys.exit(f"{INFER}: is not a program (build it with make, or set INFER)")
     with tempfile.TemporaryDirectory() as folder:
-        return run_tests([test_logits, test_bits, test_cache, test_sampling, test_end_of_text,
-                          test_context, test_text, test_streaming, test_terminal, test_tokenize,
-                          test_perplexity, test_documents, test_show, test_flags,
-                          test_wrong_models, test_not_finite, test_memory, test_hostile_files],
+        return run_tests([test_logits, test_llama_family, test_wrong_llamas, test_bits, test_cache,
+                          test_sampling, test_end_of_text, test_context, test_text, test_streaming,
+                          test_terminal, test_tokenize, test_perplexity, test_documents, test_show,
+                          test_flags, test_wrong_models, test_not_finite, test_memory,
+                          test_hostile_files],
                          lambda test: test(folder))
 
 

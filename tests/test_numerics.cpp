@@ -87,21 +87,26 @@ static void test_gelu() {
 }
 
 static void test_log_cos() {
-    double worst_log = 0, worst_cos = 0;
+    double worst_log = 0, worst_exp = 0, worst_cos = 0, worst_far = 0;
     Rng rng = {1};
     for (int i = 0; i < 1000000; i++) {
         double x = exp(((double)uniform(rng) - 0.5) * (i % 2 ? 1400 : 2)), want = log(x);
         worst_log = std::max(worst_log, fabs(log_d(x) - want) / (fabs(want) + 1e-300));
         double turn = ((double)uniform(rng) - 0.5) * (i % 2 ? 2000 : 13);
         worst_cos = std::max(worst_cos, fabs(cos_d(turn) - cos(turn)));
+        worst_far = std::max(worst_far, fabs(cos_d(1000 * turn) - cos(1000 * turn)));
+        double y = ((double)uniform(rng) - 0.5) * (i % 2 ? 1400 : 2);
+        worst_exp = std::max(worst_exp, fabs(exp_d(y) / exp(y) - 1));
     }
+    check_error("exp_d, relative", worst_exp, 1e-15);
+    check_error("cos_d of up to a million", worst_far, 1e-9);
     check_error("log_d, relative", worst_log, 1e-15);
     check_error("cos_d", worst_cos, 1e-12);
     check(log_d(1) == 0 && cos_d(0) == 1, "log_d(1) = %g, cos_d(0) = %g", log_d(1), cos_d(0));
     check(log_d(0) == -INFINITY && log_d(INFINITY) == INFINITY, "log_d(0) = %g, log_d(inf) = %g",
           log_d(0), log_d(INFINITY));
     check(std::isnan(log_d(-1)) && std::isnan(log_d(NAN)), "log_d(-1) or log_d(NaN) is not NaN");
-    report("log_d, cos_d");
+    report("log_d, exp_d, cos_d");
 }
 
 static void test_random() {

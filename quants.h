@@ -1,0 +1,515 @@
+// quants.h - the forms in which weights lie in a file, and a product that computes on them as they
+// lie: between gguf.h, which knows how many bytes a tensor has, and the runtime.
+//
+// A row of a weight is a row of blocks, each of which is decoded without its neighbours. Bytes from
+// left to right; d, m and the like are halfs; q are small integers, w the weights they stand for:
+//
+//     F32, F16, BF16   a block is one number
+//     Q8_0   32 in 34    d | q[32]                 w = d q           q int8
+//     Q4_0   32 in 18    d | nibbles[16]           w = d (q - 8)
+//     Q4_1   32 in 20    d | m | nibbles[16]       w = d q + m
+//     Q4_K  256 in 144   d | m | s[12] | nibbles[128]              w = (d s) q - (m t)
+//     Q5_K  256 in 176   d | m | s[12] | fifth[32] | nibbles[128]  w = (d s) q - (m t)
+//     Q6_K  256 in 210   nibbles[128] | upper[64] | s[16] | d      w = (d s) (q - 32),  s int8
+//
+//     nibbles: a run of 2n weights is n bytes; the lower halves of the bytes are its first n
+//     weights, the upper halves its last n. n = 16; 32 in Q4_K and Q5_K; in Q6_K see there.
+//     s[12]: of each 32 weights a scale s and a minimum t, 6 bits each:
+//
+//         byte    0 1 2 3        4 5 6 7        8 9 10 11
+//         bits    s0..s3, 6      t0..t3, 6      s4..s7, the lower 4; above them t4..t7's
+//                 above: s4..s7's upper 2       above: t4..t7's upper 2
+//
+// product() on few rows of input gives, bit for bit, dot(inp, dequantize(row)): every product is
+// one sum in float32 in the order that numerics.h gives dot(), whatever the number of threads and
+// the width of vectors.
+//
+// Why not in integers, which take fewer instructions: a processor decodes 32 weights and multiplies
+// them about as fast as memory brings them, so that little would be gained; and activations rounded
+// to 8 bits, as such products have them, move log-probabilities by 1e-2.
+//
+// Parts: decoding, once for each format; the product; encoding, the same bytes as ggml's reference.
+#pragma once
+#include <cmath>
+#include <initializer_list>
+#include "gguf.h"
+#include "matmul.h"
+
+// ---- decoding -----------------------------------------------------------------------------------
+
+// A half at any address, by the processor's instruction where there is one: the same bits.
+inline float half_at(const uint8_t* p) {
+    uint16_t h;
+    memcpy(&h, p, 2);
+#if defined(__F16C__)
+    return _cvtsh_ss(h);
+#else
+    return half_to_float(h);
+#endif
+}
+
+// 32 bytes at any address.
+typedef uint8_t Bytes __attribute__((vector_size(32)));
+
+inline Bytes bytes_at(const uint8_t* p) {
+    Bytes b;
+    memcpy(&b, p, 32);
+    return b;
+}
+
+const int V = 32 / VEC;   // vectors that hold 32 weights
+
+// What a nibble stands for, d * (nibble - zero) + m; m = -0.0f adds nothing, not even a sign to 0.
+struct Nibbles {
+    Vec d, zero, m;
+};
+
+[[gnu::always_inline]] inline Nibbles nibbles(float d, float zero, float m) {
+    return {vec_all(d), vec_all(zero), vec_all(m)};
+}
+
+// The instructions that differ between processors:
+//     vec_int8     VEC of 32 int8, the v-th
+//     vec_nibbles  the weights of VEC bytes' lower nibbles, or of the upper ones (shift 4)
+//     vec_halves   VEC halfs
+#if defined(__AVX512F__)
+// The forms with a mask that leaves nothing out, because g++ 12 warns about those without.
+[[gnu::always_inline]] inline Vec vec_int8(Bytes q, int v) {
+    const __m128i half = v ? _mm256_extracti128_si256((__m256i)q, 1)
+                           : _mm256_castsi256_si128((__m256i)q);
+    return _mm512_maskz_cvtepi32_ps(0xffff, _mm512_maskz_cvtepi8_epi32(0xffff, half));
+}
+// All 16 weights that there are form a table, in which one instruction looks up 16 at once, by the
+// lower 4 bits of each number. The table's arithmetic is done once for 32 weights.
+[[gnu::always_inline]] inline Vec vec_nibbles(Nibbles n, const uint8_t* p, int shift) {
+    const Vec count = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const __m512i q = _mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128((const __m128i*)p));
+    return _mm512_maskz_permutexvar_ps(0xffff, shift ? _mm512_maskz_srli_epi32(0xffff, q, 4) : q,
+                                       n.d * (count - n.zero) + n.m);
+}
+[[gnu::always_inline]] inline Vec vec_halves(const uint8_t* p) {
+    return _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256((const __m256i*)p));
+}
+#elif defined(__AVX2__)
+[[gnu::always_inline]] inline Vec vec_int8(Bytes q, int v) {
+    const __m128i half = v < 2 ? _mm256_castsi256_si128((__m256i)q)
+                               : _mm256_extracti128_si256((__m256i)q, 1);
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v % 2 ? _mm_srli_si128(half, 8) : half));
+}
+[[gnu::always_inline]] inline Vec vec_nibbles(Nibbles n, const uint8_t* p, int shift) {
+    const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p));
+    const __m256i q = _mm256_and_si256(_mm256_srli_epi32(bytes, shift), _mm256_set1_epi32(15));
+    return n.d * (_mm256_cvtepi32_ps(q) - n.zero) + n.m;
+}
+[[gnu::always_inline]] inline Vec vec_halves(const uint8_t* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
+}
+#else
+[[gnu::always_inline]] inline Vec vec_int8(Bytes q, int v) {
+    int8_t bytes[32];
+    memcpy(bytes, &q, 32);
+    const int16x8_t eight = vmovl_s8(vld1_s8(bytes + v / 2 * 8));
+    return vcvtq_f32_s32(vmovl_s16(v % 2 ? vget_high_s16(eight) : vget_low_s16(eight)));
+}
+[[gnu::always_inline]] inline Vec vec_nibbles(Nibbles n, const uint8_t* p, int shift) {
+    uint32_t four;
+    memcpy(&four, p, 4);
+    const uint8x8_t q = vreinterpret_u8_u32(vdup_n_u32(four >> shift & 0x0f0f0f0f));
+    return n.d * (vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(q)))) - n.zero) + n.m;
+}
+[[gnu::always_inline]] inline Vec vec_halves(const uint8_t* p) {
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t*)p)));
+}
+#endif
+
+// The weights of piece j of a block, 32 of them: a function for each format.
+
+[[gnu::always_inline]] inline void unpack_f16(Vec* w, const uint8_t* block, int) {
+    for (int v = 0; v < V; v++) w[v] = vec_halves(block + 2 * v * VEC);
+}
+
+[[gnu::always_inline]] inline void unpack_q8_0(Vec* w, const uint8_t* block, int) {
+    const Vec d = vec_all(half_at(block));
+    for (int v = 0; v < V; v++) w[v] = d * vec_int8(bytes_at(block + 2), v);
+}
+
+// The first 16 weights are lower nibbles, the last 16 upper ones.
+[[gnu::always_inline]] inline void unpack_16_bytes(Vec* w, Nibbles n, const uint8_t* p) {
+    for (int v = 0; v < V; v++) w[v] = vec_nibbles(n, p + v * VEC % 16, v * VEC / 16 * 4);
+}
+
+[[gnu::always_inline]] inline void unpack_q4_0(Vec* w, const uint8_t* block, int) {
+    unpack_16_bytes(w, nibbles(half_at(block), 8, -0.0f), block + 2);
+}
+
+[[gnu::always_inline]] inline void unpack_q4_1(Vec* w, const uint8_t* block, int) {
+    unpack_16_bytes(w, nibbles(half_at(block), 0, half_at(block + 2)), block + 4);
+}
+
+// The scale and the minimum of piece j, from the 12 bytes drawn at the top: d s and -m t.
+[[gnu::always_inline]] inline void unpack_scales(const uint8_t* block, int j, float* d, float* m) {
+    const uint8_t* s = block + 4;
+    const int scale = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | s[j - 4] >> 6 << 4;
+    const int minimum = j < 4 ? s[j + 4] & 63 : s[j + 4] >> 4 | s[j] >> 6 << 4;
+    *d = half_at(block) * (float)scale;
+    *m = -(half_at(block + 2) * (float)minimum);
+}
+
+// Pieces 2i and 2i+1 are the lower and the upper nibbles of 32 bytes.
+[[gnu::always_inline]] inline void unpack_q4_k(Vec* w, const uint8_t* block, int j) {
+    float d, m;
+    unpack_scales(block, j, &d, &m);
+    const uint8_t* p = block + 16 + j / 2 * 32;
+    for (int v = 0; v < V; v++) w[v] = vec_nibbles(nibbles(d, 0, m), p + v * VEC, j % 2 * 4);
+}
+
+// Bit j of byte i of fifth[] is the fifth bit of weight i of piece j.
+[[gnu::always_inline]] inline void unpack_q5_k(Vec* w, const uint8_t* block, int j) {
+    float d, m;
+    unpack_scales(block, j, &d, &m);
+    const Bytes fifth = bytes_at(block + 16) >> j & 1;
+    const Bytes q = (bytes_at(block + 48 + j / 2 * 32) >> (j % 2 * 4) & 15) | fifth << 4;
+    for (int v = 0; v < V; v++) w[v] = vec_all(d) * vec_int8(q, v) + vec_all(m);
+}
+
+// Half a block is 4 pieces. Their lower 4 bits lie in 64 bytes, in whose lower halves are pieces 0
+// and 1 and in the upper ones 2 and 3; the upper 2 bits of weight i of all four share byte i of 32.
+// Each 16 weights have a scale.
+[[gnu::always_inline]] inline void unpack_q6_k(Vec* w, const uint8_t* block, int j) {
+    const float d = half_at(block + 208);
+    const int8_t* scale = (const int8_t*)block + 192 + 2 * j;
+    const Bytes low = bytes_at(block + j / 4 * 64 + j % 2 * 32) >> (j % 4 / 2 * 4) & 15;
+    const Bytes up = bytes_at(block + 128 + j / 4 * 32) >> (j % 4 * 2) & 3;
+    for (int v = 0; v < V; v++)
+        w[v] = vec_all(d * (float)scale[v * VEC / 16]) * vec_int8((low | up << 4) - 32, v);
+}
+
+// to[i] = weight i of the blocks at from, for i < n, a whole number of blocks.
+template <void (*UNPACK)(Vec*, const uint8_t*, int), int BLOCK, int BYTES>
+inline void dequantize_blocks(float* __restrict to, const uint8_t* __restrict from, int64_t n) {
+    for (; n > 0; n -= BLOCK, from += BYTES)
+#pragma GCC unroll 8
+        for (int j = 0; j < BLOCK / 32; j++, to += 32) {
+            Vec w[V];
+            UNPACK(w, from, j);
+            for (int v = 0; v < V; v++) vec_store(to + v * VEC, w[v]);
+        }
+}
+
+inline void dequantize_f32(float* to, const uint8_t* from, int64_t n) {
+    memcpy(to, from, sizeof(float) * n);
+}
+
+inline void dequantize_f16(float* to, const uint8_t* from, int64_t n) {
+    int64_t i = 0;
+    for (; i + VEC <= n; i += VEC) vec_store(to + i, vec_halves(from + 2 * i));
+    for (; i < n; i++) to[i] = half_at(from + 2 * i);
+}
+
+inline void dequantize_bf16(float* to, const uint8_t* from, int64_t n) {
+    const uint16_t* bits = (const uint16_t*)from;
+    for (int64_t i = 0; i < n; i++) to[i] = bfloat16_to_float(bits[i]);
+}
+
+// ---- products with few rows ---------------------------------------------------------------------
+
+// One row of input and two of weights: lanes[r] = the lanes of dot(x, row r), n elements, with the
+// weights in registers from decoding to the sum. Two, so that a sum waits less for itself.
+template <void (*UNPACK)(Vec*, const uint8_t*, int), int BLOCK, int BYTES>
+inline void multiply_blocks(float (*lanes)[LANES], const float* x, const uint8_t* row0,
+                            const uint8_t* row1, int n) {
+    Vec sum0[V], sum1[V];
+    for (int v = 0; v < V; v++) sum0[v] = sum1[v] = vec_all(0);
+    for (; n > 0; n -= BLOCK, row0 += BYTES, row1 += BYTES)
+#pragma GCC unroll 8
+        for (int j = 0; j < BLOCK / 32; j++, x += 32) {
+            Vec w0[V], w1[V];
+            UNPACK(w0, row0, j);
+            UNPACK(w1, row1, j);
+            for (int v = 0; v < V; v++) {
+                const Vec inp = vec_load(x + v * VEC);
+                sum0[v] = vec_fma(inp, w0[v], sum0[v]);
+                sum1[v] = vec_fma(inp, w1[v], sum1[v]);
+            }
+        }
+    for (int v = 0; v < V; v++) {
+        vec_store(lanes[0] + v * VEC, sum0[v]);
+        vec_store(lanes[1] + v * VEC, sum1[v]);
+    }
+}
+
+// For weights in float32, n of a row: lanes += x * w, each element in its lane of dot().
+inline void multiply_floats(float* lanes, const float* x, const float* w, int n) {
+    Vec sum[V];
+    for (int v = 0; v < V; v++) sum[v] = vec_load(lanes + v * VEC);
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int v = 0; v < V; v++)
+            sum[v] = vec_fma(vec_load(x + i + v * VEC), vec_load(w + i + v * VEC), sum[v]);
+    for (int v = 0; v < V; v++) vec_store(lanes + v * VEC, sum[v]);
+    for (int j = 0; i + j < n; j++) lanes[j] = __builtin_fmaf(x[i + j], w[i + j], lanes[j]);
+}
+
+// ---- encoding -----------------------------------------------------------------------------------
+//
+// to = the blocks of n weights. The bytes are those of ggml's reference quantizers
+// (ggml-quants.c, the functions named *_ref), so that every rounding counts, and its order.
+
+inline void put_half(uint8_t* to, float x) {
+    const uint16_t h = float_to_half(x);
+    memcpy(to, &h, 2);
+}
+
+inline void quantize_f32(uint8_t* to, const float* x, int64_t n) {
+    memcpy(to, x, sizeof(float) * n);
+}
+
+inline void quantize_f16(uint8_t* to, const float* x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) put_half(to + 2 * i, x[i]);
+}
+
+inline void quantize_bf16(uint8_t* to, const float* x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        const uint16_t b = (uint16_t)bfloat16_bits(x[i]);
+        memcpy(to + 2 * i, &b, 2);
+    }
+}
+
+// The first of the numbers with the largest magnitude.
+inline float largest(const float* x, int n) {
+    float found = 0;
+    for (int i = 0; i < n; i++)
+        if (fabsf(x[i]) > fabsf(found)) found = x[i];
+    return found;
+}
+
+// A block of weights so small that 1 / d is infinite has no integers: all become 0.
+inline int to_int(float x) { return fabsf(x) < 256 ? (int)x : 0; }
+
+inline void quantize_q8_0(uint8_t* to, const float* x, int64_t n) {
+    for (; n > 0; n -= 32, x += 32, to += 34) {
+        const float d = fabsf(largest(x, 32)) / 127, inverse = d != 0 ? 1 / d : 0;
+        put_half(to, d);
+        for (int i = 0; i < 32; i++) to[2 + i] = (uint8_t)to_int(roundf(x[i] * inverse));
+    }
+}
+
+// The number that is largest in magnitude becomes -8, so that one more step can be used than if the
+// range were the same on both sides.
+inline void quantize_q4_0(uint8_t* to, const float* x, int64_t n) {
+    for (; n > 0; n -= 32, x += 32, to += 18) {
+        const float d = largest(x, 32) / -8, inverse = d != 0 ? 1 / d : 0;
+        put_half(to, d);
+        int q[32];
+        for (int i = 0; i < 32; i++) q[i] = std::min(15, to_int(x[i] * inverse + 8.5f));
+        for (int i = 0; i < 16; i++) to[2 + i] = (uint8_t)(q[i] | q[16 + i] << 4);
+    }
+}
+
+const float NO_SCALE = 1e-15f;   // a group whose largest number is below has no scale, all is 0
+
+inline int nearest(float x, int least, int most) {
+    return (int)std::max<long>(least, std::min<long>(most, lrintf(x)));
+}
+
+// 16 weights as scale * (q - 32), q in 0 .. 63. For given q, the scale with the least squared
+// error, each weight's error counted x^2 times, is sum(w x l) / sum(w l l), l = q - 32, w = x^2;
+// and the larger sum(w x l)^2 / sum(w l l), the less the error. So 19 ways to scale before rounding
+// are tried: the one that makes the largest number -32, and neighbours in steps of 0.1.
+inline float quantize_group(uint8_t* q, const float* x) {
+    const float max = largest(x, 16);
+    memset(q, 0, 16);
+    if (fabsf(max) < NO_SCALE) return 0;
+    float scale = 0, best = 0;
+    for (int i = -10; i <= 9; i++) {
+        if (i == 0) continue;   // which comes first, as -10
+        const float inverse = -(32 + 0.1f * (float)(i == -10 ? 0 : i)) / max;
+        int l[16];
+        float xl = 0, ll = 0;
+        for (int k = 0; k < 16; k++) {
+            l[k] = nearest(inverse * x[k], -32, 31);
+            const float w = x[k] * x[k];
+            xl += w * x[k] * (float)l[k];
+            ll += w * (float)l[k] * (float)l[k];
+        }
+        if (i > -10 && !(ll > 0 && xl * xl > best * ll)) continue;
+        scale = ll != 0 ? xl / ll : 0;
+        best = scale * xl;
+        for (int k = 0; k < 16; k++) q[k] = (uint8_t)(l[k] + 32);
+    }
+    return scale;
+}
+
+inline void quantize_q6_k(uint8_t* to, const float* x, int64_t n) {
+    for (; n > 0; n -= 256, x += 256, to += 210) {
+        uint8_t q[256];
+        float scale[16];
+        for (int g = 0; g < 16; g++) scale[g] = quantize_group(q + 16 * g, x + 16 * g);
+        const float max = largest(scale, 16);
+        memset(to, 0, 210);
+        if (fabsf(max) < NO_SCALE) continue;
+        // The scales themselves are rounded to 8 bits, the largest to -128; then all weights are
+        // rounded anew by what their scale has become.
+        const float inverse = -128 / max;
+        put_half(to + 208, 1 / inverse);
+        for (int g = 0; g < 16; g++) {
+            const int s = nearest(inverse * scale[g], -128, 127);
+            const float d = half_at(to + 208) * (float)s;
+            to[192 + g] = (uint8_t)s;
+            for (int k = 16 * g; d != 0 && k < 16 * g + 16; k++)
+                q[k] = (uint8_t)(nearest(x[k] / d, -32, 31) + 32);
+        }
+        for (int j = 0; j < 8; j++)   // where unpack_q6_k finds them
+            for (int i = 0; i < 32; i++) {
+                to[j / 4 * 64 + j % 2 * 32 + i] |= (uint8_t)((q[32 * j + i] & 15) << j % 4 / 2 * 4);
+                to[128 + j / 4 * 32 + i] |= (uint8_t)(q[32 * j + i] >> 4 << j % 4 * 2);
+            }
+    }
+}
+
+// ---- the table ----------------------------------------------------------------------------------
+
+// The formats that can be computed with. Names, and the sizes of blocks, are in ggml_type_facts.
+struct Format {
+    GgmlType type;
+    uint32_t file_type;   // llama.cpp's number for a file of them: the key general.file_type
+    void (*dequantize)(float* to, const uint8_t* from, int64_t n);
+    // Of rows of a multiple of 32; null: decoded to floats first, and then multiplied.
+    void (*multiply)(float (*lanes)[LANES], const float* x, const uint8_t* row0,
+                     const uint8_t* row1, int n);
+    void (*quantize)(uint8_t* to, const float* from, int64_t n);   // null: only read
+};
+
+#define BLOCKS(...) dequantize_blocks<__VA_ARGS__>, multiply_blocks<__VA_ARGS__>
+inline const Format FORMATS[] = {
+    {GGML_F32, 0, dequantize_f32, nullptr, quantize_f32},
+    {GGML_F16, 1, dequantize_f16, multiply_blocks<unpack_f16, 32, 64>, quantize_f16},
+    {GGML_BF16, 32, dequantize_bf16, nullptr, quantize_bf16},
+    {GGML_Q8_0, 7, BLOCKS(unpack_q8_0, 32, 34), quantize_q8_0},
+    {GGML_Q4_0, 2, BLOCKS(unpack_q4_0, 32, 18), quantize_q4_0},
+    {GGML_Q4_1, 3, BLOCKS(unpack_q4_1, 32, 20), nullptr},
+    {GGML_Q4_K, 15, BLOCKS(unpack_q4_k, 256, 144), nullptr},
+    {GGML_Q5_K, 17, BLOCKS(unpack_q5_k, 256, 176), nullptr},
+    {GGML_Q6_K, 18, BLOCKS(unpack_q6_k, 256, 210), quantize_q6_k}};
+#undef BLOCKS
+
+// Null for a type that cannot be computed with.
+inline const Format* find_format(uint32_t type) {
+    for (const Format& f : FORMATS)
+        if (f.type == type) return &f;
+    return nullptr;
+}
+
+inline bool can_compute_with(uint32_t type) { return find_format(type) != nullptr; }
+
+// Of a row of n weights, a multiple of the block.
+inline int64_t row_bytes(GgmlType type, int64_t n) {
+    const GgmlTypeFacts facts = ggml_type_facts(type);
+    return n / (int64_t)facts.block * (int64_t)facts.bytes;
+}
+
+// to[i] = weight first + i of a row, for i < count. first and count are multiples of the block.
+inline void dequantize(float* to, GgmlType type, const uint8_t* row, int64_t first, int64_t count) {
+    find_format(type)->dequantize(to, row + row_bytes(type, first), count);
+}
+
+// ---- the product --------------------------------------------------------------------------------
+
+// A matrix (out, in) as it lies in a file's mapping: out rows of in weights. Its type can be
+// computed with, and in is a multiple of the block.
+struct Weight {
+    GgmlType type;
+    const uint8_t* data;
+    int in, out;
+};
+
+const int FEW = 8;        // from so many rows on, a product is bound by arithmetic
+const int CHUNK = 1024;   // weights of a row that are decoded at a time: they stay in L1
+
+// Column o of out, by one thread: the row of weights is read once, and used for all n rows of inp.
+inline void product_of_row(float* out, const float* inp, const Weight& w, const Format& format,
+                           const float* bias, int n, int o) {
+    const uint8_t* row = w.data + o * row_bytes(w.type, w.in);
+    alignas(64) float lanes[FEW][LANES], decoded[CHUNK];
+    memset(lanes, 0, sizeof lanes[0] * n);
+    for (int at = 0; at < w.in; at += CHUNK) {
+        const int count = std::min(CHUNK, w.in - at);
+        const uint8_t* from = row + row_bytes(w.type, at);
+        const float* floats = w.type == GGML_F32 ? (const float*)from : decoded;
+        if (floats == decoded) format.dequantize(decoded, from, count);
+        for (int i = 0; i < n; i++)
+            multiply_floats(lanes[i], inp + (int64_t)i * w.in + at, floats, count);
+    }
+    for (int i = 0; i < n; i++)
+        out[(int64_t)i * w.out + o] = add_lanes(lanes[i]) + (bias ? bias[o] : 0);
+}
+
+// Columns o and o + half of out, for one row of inp. Two rows of weights that far apart, and not
+// two neighbours: a thread then reads two streams, which the processor's prefetching follows, while
+// two that lie within a page of each other made Q8_0 four times slower.
+inline void product_of_two_rows(float* out, const float* inp, const Weight& w, const Format& format,
+                                const float* bias, int o, int half) {
+    const int64_t bytes = row_bytes(w.type, w.in);
+    const int second = std::min(o + half, w.out - 1);   // of an odd number, one is computed twice
+    alignas(64) float lanes[2][LANES];
+    format.multiply(lanes, inp, w.data + o * bytes, w.data + second * bytes, w.in);
+    out[o] = add_lanes(lanes[0]) + (bias ? bias[o] : 0);
+    if (o + half == second) out[second] = add_lanes(lanes[1]) + (bias ? bias[second] : 0);
+}
+
+// Many rows of input: matmul() on a part of the rows of weights at a time, decoded by all threads
+// into a buffer that is kept.
+inline void product_of_matrices(float* out, const float* inp, const Weight& w, const Format& format,
+                                const float* bias, int n) {
+    static Scratch scratch;
+    const int64_t PART = 1 << 22, bytes = row_bytes(w.type, w.in);   // PART in floats: 16 MB
+    const bool floats = w.type == GGML_F32;
+    const int most = floats ? w.out : std::max(1, std::min(w.out, (int)(PART / w.in)));
+    float* decoded = floats ? nullptr : scratch.at_least((size_t)most * w.in);
+    for (int first = 0; first < w.out; first += most) {
+        const int rows = std::min(most, w.out - first);
+        const uint8_t* from = w.data + first * bytes;
+#pragma omp parallel for schedule(static) if (!floats)
+        for (int o = 0; o < (floats ? 0 : rows); o++)
+            format.dequantize(decoded + (int64_t)o * w.in, from + o * bytes, w.in);
+        Finish finish;
+        finish.bias = bias ? bias + first : nullptr;
+        matmul(out + first, w.out, {inp, w.in, 1}, {floats ? (const float*)from : decoded, 1, w.in},
+               n, rows, w.in, finish);
+    }
+}
+
+// One of several products of the same input: out (n, w.out) = inp (n, w.in) w^T + bias.
+struct Product {
+    float* out;
+    const Weight* w;
+    const float* bias;   // (w.out), or null
+};
+
+// All of them, by all threads, which for few rows wait for each other only once. Each takes ranges
+// of rows that follow one another, so that it reads memory as a stream.
+inline void products(std::initializer_list<Product> list, const float* inp, int n) {
+    int64_t work = 0;
+    for (const Product& p : list) {
+        work += (int64_t)p.w->in * p.w->out;
+        if (n >= FEW) product_of_matrices(p.out, inp, *p.w, *find_format(p.w->type), p.bias, n);
+    }
+    if (n >= FEW) return;
+    // Small matrices are done before other threads would have begun.
+#pragma omp parallel if (work > 1 << 17)
+    for (const Product& p : list) {
+        const Weight& w = *p.w;
+        const Format& format = *find_format(w.type);
+        const bool two = n == 1 && format.multiply && w.in % 32 == 0;
+        const int rows = two ? (w.out + 1) / 2 : w.out;
+#pragma omp for schedule(static) nowait
+        for (int o = 0; o < rows; o++) {
+            if (two) product_of_two_rows(p.out, inp, w, format, p.bias, o, rows);
+            else product_of_row(p.out, inp, w, format, p.bias, n, o);
+        }
+    }
+}
+
+inline void product(float* out, const float* inp, const Weight& w, const float* bias, int n) {
+    products({{out, &w, bias}}, inp, n);
+}
