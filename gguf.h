@@ -22,6 +22,7 @@
 #include <set>
 #include <string_view>
 #include <vector>
+#include "bundle.h"
 #include "files.h"
 #include "numerics.h"
 
@@ -321,11 +322,11 @@ inline void gguf_place_tensors(Gguf& g, uint64_t infos_end, const std::vector<ui
     }
 }
 
-// Opens a file and checks its whole structure. Keys and tensors point into the mapping, so they
-// live until gguf_close.
+// Opens a file, or the one in a bundle, and checks its whole structure. Keys and tensors point into
+// the mapping, so they live until gguf_close.
 inline Gguf gguf_open(const std::string& path) {
     Gguf g;
-    g.file = map_file(path);
+    g.file = map_file(path, read_bundle(path).gguf_at);
     GgufCursor c{g.file, 0, "header"};
     if (memcmp(gguf_take(c, 4), "GGUF", 4) != 0)
         fail("%s: is not a GGUF file: it does not begin with \"GGUF\"", path.c_str());

@@ -3,12 +3,15 @@
 // The model and forward() are in runtime.h. Here, in reading order:
 //
 //     text           ids from text, text from ids, UTF-8 that arrives in pieces
-//     commands       generate, chat, tokenize, detokenize, logits, perplexity, show, quantize
+//     commands       generate, chat, tokenize, detokenize, logits, perplexity, show, quantize,
+//                    bundle, extract
 //     command line   one table of flags, from which parsing and --help come
 //
 // Results go to stdout, everything else to stderr.
 #include <chrono>
 #include <cmath>
+#include <sys/utsname.h>
+#include "bundle.h"
 #include "chat.h"
 #include "flags.h"
 #include "perplexity.h"
@@ -61,13 +64,15 @@ static std::string read_all(FILE* stream) {
 
 // What the flags say. The initial values are the defaults, which --help prints.
 struct Options {
-    std::string model, reference, prompt, ids, file, batch, out, type, chat_template, system;
+    std::string model, reference, prompt, ids, file, batch, out, type, chat_template, system,
+                runtime;
     std::vector<std::string> stop, logit_bias;
     int64_t n = 256, top_k = 40, seed = 1, threads = processors(), top_logprobs = 0, ctx = 0;
     double temp = 0.8, top_p = 0.95, min_p = 0.05, repeat_penalty = 1;
     bool ignore_eos = false, nul = false, special = false, pure = false, help = false,
          json = false;
-    std::set<std::string> given;   // the flags that were on the command line
+    std::set<std::string> given;     // the flags that were on the command line, or baked in
+    std::vector<std::string> bake;   // the words after --
 };
 
 static double seconds() {
@@ -535,9 +540,7 @@ static void run_quantize(const Options& o) {
     }
     if (!wanted) fail("%s: is no type to quantize to, expected one of %s", o.type.c_str(),
                       names.c_str());
-    struct stat in, out;
-    if (stat(o.file.c_str(), &in) == 0 && stat(o.out.c_str(), &out) == 0 &&
-        in.st_dev == out.st_dev && in.st_ino == out.st_ino)
+    if (same_file(o.out, o.file))
         fail("%s: is the file %s itself, expected another to write to", o.out.c_str(),
              o.file.c_str());
 
@@ -566,10 +569,57 @@ static void run_quantize(const Options& o) {
            (double)before / 1e6);
 }
 
+// Where a bundle's runtime is looked for: this program's folder, for a machine such as this one. A
+// bundle has it in itself.
+static std::string find_runtime() {
+    const std::string self = own_path();
+    if (self.empty())
+        fail("--runtime: needed, since this system does not say where infer lies");
+    if (read_bundle(self).gguf_at) return self;
+    utsname machine;
+    uname(&machine);
+    const std::string path = parent_folder(self) + "/infer-" + machine.machine;
+    if (access(path.c_str(), F_OK) != 0)
+        fail("%s: is not there; `make runtime` builds it (or name one: --runtime FILE)",
+             path.c_str());
+    return path;
+}
+
+// What this runtime cannot load, it does not pack either.
+static void run_bundle(const Options& o) {
+    const std::string runtime = o.runtime.empty() ? find_runtime() : o.runtime;
+    for (const std::string& input : {runtime, o.file})
+        if (same_file(o.out, input))
+            fail("%s: is what is to be packed, expected another file to write", o.out.c_str());
+    Model m = load_model(o.file);
+    const MappedFile& gguf = m.file.file;
+    const uint64_t program = write_bundle(o.out, runtime, o.bake, gguf);
+    printf("%s: %.1f MB of program and %.1f MB of model\n", o.out.c_str(), (double)program / 1e6,
+           (double)gguf.size / 1e6);
+}
+
+static void run_extract(const Options& o) {
+    Gguf g = gguf_open(o.file);
+    if (!o.out.empty()) {
+        if (same_file(o.out, o.file))
+            fail("%s: is the bundle itself, expected another file to write", o.out.c_str());
+        AtomicFile f = atomic_open(o.out);
+        atomic_write(f, g.file.data, g.file.size);
+        atomic_close(f);
+    } else if (isatty(STDOUT_FILENO)) {
+        fail("standard output: is a terminal, which takes no GGUF (-o FILE.gguf, or > FILE.gguf)");
+    } else {
+        fwrite(g.file.data, 1, g.file.size, stdout);
+    }
+}
+
 // ---- command line -------------------------------------------------------------------------------
 
 enum { GENERATE = 1, TOKENIZE = 2, DETOKENIZE = 4, LOGITS = 8, PERPLEXITY = 16, SHOW = 32,
-       QUANTIZE = 64, CHAT = 128 };
+       QUANTIZE = 64, CHAT = 128, BUNDLE = 256, EXTRACT = 512 };
+const int SAMPLE = GENERATE | CHAT, MODEL = SAMPLE | LOGITS | PERPLEXITY;
+const int WITH_MODEL = MODEL | TOKENIZE | DETOKENIZE;   // -m
+const int WITH_FILE = SHOW | BUNDLE | EXTRACT;          // FILE.gguf
 
 struct Command {
     int bit;
@@ -588,17 +638,23 @@ static const Command COMMANDS[] = {
      "for each of --ids, a line with the logits of what follows it", run_logits},
     {PERPLEXITY, "infer perplexity", "how well the model predicts a text (-f)", run_perplexity},
     {SHOW, "infer show", "the keys and tensors of any GGUF file", run_show},
-    {QUANTIZE, "infer quantize", "the same model with smaller weights", run_quantize}};
+    {QUANTIZE, "infer quantize", "the same model with smaller weights", run_quantize},
+    {BUNDLE, "infer bundle", "one executable (-o) of runtime and model; after --, flags baked in",
+     run_bundle},
+    {EXTRACT, "infer extract", "the GGUF that is in a bundle, byte for byte", run_extract}};
 
 static std::vector<Flag> flag_table(Options& o) {
-    const int SAMPLE = GENERATE | CHAT, MODEL = SAMPLE | LOGITS | PERPLEXITY;
-    const int TEXT = TOKENIZE | DETOKENIZE;
     return {
-        {"FILE.gguf", "", &o.file, SHOW, "the file to show", SHOW},
+        {"FILE.gguf", "", &o.file, WITH_FILE, "a GGUF file, or a bundle", WITH_FILE},
         {"IN.gguf", "", &o.file, QUANTIZE, "the model, in F32, F16 or BF16", QUANTIZE},
         {"OUT.gguf", "", &o.out, QUANTIZE, "the file to write", QUANTIZE},
         {"TYPE", "", &o.type, QUANTIZE, "F16, BF16, Q8_0, Q4_0 or Q6_K", QUANTIZE},
-        {"-m", "FILE.gguf", &o.model, MODEL | TEXT, "the model", MODEL | TEXT},
+        {"-m", "FILE.gguf", &o.model, WITH_MODEL, "the model: a GGUF file, or a bundle",
+         WITH_MODEL},
+        {"-o", "FILE", &o.out, BUNDLE, "the executable to write", BUNDLE},
+        {"-o", "FILE.gguf", &o.out, EXTRACT, "the file to write, if not standard output"},
+        {"--runtime", "FILE", &o.runtime, BUNDLE,
+         "the program to pack, if not infer-MACHINE from infer's folder"},
         {"-p", "TEXT", &o.prompt, GENERATE, "the text to continue, printed as well"},
         {"--ids", "1,2,3", &o.ids, GENERATE | LOGITS,
          "token ids, taken as they are; no tokenizer is needed", LOGITS},
@@ -642,9 +698,9 @@ static std::vector<Flag> flag_table(Options& o) {
     };
 }
 
-static void print_help(const Command& command) {
-    Options defaults;
-    std::vector<Flag> flags = flag_table(defaults);
+// o holds the defaults.
+static void print_help(const Command& command, Options& o) {
+    std::vector<Flag> flags = flag_table(o);
     printf("infer - run a GPT-2 or a Llama from a GGUF file\n\n"
            "  infer -m model.gguf -p \"Once upon a time\" -n 100\n\n"
            "commands (infer COMMAND --help lists the flags of one)\n");
@@ -658,27 +714,57 @@ static void print_help(const Command& command) {
            "\npenalty, top-k, top-p, min-p, temperature.\n");
 }
 
-// Fills in the options and returns the command.
-static const Command& parse_command_line(Options& o, int argc, char** argv) {
-    const Command* command = &COMMANDS[0];
-    const bool named = argc > 1 && argv[1][0] != '-';
+// The command that the words begin with, which is taken off them; generate has no word.
+static const Command& take_command(std::vector<std::string>& words) {
+    if (words.empty() || words[0][0] == '-') return COMMANDS[0];
+    const std::string name = words[0];
+    words.erase(words.begin());
     for (const Command& c : COMMANDS)
-        if (named && c.name == text("infer %s", argv[1])) command = &c;
-    if (named && command == &COMMANDS[0])
-        fail("%s: unknown command (infer --help lists them; to run a model:"
-             " infer -m FILE.gguf -p \"Once upon a time\")", gguf_printable(argv[1], 60).c_str());
+        if (c.name == "infer " + name) return c;
+    fail("%s: unknown command (infer --help lists them; to run a model:"
+         " infer -m FILE.gguf -p \"Once upon a time\")", gguf_printable(name, 60).c_str());
+}
+
+// Fills in the options, and returns the command. In a bundle, the model is the bundle itself, and
+// the words that are baked in are a command line of their own: its command is meant where the user
+// names none, and its flags are that command's defaults.
+static const Command& parse_command_line(Options& o, const Bundle& self,
+                                         std::vector<std::string> words) {
+    std::vector<std::string> baked = self.words;
+    const Command& usual = take_command(baked);
+    const bool named = !words.empty() && words[0][0] != '-';
+    const Command& command = named ? take_command(words) : usual;
+    if (command.bit == BUNDLE) {
+        auto dashes = std::find(words.begin(), words.end(), "--");
+        if (dashes != words.end()) o.bake.assign(dashes + 1, words.end());
+        words.erase(dashes, words.end());
+        Options trial;   // a bundle that does not understand its own words is not written
+        trial.help = true;   // what the words do not give, the user may
+        parse_command_line(trial, Bundle{1, o.bake}, {});
+    }
     std::vector<Flag> flags = flag_table(o);
-    o.given = parse_flags(flags, {argv + 1 + named, argv + argc}, command->name, command->bit);
-    if (!o.help) require_flags(flags, o.given, command->name, command->bit);
-    return *command;
+    auto parse = [&](const std::vector<std::string>& part) {
+        o.given.merge(parse_flags(flags, part, command.name, command.bit));
+    };
+    if (self.gguf_at && (command.bit & WITH_MODEL)) parse({"-m", own_path()});
+    if (self.gguf_at && (command.bit & WITH_FILE)) parse({own_path()});
+    if (&command == &usual) parse(baked);
+    Options defaults = o;
+    parse(words);
+    if (o.help) o = defaults, o.help = true;   // which --help prints
+    else require_flags(flags, o.given, command.name, command.bit);
+    return command;
 }
 
 int main(int argc, char** argv) {
     spin_briefly(argv);
+    const std::string self = own_path();
     Options o;
-    const Command& command = parse_command_line(o, argc, argv);
+    const Command& command =
+        parse_command_line(o, access(self.c_str(), R_OK) == 0 ? read_bundle(self) : Bundle(),
+                           {argv + 1, argv + argc});
     use_threads((int)o.threads);
-    if (o.help) print_help(command);
+    if (o.help) print_help(command, o);
     else command.run(o);
     if (fflush(stdout) != 0 || ferror(stdout)) fail("standard output: cannot be written");
     return 0;

@@ -433,7 +433,7 @@ struct Weight {
     int in, out;
 };
 
-const int FEW = 17;       // from so many rows on, a product is bound by arithmetic
+const int FEW = 17;       // from so many rows on, decoding a matrix into a buffer is worth it
 const int CHUNK = 1024;   // weights of a row that are decoded at a time: they stay in L1
 
 // Column o of out, by one thread: the row of weights is read once, and used for all n rows of inp.
@@ -446,8 +446,6 @@ inline void product_of_row(float* out, const float* inp, const Weight& w, const 
         const int count = std::min(CHUNK, w.in - at);
         const uint8_t* from = row + row_bytes(w.type, at);
         const float* floats = w.type == GGML_F32 ? (const float*)from : decoded;
-        for (int64_t b = 0; b < row_bytes(w.type, count); b += 64)
-            __builtin_prefetch(from + 2 * row_bytes(w.type, w.in) + b);
         if (floats == decoded) format.dequantize(decoded, from, count);
         int i = 0;
         for (; i + 8 <= n; i += 8)

@@ -33,8 +33,8 @@ PROGRAMS = ["numerics", "layers", "model", "gguf", "flags", "tokenizer",   # bui
             "ladder"]   # build/ladder
 SCRIPTS = {"infer": ["infer"], "chat": ["infer"],   # tests/test_X.py runs these
            "trainer": ["train_gpt2", "infer"], "quantize": ["infer"],
-           "safety": ["train_gpt2", "infer"], "data": ["infer"],
-           "corpora": ["help"]}   # which builds nothing
+           "safety": ["train_gpt2", "infer"], "data": ["infer"], "bundle": ["infer", "runtime"],
+           "corpora": []}
 SLOW = ["ladder", "numerics", "safety"]   # run longer without optimisation than it takes to compile
 
 # (file, what is wrong, the text, the text instead, the test that must fail: its program or script,
@@ -572,7 +572,8 @@ MUTANTS = [
      "flags errors"),
     ("flags.h", "the hint is the last name that is near", ", distance = d - 1", "",
      "flags errors"),
-    ("infer.cpp", "--help wants a model first", "if (!o.help) require", "require", "infer flags"),
+    ("infer.cpp", "--help wants a model first", "    else require_flags", "    require_flags",
+     "infer flags"),
     ("trainer.h", "--resume changes the learning rate", "else if (f.groups == RUN && now != then)",
      "else if (false)", "trainer cannot_differ"),
     ("trainer.h", "--steps at its default counts as given", "if (!o.given.count(f.name)) set_flag",
@@ -697,11 +698,52 @@ MUTANTS = [
      "false && k < 16 * g + 16", "quants known"),
     ("gguf.h", "a half is rounded up at every tie", "+ 0xfff + (magnitude >> 13 & 1)) >> 13);",
      "+ 0x1000) >> 13);", "quants rounding"),
-    ("infer.cpp", "quantize writes over its input", "in.st_dev == out.st_dev && in.st_ino",
-     "in.st_dev == out.st_dev && 0 == in.st_ino", "quantize refused"),
+    ("infer.cpp", "quantize writes over its input",
+     "    if (same_file(o.out, o.file))\n        fail(\"%s: is the file",
+     "    if (false)\n        fail(\"%s: is the file", "quantize refused"),
     ("infer.cpp", "quantize: a tied embedding is like any matrix",
      "(tied && name == \"token_embd.weight\")", "(!tied && name == \"token_embd.weight\")",
      "quantize types"),
+
+    # ---- bundles ---------------------------------------------------------------------------------
+    ("bundle.h", "the GGUF does not begin a page of 64 KiB",
+     "BUNDLE_PAGE = 65536", "BUNDLE_PAGE = 4096", "bundle extract"),
+    ("bundle.h", "a bundle may be shorter than it says",
+     "gguf != f.size - b.gguf_at", "gguf < f.size - b.gguf_at", "bundle damaged"),
+    ("bundle.h", "a bundle may be longer than it says",
+     "gguf != f.size - b.gguf_at", "gguf > f.size - b.gguf_at", "bundle damaged"),
+    ("bundle.h", "the words may be longer than the file",
+     "words <= left - BUNDLE_HEADER &&", "", "bundle damaged"),
+    ("bundle.h", "the last word may run on",
+     "(!words || text[words - 1] == '\\0')", "true", "bundle damaged"),
+    ("bundle.h", "any executable is a bundle",
+     "memcmp(f.data + header, BUNDLE_MAGIC, magic) == 0", "true", "bundle damaged"),
+    ("bundle.h", "section headers may lie outside the file",
+     " && bytes <= f.size && at <= f.size - bytes ?", " ?", "bundle refused"),
+    ("bundle.h", "a bundle cannot be executed",
+     "atomic_open(out, 0777)", "atomic_open(out)", "bundle extract"),
+    ("bundle.h", "a bundle carries the model of the bundle that was its runtime",
+     "runtime.data, program)", "runtime.data, runtime.size)", "bundle runs"),
+    ("infer.cpp", "bundle: its output may be its input",
+     "if (same_file(o.out, input))", "if (false)", "bundle refused"),
+    ("infer.cpp", "extract: its output may be its input",
+     "        if (same_file(o.out, o.file))", "        if (false)", "bundle extract"),
+    ("infer.cpp", "bundle: words that it will not understand are baked in",
+     "parse_command_line(trial, Bundle{1, o.bake}, {});", "", "bundle baked"),
+    ("infer.cpp", "bundle: baked flags are those of every command",
+     "if (&command == &usual) parse(baked);", "parse(baked);", "bundle baked"),
+    ("infer.cpp", "bundle: a baked command counts for nothing",
+     "take_command(words) : usual;", "take_command(words) : COMMANDS[0];", "bundle baked"),
+    ("infer.cpp", "bundle: --help prints what the user gave",
+     "if (o.help) o = defaults, o.help = true;", "if (o.help) o.help = true;", "bundle baked"),
+    ("infer.cpp", "bundle: a bundle looks for a runtime elsewhere",
+     "if (read_bundle(self).gguf_at) return self;", "", "bundle runs"),
+    ("launch.cpp", "the constructors of the form that is taken are not run",
+     "(*c)(argc, argv, environ);", "(void)c;", "bundle forms"),
+    ("launch.cpp", "infer has to start itself once more",
+     "{ set_spinning(); }", "{}", "bundle runs"),
+    ("launch.cpp", "LEGIBLE_FORM takes any other form than the one it names",
+     "std::string(wanted) != form.name", "std::string(wanted) == form.name", "bundle forms"),
 ]
 
 
@@ -749,12 +791,15 @@ def build(folder, tests):
     """For (exit code, output) of the make that fails, or of the last."""
     compiler = ["CXX=" + os.environ["CXX"]] if os.environ.get("CXX") else []
     names = {test.split()[0] for test in tests}
+    code, output = 0, ""
     # What the slow ones share with others is not built again: so they come first.
     for level, group in (("-O1", names & set(SLOW)), ("-O0", names - set(SLOW))):
         targets = sorted({target for name in group for target in
                           ([program(name)] if name in PROGRAMS else SCRIPTS[name])})
+        if not targets:
+            continue
         code, output = run(["make", "-s", f"-j{JOBS}", "OPTIMIZE=" + level, "EMU_OPTIMIZE=-O0",
-                            *compiler, *(targets or ["help"])], folder)
+                            *compiler, *targets], folder)
         if code != 0:
             break
     return code, output

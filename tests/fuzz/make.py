@@ -2,11 +2,14 @@
 """make.py - writes the inputs that tests/fuzz.cpp begins with, beside itself: small and correct, so
 that a change of a few bytes still gets past the first checks.
 
-    tests/fuzz/make.py
+    tests/fuzz/make.py        (after make)
 """
+import array
+import math
 import os
 import random
 import struct
+import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -15,6 +18,7 @@ import bpe                       # noqa: E402
 import gguf                      # noqa: E402
 from test_infer import Model     # noqa: E402
 
+INFER = os.path.join(HERE, "..", "..", "infer")
 TEMPLATE = "{{'<|im_start|>system\nBe kind.<|im_end|>\n' + '<|im_start|>' + message['role']}}"
 
 
@@ -28,11 +32,36 @@ def write(target, name, content):
         f.write(content)
 
 
+def llama():
+    V, C, F, kv = 5, 8, 6, 4
+    keys = {"context_length": ("u32", 8), "embedding_length": ("u32", C), "block_count": ("u32", 1),
+            "feed_forward_length": ("u32", F), "attention.head_count": ("u32", 2),
+            "attention.head_count_kv": ("u32", 1), "rope.dimension_count": ("u32", 4),
+            "attention.layer_norm_rms_epsilon": ("f32", 1e-5)}
+    shapes = {"token_embd": (C, V), "blk.0.attn_norm": (C,), "blk.0.attn_q": (C, C),
+              "blk.0.attn_k": (C, kv), "blk.0.attn_v": (C, kv), "blk.0.attn_output": (C, C),
+              "blk.0.ffn_norm": (C,), "blk.0.ffn_gate": (C, F), "blk.0.ffn_up": (C, F),
+              "blk.0.ffn_down": (F, C), "output_norm": (C,), "rope_freqs": (2,)}
+    gguf.write(path("gguf", "llama"),
+               {"general.architecture": ("string", "llama"),
+                **{"llama." + name: value for name, value in keys.items()}},
+               [(name + ".weight", "F32", dims,
+                 array.array("f", [0.5 + i % 7 / 8 for i in range(math.prod(dims))]))
+                for name, dims in shapes.items()])
+
+
 def models():
     sizes = dict(L=1, NH=2, C=4, F=8, T=8, V=5)
     for type in ("F32", "F16", "BF16"):
         Model(**sizes).write(path("gguf", type.lower()), type=type)
     Model(**sizes, untied=True).write(path("gguf", "untied"))
+    llama()
+    wide = path("gguf", "wide")
+    Model(L=1, NH=1, C=32, F=32, T=4, V=3).write(wide)
+    for type in ("Q8_0", "Q4_0"):
+        subprocess.run([INFER, "quantize", wide, path("gguf", type.lower()), type], check=True,
+                       stdout=subprocess.DEVNULL)
+    os.remove(wide)
     gguf.write(path("gguf", "keys"), {
         "general.architecture": ("string", "gpt2"), "u8": ("u8", 1), "bool": ("bool", True),
         "f64": ("f64", 0.5), "i32s": ("i32s", [1, -2]), "strings": ("strings", ["a", "\u4e16"])})
