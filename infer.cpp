@@ -173,14 +173,14 @@ static State state_of(const Model& m, const Text& t, int64_t n) {
     return new_state(m, (int)std::min<int64_t>(m.d.T, (int64_t)t.prompt + n));
 }
 
-// made: but for those that came from prompts' logits
+// timed: the tokens that passes of the model made in that time; prompts' logits gave the others.
 static void print_speed(const Model& m, double load, size_t prompt, double prompt_in, int64_t made,
-                        int64_t passes, double made_in) {
+                        int64_t timed, int64_t passes, double made_in) {
     fprintf(stderr, "load %.2f s | prompt %zu tokens, %.1f tok/s", load, prompt,
             (double)prompt / prompt_in);
     if (passes > 0)
         fprintf(stderr, " | generation %lld tokens, %.1f tok/s, reading %.1f GB/s of weights",
-                (long long)made, (double)made / made_in,
+                (long long)made, (double)timed / made_in,
                 (double)passes / made_in * bytes_per_token(m) / 1e9);
     fprintf(stderr, "\n");
 }
@@ -220,7 +220,7 @@ static void run_generate(const Options& o) {
     if (t.end == "context")
         fprintf(stderr, "stopped: the context length of %d tokens is reached\n", m.d.T);
     const int64_t passes = std::max<int64_t>(1, t.made) - 1;   // the first came from the prompt's
-    print_speed(m, loaded - start, t.prompt, prompted - loaded, passes, passes,
+    print_speed(m, loaded - start, t.prompt, prompted - loaded, t.made, passes, passes,
                 seconds() - prompted);
 }
 
@@ -257,7 +257,7 @@ static void run_batch(const Options& o) {
     std::vector<float> logit((size_t)BATCH * m.d.V);
     double loaded = seconds(), prompt_in = 0, made_in = 0;
     size_t next = 0, printed = 0, prompts = 0;
-    int64_t all_made = 0, passes = 0;
+    int64_t made = 0, timed = 0, passes = 0;
     // The texts first .. of those in work go on by a token, from logits in the same order.
     auto go_on = [&](size_t first) {
 #pragma omp parallel for
@@ -290,7 +290,7 @@ static void run_batch(const Options& o) {
             w.out.resize(running.size() * m.d.C);
             forward_rows(w.out.data(), m, w, (int)running.size());
             logits(logit.data(), m, w, 0, (int)running.size());
-            all_made += (int64_t)running.size(), passes++;
+            timed += (int64_t)running.size(), passes++;
             go_on(0);
             made_in += seconds() - prompted;
         }
@@ -301,7 +301,8 @@ static void run_batch(const Options& o) {
         }
     }
     fflush(stdout);
-    print_speed(m, loaded - start, prompts, prompt_in, all_made, passes, made_in);
+    for (const Text& t : texts) made += t.made;
+    print_speed(m, loaded - start, prompts, prompt_in, made, timed, passes, made_in);
 }
 
 static void run_chat(const Options& o) {
