@@ -166,8 +166,8 @@ inline std::string json_string(const std::string& s) {
     return out + "\"";
 }
 
-// A token without the braces around it. "text" is for reading: a token may be part of a character, so
-// that only the bytes of all tokens, one after another, are exactly their text.
+// A token without the braces around it. "text" is for reading: a token may be part of a character,
+// so that only the bytes of all tokens, one after another, are exactly their text.
 inline std::string json_token(const Tokenizer* t, int id, double logprob) {
     std::string out = text("\"id\": %d, ", id);
     if (t) {
