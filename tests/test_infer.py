@@ -757,10 +757,11 @@ def test_json(folder):
           last == {"prompt_tokens": 2, "tokens": 23, "end": "context"} and
           all(line.keys() == {"id", "logprob"} for line in lines), f"--ids: {last}")
     raw = b'"\\\n\t\x00\x7f\xff/ \xe4'
-    path = byte_model(f"{folder}/raw.gguf", [raw, "\u00e9\u2028\U0001f999".encode()])
+    path = byte_model(f"{folder}/raw.gguf", [raw, "\u00e9\u2028\U0001f999\U0001f680".encode()])
     a, b, last = json_lines("-m", path, "-n", 2, "--temp", 0, "--json", "--top-logprobs", 1)
     check(a["text"] == '"\\\n\t\0\x7f\ufffd/ \ufffd' and bytes(a["bytes"]) == raw and
-          a["top"][0]["text"] == a["text"] and b["text"] == "\u00e9\u2028\U0001f999", f"{a} {b}")
+          a["top"][0]["text"] == a["text"] and
+          b["text"] == "\u00e9\u2028\U0001f999\U0001f680", f"{a} {b}")
     path = chain_model(f"{folder}/end.gguf", {97: 98, 98: 256})
     check(json_lines("-m", path, "-p", "a", "--temp", 0, "--json")[-1] ==
           {"text": "b", "prompt_tokens": 2, "tokens": 1, "end": "eos"}, "end of text")
