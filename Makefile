@@ -39,7 +39,7 @@ COMPILE = $(NEED_CXX)$(CXX) $(CXXFLAGS) -MMD -MP -I.
 BUILD ?= build
 BIN ?= .
 TESTS = test_numerics test_gguf test_flags test_tokenizer test_dataloader test_layers test_model \
-        test_quants test_runtime
+        test_quants test_runtime test_speculate
 TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%)
 TEST_SCRIPTS = test_data test_corpora test_infer test_quantize test_trainer test_safety test_hf \
                test_llama

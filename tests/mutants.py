@@ -28,7 +28,7 @@ LIMIT = 300   # seconds; a test that a mutant keeps running for ever counts as f
 
 # What a mutant is caught by: a program or script, whose first argument chooses the test.
 PROGRAMS = ["numerics", "layers", "model", "gguf", "flags", "tokenizer",   # build/test_X
-            "dataloader", "quants", "runtime",
+            "dataloader", "quants", "runtime", "speculate",
             "layers_fp32", "layers_bf16", "layers_sm90",   # of train_gpt2.cu, on the emulator
             "ladder"]   # build/ladder
 SCRIPTS = {"infer": ["infer"], "trainer": ["train_gpt2", "infer"],   # tests/test_X.py runs these
