@@ -41,8 +41,8 @@ BIN ?= .
 TESTS = test_numerics test_gguf test_flags test_tokenizer test_dataloader test_layers test_model \
         test_quants test_runtime test_speculate
 TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%)
-TEST_SCRIPTS = test_data test_corpora test_infer test_quantize test_trainer test_safety test_hf \
-               test_llama
+TEST_SCRIPTS = test_data test_corpora test_infer test_chat test_quantize test_trainer test_safety \
+               test_hf test_llama
 # The emulator is tried on Linux only; `make test EMU=` leaves out its own tests, and those of
 # train_gpt2.cu under it: a program, the order of threads and blocks in which it runs, and what
 # cuBLASLt refuses on the way. With EMU_TRAINER=./train_gpt2emu, test_trainer looks at the CUDA
@@ -59,7 +59,7 @@ endif
 
 # ---- programs ------------------------------------------------------------------------------------
 .PHONY: all help demo demo-emu ladder test test-torch test-bits compare bench test-mutants \
-        sanitize clean
+        sanitize fuzz clean
 all: $(BIN)/train_gpt2 $(BIN)/infer
 	@echo "built $(BIN)/train_gpt2 and $(BIN)/infer; next: make demo"
 
@@ -78,6 +78,7 @@ help:
 	@echo "make bench          the CPU trainer and infer beside their peers: a table, a picture"
 	@echo "make test-mutants   plant known bugs, and see that the tests catch every one"
 	@echo "make sanitize       the test suite under the address and undefined behaviour sanitizers"
+	@echo "make fuzz           damage what is read from outside, FUZZ_RUNS=100000 times for each kind"
 	@echo "make clean          remove what was built (runs/ and data stay)"
 	@echo ""
 	@echo "Settings: CXX=clang++, PYTHON=python3.12, NATIVE=-march=haswell, EXTRA=-g, ARCH=sm_90"
@@ -202,6 +203,29 @@ bench: all
 	$(NEED_PYTHON)@"$(PYTHON)" dev/bench/cpu.py --train $(BIN)/train_gpt2 --infer $(BIN)/infer \
 	    --rounds $(ROUNDS) --svg "$(SVG)" $(if $(THREADS),--threads $(THREADS)) \
 	    --works "$(WORKS)" --llmc "$(LLMC)" --llama-bench "$(LLAMA_BENCH)"
+
+# Clang brings libFuzzer, which looks for inputs that reach new code; any compiler can do without.
+# In the folder build/fuzz-corpus it keeps what it found.
+FUZZ_RUNS ?= 100000
+FUZZ_TARGETS = gguf tokenizer text shard
+FUZZ_FLAGS = -std=c++17 -O1 -g -Wall -Wextra -Wno-unknown-pragmas -ffp-contract=off $(NATIVE) -I. \
+             -fsanitize=address,undefined -fno-sanitize-recover=all
+LIBFUZZER := $(shell echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, long) { return 0; }' \
+    | $(CXX) -fsanitize=fuzzer -x c++ - -o /dev/null 2>/dev/null && echo yes)
+
+$(BUILD)/fuzz: tests/fuzz.cpp infer.cpp $(wildcard *.h) Makefile | $(BUILD)
+	$(NEED_CXX)$(CXX) $(FUZZ_FLAGS) $(if $(LIBFUZZER),-DLIBFUZZER -fsanitize=fuzzer) $(EXTRA) \
+	    $< -o $@
+
+fuzz: $(BUILD)/fuzz
+ifeq ($(LIBFUZZER),)
+	@for t in $(FUZZ_TARGETS); do $< $$t -n $(FUZZ_RUNS) || exit 1; done
+else
+	@for t in $(FUZZ_TARGETS); do mkdir -p $(BUILD)/fuzz-corpus/$$t; \
+	    FUZZ_TARGET=$$t $< -detect_leaks=0 -runs=$(FUZZ_RUNS) -max_len=8192 -timeout=20 \
+	    -close_fd_mask=1 -verbosity=0 -print_final_stats=1 -artifact_prefix=$(BUILD)/ \
+	    $(BUILD)/fuzz-corpus/$$t tests/fuzz/$$t || exit 1; done
+endif
 
 test-mutants:
 	$(NEED_PYTHON)$(NEED_CXX)CXX="$(CXX)" "$(PYTHON)" tests/mutants.py

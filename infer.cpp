@@ -1,21 +1,83 @@
 // infer.cpp - the runtime: a model in a GGUF file goes in, text comes out, on the CPU.
 //
-// The model and forward() are in runtime.h, the samplers in sampling.h. Here, in reading order:
+// The model and forward() are in runtime.h. Here, in reading order:
 //
+//     sampling       from logits to a token
 //     text           ids from text, text from ids, UTF-8 that arrives in pieces
-//     commands       generate, tokenize, detokenize, logits, perplexity, show, quantize
+//     commands       generate, chat, tokenize, detokenize, logits, perplexity, show, quantize
 //     command line   one table of flags, from which parsing and --help come
 //
 // Results go to stdout, everything else to stderr.
 #include <chrono>
 #include <cmath>
-#include <set>
+#include "chat.h"
 #include "flags.h"
-#include "speculate.h"
+#include "runtime.h"
 #include "tokenizer.h"
 
 // Logits of a whole text take T * V floats, up to 200 MB: they are computed in groups of rows.
 const int LOGIT_ROWS = 64;
+
+// ---- sampling -----------------------------------------------------------------------------------
+
+struct Sampling {
+    double temp, top_p, min_p, repeat_penalty;
+    int64_t top_k;
+    Rng rng;
+};
+
+struct Candidate {
+    int id;
+    float logit;
+    float p;
+};
+
+static bool is_better(const Candidate& a, const Candidate& b) {
+    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);   // one order everywhere
+}
+
+// Tokens of the last 64 become less likely: their logits shrink towards minus infinity.
+// Keskar et al. 2019, arXiv:1909.05858, section 4.1, in the form that serves logits of both signs.
+static void penalize_repeats(std::vector<float>& logit, const std::vector<int>& history,
+                             float penalty) {
+    std::vector<int> recent(history.end() - std::min<size_t>(64, history.size()), history.end());
+    std::sort(recent.begin(), recent.end());
+    recent.erase(std::unique(recent.begin(), recent.end()), recent.end());
+    for (int id : recent) logit[id] = logit[id] > 0 ? logit[id] / penalty : logit[id] * penalty;
+}
+
+// One token. The steps and their order are llama.cpp's, so that its users' settings mean the same:
+// repeat penalty, top-k, top-p (Holtzman et al. 2019, arXiv:1904.09751), min-p (Nguyen et al. 2024,
+// arXiv:2407.01082), temperature. `forbidden` is never chosen (-1: none).
+static int sample(std::vector<float>& logit, const std::vector<int>& history, int forbidden,
+                  Sampling& how) {
+    if (how.repeat_penalty != 1) penalize_repeats(logit, history, (float)how.repeat_penalty);
+    std::vector<Candidate> all;
+    for (int id = 0; id < (int)logit.size(); id++)
+        if (id != forbidden) all.push_back({id, logit[id], 0});
+    if (all.empty()) fail("the only token there is has been forbidden by --ignore-eos");
+    if (how.temp == 0) return std::min_element(all.begin(), all.end(), is_better)->id;
+
+    size_t k = how.top_k > 0 ? std::min((size_t)how.top_k, all.size()) : all.size();
+    std::partial_sort(all.begin(), all.begin() + k, all.end(), is_better);
+    all.resize(k);
+    float sum = 0;
+    for (Candidate& c : all) sum += c.p = exp_f(c.logit - all[0].logit);
+
+    float before = 0;   // the probability of all better candidates
+    size_t keep = 0;
+    while (keep < all.size() && (keep == 0 || (before < how.top_p * sum &&
+                                               all[keep].p >= how.min_p * all[0].p)))
+        before += all[keep++].p;
+    all.resize(keep);
+
+    sum = 0;
+    for (Candidate& c : all) sum += c.p = exp_f((float)((c.logit - all[0].logit) / how.temp));
+    float r = uniform(how.rng) * sum;
+    for (const Candidate& c : all)
+        if ((r -= c.p) < 0) return c.id;
+    return all[0].id;   // rounding left a crumb of r: the likeliest takes it
+}
 
 // ---- text ---------------------------------------------------------------------------------------
 
@@ -62,11 +124,10 @@ static std::string read_all(FILE* stream) {
 
 // What the flags say. The initial values are the defaults, which --help prints.
 struct Options {
-    std::string model, prompt, ids, file, out, type, draft;
-    int64_t n = 256, top_k = 40, seed = 1, threads = processors(), draft_ngram = 0, draft_max = 4;
+    std::string model, prompt, ids, file, out, type, chat_template, system;
+    int64_t n = 256, top_k = 40, seed = 1, threads = processors();
     double temp = 0.8, top_p = 0.95, min_p = 0.05, repeat_penalty = 1;
-    bool ignore_eos = false, nul = false, special = false, pure = false, help = false,
-         stats = false;
+    bool ignore_eos = false, nul = false, special = false, pure = false, help = false;
     std::set<std::string> given;   // the flags that were on the command line
 };
 
@@ -88,41 +149,6 @@ static std::vector<int> ids_of_flag(const Options& o, const Model& m) {
     return ids;
 }
 
-static Draft draft_of_flags(const Options& o, const Model& m, int room) {
-    const bool model = o.given.count("--draft"), ngram = o.given.count("--draft-ngram");
-    if (model && ngram) fail("--draft and --draft-ngram: only one of them can guess");
-    for (const char* flag : {"--draft-max", "--stats"})
-        if (!model && !ngram && o.given.count(flag))
-            fail("%s: needs --draft FILE.gguf or --draft-ngram N", flag);
-    Draft draft;
-    draft.most = model || ngram ? (int)o.draft_max : 0;
-    draft.ngram = (int)o.draft_ngram;
-    if (model) draft_from_model(draft, o.draft, m, room);
-    return draft;
-}
-
-// A token's time beside plain decoding's: the median of five steps without guesses, all at the
-// middle of what was made, where the text has its average length.
-static void print_gain(Draft& draft, const Model& m, Work& w, State& s, std::vector<int> ids,
-                       size_t middle, Sampling how, double token) {
-    std::vector<float> rows;
-    std::vector<double> plain(5);
-    draft.most = 0;
-    for (double& x : plain) {
-        ids.resize(middle);
-        s.pos = (int)middle - 1;
-        const double start = seconds();
-        step(ids, rows, m, w, s, draft, how);
-        x = seconds() - start;
-    }
-    std::sort(plain.begin(), plain.end());
-    const double steps = (double)std::max<int64_t>(draft.steps, 1);
-    fprintf(stderr, "speculation: %lld steps with %.2f guesses, %.2f accepted | a token %.2f ms,"
-            " plain decoding %.2f ms: gain %.2f\n", (long long)draft.steps,
-            (double)draft.guesses / steps, (double)draft.accepted / steps, token * 1e3,
-            plain[2] * 1e3, plain[2] / token);
-}
-
 static void run_generate(const Options& o) {
     double start = seconds();
     Model m = load_model(o.model);
@@ -135,36 +161,39 @@ static void run_generate(const Options& o) {
         ids = ids_of_flag(o, m);
     } else {
         tokenizer = load_tokenizer(m);
-        ids = encode(tokenizer, o.prompt);
-        ids.insert(ids.begin(), tokenizer.eot);   // it preceded every document in training
-        check_length(m, "the prompt, with the end-of-text token before it", ids.size());
+        ids = encode_prompt(tokenizer, o.prompt);
+        if (ids.empty())
+            fail("%s: texts begin with no token of their own, so the prompt must not be empty",
+                 o.model.c_str());
+        check_length(m, "the prompt, with the token that begins a text", ids.size());
         pending = o.prompt;
         print_utf8(pending, false);
     }
     size_t prompt = ids.size();
     State s = new_state(m, (int)std::min<int64_t>(m.d.T, (int64_t)prompt + o.n));
     Work w;
-    Draft draft = draft_of_flags(o, m, s.room);
     Sampling how = {with_ids && !o.given.count("--temp") ? 0 : o.temp, o.top_p, o.min_p,
-                    o.repeat_penalty, o.top_k, o.ignore_eos ? m.eot : -1,
-                    make_rng((uint64_t)o.seed, RNG_SAMPLE, 0)};
-    std::vector<float> rows;
+                    o.repeat_penalty, o.top_k, make_rng((uint64_t)o.seed, RNG_SAMPLE, 0)};
+    std::vector<float> logit(m.d.V);
     double loaded = seconds();
-    step(ids, rows, m, w, s, draft, how);
+
+    forward(m, w, s, ids.data(), (int)prompt, 1);
+    logits(logit.data(), m, w, 0, 1);
     double prompted = seconds();
-    draft.bytes_read = 0;
 
     int64_t made = 0;
     for (; made < o.n; made++) {
-        if (prompt + made == ids.size()) {
+        if (made > 0) {
             if (s.pos == m.d.T) {
                 fprintf(stderr, "\nstopped: the context length of %d tokens is reached\n", m.d.T);
                 break;
             }
-            step(ids, rows, m, w, s, draft, how);
+            forward(m, w, s, &ids.back(), 1, 1);
+            logits(logit.data(), m, w, 0, 1);
         }
-        int id = ids[prompt + made];
-        if (id == m.eot) break;
+        int id = sample(logit, ids, o.ignore_eos ? m.eot : -1, how);
+        if (id == m.eot || is_end(tokenizer, id)) break;
+        ids.push_back(id);
         if (with_ids) printf("%s%d", made ? " " : "", id);
         else pending += token_bytes(tokenizer, id);
         print_utf8(pending, false);   // and flush: the text appears as it is made
@@ -178,10 +207,34 @@ static void run_generate(const Options& o) {
             prompt / (prompted - loaded));
     if (made > 1)   // the first token came from the prompt's logits
         fprintf(stderr, " | generation %lld tokens, %.1f tok/s, reading %.1f GB/s of weights",
-                (long long)made, (made - 1) / made_in, draft.bytes_read / made_in / 1e9);
+                (long long)made, (made - 1) / made_in,
+                (made - 1) / made_in * bytes_per_token(m) / 1e9);
     fprintf(stderr, "\n");
-    if (o.stats && made > 1)
-        print_gain(draft, m, w, s, ids, prompt + made / 2, how, made_in / (double)(made - 1));
+}
+
+static void run_chat(const Options& o) {
+    Model m = load_model(o.model);
+    Tokenizer tokenizer = load_tokenizer(m);
+    Chat chat = new_chat(m.file, tokenizer, m.d.T, o.chat_template,
+                         o.given.count("--system") ? &o.system : nullptr);
+    const size_t PIECE = 256;   // of a long text, so that Ctrl-C is obeyed soon
+    State s = new_state(m, m.d.T);
+    Work w;
+    Sampling how = {o.temp, o.top_p, o.min_p, o.repeat_penalty, o.top_k,
+                    make_rng((uint64_t)o.seed, RNG_SAMPLE, 0)};
+    std::vector<float> logit(m.d.V);
+    auto next = [&](const std::vector<int>& ids, size_t same) {
+        s.pos = (int)same;
+        while (true) {
+            int n = (int)std::min(PIECE, ids.size() - s.pos);
+            forward(m, w, s, &ids[s.pos], n, 1);
+            if (chat_interrupted) return -1;
+            if ((size_t)s.pos < ids.size()) continue;
+            logits(logit.data(), m, w, 0, 1);
+            return sample(logit, ids, -1, how);
+        }
+    };
+    hold_chat(chat, next, o.n);
 }
 
 static void print_ids(const std::vector<int>& ids) {
@@ -410,7 +463,7 @@ static void run_quantize(const Options& o) {
 // ---- command line -------------------------------------------------------------------------------
 
 enum { GENERATE = 1, TOKENIZE = 2, DETOKENIZE = 4, LOGITS = 8, PERPLEXITY = 16, SHOW = 32,
-       QUANTIZE = 64 };
+       QUANTIZE = 64, CHAT = 128 };
 
 struct Command {
     int bit;
@@ -421,6 +474,7 @@ struct Command {
 
 static const Command COMMANDS[] = {
     {GENERATE, "infer", "continue a text (-p) or token ids (--ids), or begin one", run_generate},
+    {CHAT, "infer chat", "answer each line of stdin, as a conversation (/help)", run_chat},
     {TOKENIZE, "infer tokenize", "text on stdin to ids separated by spaces", run_tokenize},
     {DETOKENIZE, "infer detokenize",
      "ids on stdin, separated by spaces, commas or newlines, to bytes", run_detokenize},
@@ -431,7 +485,8 @@ static const Command COMMANDS[] = {
     {QUANTIZE, "infer quantize", "the same model with smaller weights", run_quantize}};
 
 static std::vector<Flag> flag_table(Options& o) {
-    const int MODEL = GENERATE | LOGITS | PERPLEXITY, TEXT = TOKENIZE | DETOKENIZE;
+    const int SAMPLE = GENERATE | CHAT, MODEL = SAMPLE | LOGITS | PERPLEXITY;
+    const int TEXT = TOKENIZE | DETOKENIZE;
     return {
         {"FILE.gguf", "", &o.file, SHOW, "the file to show", SHOW},
         {"IN.gguf", "", &o.file, QUANTIZE, "the model, in F32, F16 or BF16", QUANTIZE},
@@ -441,25 +496,22 @@ static std::vector<Flag> flag_table(Options& o) {
         {"-p", "TEXT", &o.prompt, GENERATE, "the text to continue, printed as well"},
         {"--ids", "1,2,3", &o.ids, GENERATE | LOGITS,
          "token ids, taken as they are; no tokenizer is needed", LOGITS},
+        {"--template", "NAME", &o.chat_template, CHAT,
+         "how turns are written: chatml, llama3 or plain; else as the file says"},
+        {"--system", "TEXT", &o.system, CHAT, "what the model is told before the conversation"},
         {"-f", "FILE", &o.file, PERPLEXITY, "the text to measure", PERPLEXITY},
-        {"-n", "N", {&o.n, 0, 1e9}, GENERATE, "the most tokens to make"},
-        {"--temp", "X", {&o.temp, 0, 100}, GENERATE,
+        {"-n", "N", {&o.n, 0, 1e9}, SAMPLE, "the most tokens to make"},
+        {"--temp", "X", {&o.temp, 0, 100}, SAMPLE,
          "temperature; 0 takes the likeliest token, and is the default with --ids"},
-        {"--top-k", "N", {&o.top_k, 0, 1e9}, GENERATE,
+        {"--top-k", "N", {&o.top_k, 0, 1e9}, SAMPLE,
          "choose among the N likeliest tokens; 0: all"},
-        {"--top-p", "X", {&o.top_p, 0, 1}, GENERATE,
+        {"--top-p", "X", {&o.top_p, 0, 1}, SAMPLE,
          "choose among the likeliest that together have probability X"},
-        {"--min-p", "X", {&o.min_p, 0, 1}, GENERATE,
+        {"--min-p", "X", {&o.min_p, 0, 1}, SAMPLE,
          "leave out tokens less likely than X times the likeliest"},
-        {"--repeat-penalty", "X", {&o.repeat_penalty, 1e-3, 1e3}, GENERATE,
+        {"--repeat-penalty", "X", {&o.repeat_penalty, 1e-3, 1e3}, SAMPLE,
          "above 1: make the last 64 tokens less likely"},
-        {"--seed", "N", {&o.seed, 0, 9e15}, GENERATE, "equal seeds give equal texts"},
-        {"--draft", "FILE.gguf", &o.draft, GENERATE,
-         "a smaller model that guesses tokens ahead; the text stays as likely"},
-        {"--draft-ngram", "N", {&o.draft_ngram, 1, 64}, GENERATE,
-         "or: guess what followed the last N tokens earlier in the text"},
-        {"--draft-max", "N", {&o.draft_max, 1, MOST_GUESSES}, GENERATE, "the most guesses a step"},
-        {"--stats", "", &o.stats, GENERATE, "how many guesses were right, and what was gained"},
+        {"--seed", "N", {&o.seed, 0, 9e15}, SAMPLE, "equal seeds give equal texts"},
         {"--ignore-eos", "", &o.ignore_eos, GENERATE, "never choose end-of-text"},
         {"-0", "", &o.nul, TOKENIZE, "NUL ends a record; print a line for each"},
         {"--special", "", &o.special, TOKENIZE, "recognise <|endoftext|> in the text"},
@@ -481,8 +533,9 @@ static void print_help(const Command& command) {
     printf("\nflags of %s\n", command.name);
     print_flags(flags, command.bit);
     printf("\nDefaults are in brackets. A text begins with the end-of-text token, as every text did"
-           "\nin training, whatever the file's key add_bos_token says. Samplers work in the order"
-           "\nrepeat penalty, top-k, top-p, min-p, temperature.\n");
+           "\nin training, whatever the file's key add_bos_token says; where tokenizer.ggml.pre is"
+           "\nsmollm or llama-bpe, the key decides. Samplers work in the order repeat penalty,"
+           "\ntop-k, top-p, min-p, temperature.\n");
 }
 
 // Fills in the options and returns the command.
