@@ -2,9 +2,8 @@
 //
 // The model and forward() are in runtime.h. Here, in reading order:
 //
-//     sampling       from logits to a token
 //     text           ids from text, text from ids, UTF-8 that arrives in pieces
-//     commands       generate, chat, tokenize, detokenize, logits, perplexity, show, quantize
+//     commands       generate, batch, chat, tokenize, detokenize, logits, perplexity, show, quantize
 //     command line   one table of flags, from which parsing and --help come
 //
 // Results go to stdout, everything else to stderr.
@@ -13,71 +12,11 @@
 #include "chat.h"
 #include "flags.h"
 #include "runtime.h"
+#include "sampling.h"
 #include "tokenizer.h"
 
 // Logits of a whole text take T * V floats, up to 200 MB: they are computed in groups of rows.
 const int LOGIT_ROWS = 64;
-
-// ---- sampling -----------------------------------------------------------------------------------
-
-struct Sampling {
-    double temp, top_p, min_p, repeat_penalty;
-    int64_t top_k;
-    Rng rng;
-};
-
-struct Candidate {
-    int id;
-    float logit;
-    float p;
-};
-
-static bool is_better(const Candidate& a, const Candidate& b) {
-    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);   // one order everywhere
-}
-
-// Tokens of the last 64 become less likely: their logits shrink towards minus infinity.
-// Keskar et al. 2019, arXiv:1909.05858, section 4.1, in the form that serves logits of both signs.
-static void penalize_repeats(std::vector<float>& logit, const std::vector<int>& history,
-                             float penalty) {
-    std::vector<int> recent(history.end() - std::min<size_t>(64, history.size()), history.end());
-    std::sort(recent.begin(), recent.end());
-    recent.erase(std::unique(recent.begin(), recent.end()), recent.end());
-    for (int id : recent) logit[id] = logit[id] > 0 ? logit[id] / penalty : logit[id] * penalty;
-}
-
-// One token. The steps and their order are llama.cpp's, so that its users' settings mean the same:
-// repeat penalty, top-k, top-p (Holtzman et al. 2019, arXiv:1904.09751), min-p (Nguyen et al. 2024,
-// arXiv:2407.01082), temperature. `forbidden` is never chosen (-1: none).
-static int sample(std::vector<float>& logit, const std::vector<int>& history, int forbidden,
-                  Sampling& how) {
-    if (how.repeat_penalty != 1) penalize_repeats(logit, history, (float)how.repeat_penalty);
-    std::vector<Candidate> all;
-    for (int id = 0; id < (int)logit.size(); id++)
-        if (id != forbidden) all.push_back({id, logit[id], 0});
-    if (all.empty()) fail("the only token there is has been forbidden by --ignore-eos");
-    if (how.temp == 0) return std::min_element(all.begin(), all.end(), is_better)->id;
-
-    size_t k = how.top_k > 0 ? std::min((size_t)how.top_k, all.size()) : all.size();
-    std::partial_sort(all.begin(), all.begin() + k, all.end(), is_better);
-    all.resize(k);
-    float sum = 0;
-    for (Candidate& c : all) sum += c.p = exp_f(c.logit - all[0].logit);
-
-    float before = 0;   // the probability of all better candidates
-    size_t keep = 0;
-    while (keep < all.size() && (keep == 0 || (before < how.top_p * sum &&
-                                               all[keep].p >= how.min_p * all[0].p)))
-        before += all[keep++].p;
-    all.resize(keep);
-
-    sum = 0;
-    for (Candidate& c : all) sum += c.p = exp_f((float)((c.logit - all[0].logit) / how.temp));
-    float r = uniform(how.rng) * sum;
-    for (const Candidate& c : all)
-        if ((r -= c.p) < 0) return c.id;
-    return all[0].id;   // rounding left a crumb of r: the likeliest takes it
-}
 
 // ---- text ---------------------------------------------------------------------------------------
 
@@ -124,10 +63,12 @@ static std::string read_all(FILE* stream) {
 
 // What the flags say. The initial values are the defaults, which --help prints.
 struct Options {
-    std::string model, prompt, ids, file, out, type, chat_template, system;
-    int64_t n = 256, top_k = 40, seed = 1, threads = processors();
+    std::string model, prompt, ids, file, batch, out, type, chat_template, system;
+    std::vector<std::string> stop, logit_bias;
+    int64_t n = 256, top_k = 40, seed = 1, threads = processors(), top_logprobs = 0;
     double temp = 0.8, top_p = 0.95, min_p = 0.05, repeat_penalty = 1;
-    bool ignore_eos = false, nul = false, special = false, pure = false, help = false;
+    bool ignore_eos = false, nul = false, special = false, pure = false, help = false,
+         json = false;
     std::set<std::string> given;   // the flags that were on the command line
 };
 
@@ -149,67 +90,211 @@ static std::vector<int> ids_of_flag(const Options& o, const Model& m) {
     return ids;
 }
 
+// A file's text without its last newline, which an editor or echo has put there; "-" is stdin.
+static std::string read_text(const std::string& path) {
+    std::string all;
+    if (path == "-") {
+        all = read_all(stdin);
+    } else {
+        MappedFile f = map_file(path);
+        all.assign((const char*)f.data, f.size);
+        unmap_file(f);
+    }
+    if (!all.empty() && all.back() == '\n') all.pop_back();
+    return all;
+}
+
+static std::pair<int, float> parse_bias(const std::string& s, int V) {
+    const size_t colon = s.find(':');
+    const std::vector<int> id = parse_ids(s.substr(0, colon), "--logit-bias", V);
+    const std::string number = colon == std::string::npos ? "" : s.substr(colon + 1);
+    char* end;
+    const double x = strtod(number.c_str(), &end);
+    if (id.size() != 1 || number.empty() || end != number.c_str() + number.size() || !(x <= 1e6))
+        fail("--logit-bias: \"%s\", expected a token id and what is added to its logit, as in"
+             " 13:-2.5 or 13:-inf", gguf_printable(s, 60).c_str());
+    return {id[0], (float)x};
+}
+
+// ends: the tokens that end a text.
+static Sampling sampling_of(const Options& o, const std::vector<int>& ends, int V) {
+    const bool greedy = o.given.count("--ids") && !o.given.count("--temp");
+    Sampling how = {greedy ? 0 : o.temp, o.top_p, o.min_p, o.repeat_penalty, o.top_k,
+                    make_rng((uint64_t)o.seed, RNG_SAMPLE, 0)};
+    for (const std::string& s : o.logit_bias) how.bias.push_back(parse_bias(s, V));
+    for (int id : ends)
+        if (o.ignore_eos && id >= 0) how.bias.push_back({id, -INFINITY});
+    return how;
+}
+
+static Style style_of(const Options& o, const Model& m, Tokenizer& tokenizer) {
+    const bool with_ids = o.given.count("--ids");
+    const char* prompt = nullptr;
+    for (const char* name : {"-p", "--ids", "-f", "-b"}) {
+        if (!o.given.count(name)) continue;
+        if (prompt) fail("%s and %s: only one of them can be the prompt", prompt, name);
+        prompt = name;
+    }
+    if (o.top_logprobs && !o.json) fail("--top-logprobs: needs --json, which prints them");
+    if (with_ids && !o.stop.empty())
+        fail("--stop: with --ids, ids are made and no text in which it could stand");
+    for (const std::string& stop : o.stop)
+        if (stop.empty()) fail("--stop: is empty, expected the text before which to end");
+    if (!with_ids) tokenizer = load_tokenizer(m);
+    return {with_ids ? nullptr : &tokenizer, o.json, (int)o.top_logprobs,
+            with_ids ? std::vector<int>{m.eot} : tokenizer.ends, o.n, m.d.T};
+}
+
+// A text that begins with a prompt; `where` is what messages call it.
+static Text new_text(const Options& o, const Model& m, const Style& style,
+                     const std::string& prompt, const std::string& where) {
+    std::vector<int> ids;
+    if (style.tokenizer) {
+        ids = encode_prompt(*style.tokenizer, prompt);
+        if (ids.empty())
+            fail("%s: is empty, and %s begins texts with no token of its own", where.c_str(),
+                 o.model.c_str());
+        check_length(m, (where + ", with the token that begins a text").c_str(), ids.size());
+    } else {
+        ids = ids_of_flag(o, m);
+    }
+    Text t = {ids, ids.size(), sampling_of(o, style.ends, m.d.V), {o.stop}};
+    if (!o.json) t.pending = prompt;
+    if (o.n == 0) end_text(t, style, "length");
+    return t;
+}
+
+static State state_of(const Model& m, const Text& t, int64_t n) {
+    return new_state(m, (int)std::min<int64_t>(m.d.T, (int64_t)t.prompt + n));
+}
+
+// made: but for those that came from prompts' logits
+static void print_speed(const Model& m, double load, size_t prompt, double prompt_in, size_t made,
+                        size_t passes, double made_in) {
+    fprintf(stderr, "load %.2f s | prompt %zu tokens, %.1f tok/s", load, prompt,
+            (double)prompt / prompt_in);
+    if (passes > 0)
+        fprintf(stderr, " | generation %zu tokens, %.1f tok/s, reading %.1f GB/s of weights", made,
+                (double)made / made_in, (double)passes / made_in * bytes_per_token(m) / 1e9);
+    fprintf(stderr, "\n");
+}
+
+static void run_batch(const Options& o);
+
 static void run_generate(const Options& o) {
+    if (o.given.count("-b")) return run_batch(o);
     double start = seconds();
     Model m = load_model(o.model);
-    bool with_ids = o.given.count("--ids");
-    if (with_ids && o.given.count("-p")) fail("--ids and -p: only one of them can be the prompt");
     Tokenizer tokenizer;
-    std::vector<int> ids;
-    std::string pending;   // text that is not printed yet
-    if (with_ids) {
-        ids = ids_of_flag(o, m);
-    } else {
-        tokenizer = load_tokenizer(m);
-        ids = encode_prompt(tokenizer, o.prompt);
-        if (ids.empty())
-            fail("%s: texts begin with no token of their own, so the prompt must not be empty",
-                 o.model.c_str());
-        check_length(m, "the prompt, with the token that begins a text", ids.size());
-        pending = o.prompt;
-        print_utf8(pending, false);
-    }
-    size_t prompt = ids.size();
-    State s = new_state(m, (int)std::min<int64_t>(m.d.T, (int64_t)prompt + o.n));
+    const Style style = style_of(o, m, tokenizer);
+    Text t = new_text(o, m, style, o.given.count("-f") ? read_text(o.file) : o.prompt,
+                      "the prompt");
+    print_utf8(t.pending, false);
+    State s = state_of(m, t, o.n);
     Work w;
-    Sampling how = {with_ids && !o.given.count("--temp") ? 0 : o.temp, o.top_p, o.min_p,
-                    o.repeat_penalty, o.top_k, make_rng((uint64_t)o.seed, RNG_SAMPLE, 0)};
     std::vector<float> logit(m.d.V);
     double loaded = seconds();
 
-    forward(m, w, s, ids.data(), (int)prompt, 1);
+    forward(m, w, s, t.ids.data(), (int)t.prompt, 1);
     logits(logit.data(), m, w, 0, 1);
     double prompted = seconds();
 
-    int64_t made = 0;
-    for (; made < o.n; made++) {
-        if (made > 0) {
-            if (s.pos == m.d.T) {
-                fprintf(stderr, "\nstopped: the context length of %d tokens is reached\n", m.d.T);
-                break;
-            }
-            forward(m, w, s, &ids.back(), 1, 1);
+    while (t.end.empty()) {
+        if (made(t) > 0) {
+            forward(m, w, s, &t.ids.back(), 1, 1);
             logits(logit.data(), m, w, 0, 1);
         }
-        int id = sample(logit, ids, o.ignore_eos ? m.eot : -1, how);
-        if (id == m.eot || is_end(tokenizer, id)) break;
-        ids.push_back(id);
-        if (with_ids) printf("%s%d", made ? " " : "", id);
-        else pending += token_bytes(tokenizer, id);
-        print_utf8(pending, false);   // and flush: the text appears as it is made
+        add_token(t, style, sample(logit.data(), m.d.V, t.ids, t.how), logit.data(), m.d.V);
+        print_utf8(t.pending, false);   // and flush: the text appears as it is made
     }
-    print_utf8(pending, true);
-    printf("\n");
+    print_utf8(t.pending, true);
+    if (!o.json) printf("\n");
     fflush(stdout);   // before what stderr says
+    if (t.end == "context")
+        fprintf(stderr, "stopped: the context length of %d tokens is reached\n", m.d.T);
+    const size_t passes = std::max<size_t>(1, made(t)) - 1;   // the first came from the prompt's
+    print_speed(m, loaded - start, t.prompt, prompted - loaded, passes, passes,
+                seconds() - prompted);
+}
 
-    double made_in = seconds() - prompted;
-    fprintf(stderr, "load %.2f s | prompt %zu tokens, %.1f tok/s", loaded - start, prompt,
-            prompt / (prompted - loaded));
-    if (made > 1)   // the first token came from the prompt's logits
-        fprintf(stderr, " | generation %lld tokens, %.1f tok/s, reading %.1f GB/s of weights",
-                (long long)made, (made - 1) / made_in,
-                (made - 1) / made_in * bytes_per_token(m) / 1e9);
-    fprintf(stderr, "\n");
+// So many texts are decoded together. Up to FEW - 1 rows, products give the bits that each row
+// alone gives, so that a text does not depend on its neighbours.
+const int BATCH = FEW - 1;
+
+// Of a file's prompts, BATCH are in work at a time, each at its own position: one that has ended
+// makes room for the next. Line i, counted from 0, is made with seed + i.
+static void run_batch(const Options& o) {
+    double start = seconds();
+    Model m = load_model(o.model);
+    Tokenizer tokenizer;
+    const Style style = style_of(o, m, tokenizer);
+    const std::string lines = read_text(o.batch) + "\n";
+    std::vector<Text> texts;
+    for (size_t at = 0, end; at < lines.size(); at = end + 1) {
+        end = lines.find('\n', at);
+        const std::string where = text("%s:%zu", o.batch.c_str(), texts.size() + 1);
+        const bool cr = end > at && lines[end - 1] == '\r';
+        Text t = new_text(o, m, style, lines.substr(at, end - at - cr), where);
+        t.how.rng = make_rng((uint64_t)o.seed + texts.size(), RNG_SAMPLE, 0);
+        t.label = text("\"line\": %zu, ", texts.size() + 1);
+        if (!o.json) t.pending = "==> " + where + " <==\n" + t.pending;
+        texts.push_back(std::move(t));
+    }
+
+    struct Running {
+        Text* text;
+        State state;
+    };
+    std::vector<Running> running;
+    Work w;
+    std::vector<float> logit((size_t)BATCH * m.d.V);
+    double loaded = seconds(), prompt_in = 0, made_in = 0;
+    size_t next = 0, printed = 0, prompts = 0, all_made = 0, passes = 0;
+    // The texts first .. of those in work go on by a token, from logits in the same order.
+    auto go_on = [&](size_t first) {
+        std::vector<int> ids(running.size());
+#pragma omp parallel for
+        for (size_t i = first; i < running.size(); i++) {
+            Text& t = *running[i].text;
+            ids[i] = sample(&logit[(i - first) * m.d.V], m.d.V, t.ids, t.how);
+        }
+        for (size_t i = first; i < running.size(); i++)
+            add_token(*running[i].text, style, ids[i], &logit[(i - first) * m.d.V], m.d.V);
+        running.erase(std::remove_if(running.begin(), running.end(),
+                                     [](const Running& r) { return !r.text->end.empty(); }),
+                      running.end());
+    };
+    while (printed < texts.size()) {
+        const double before = seconds();
+        while (next < texts.size() && running.size() < (size_t)BATCH) {
+            Text& t = texts[next++];
+            if (!t.end.empty()) continue;
+            running.push_back({&t, state_of(m, t, o.n)});
+            forward(m, w, running.back().state, t.ids.data(), (int)t.prompt, 1);
+            logits(logit.data(), m, w, 0, 1);
+            go_on(running.size() - 1);
+            prompts += t.prompt;
+        }
+        const double prompted = seconds();
+        prompt_in += prompted - before;
+        if (!running.empty()) {
+            w.rows.clear();
+            for (Running& r : running) w.rows.push_back({&r.state, r.text->ids.back(), 0});
+            w.out.resize(running.size() * m.d.C);
+            forward_rows(w.out.data(), m, w, (int)running.size());
+            logits(logit.data(), m, w, 0, (int)running.size());
+            all_made += running.size(), passes++;
+            go_on(0);
+            made_in += seconds() - prompted;
+        }
+        for (; printed < texts.size(); printed++) {   // in order, the first of them as it is made
+            print_utf8(texts[printed].pending, !texts[printed].end.empty());
+            if (texts[printed].end.empty()) break;
+            if (!o.json) printf("\n");
+        }
+    }
+    fflush(stdout);
+    print_speed(m, loaded - start, prompts, prompt_in, all_made, passes, made_in);
 }
 
 static void run_chat(const Options& o) {
@@ -220,8 +305,7 @@ static void run_chat(const Options& o) {
     const size_t PIECE = 256;   // of a long text, so that Ctrl-C is obeyed soon
     State s = new_state(m, m.d.T);
     Work w;
-    Sampling how = {o.temp, o.top_p, o.min_p, o.repeat_penalty, o.top_k,
-                    make_rng((uint64_t)o.seed, RNG_SAMPLE, 0)};
+    Sampling how = sampling_of(o, {}, m.d.V);
     std::vector<float> logit(m.d.V);
     auto next = [&](const std::vector<int>& ids, size_t same) {
         s.pos = (int)same;
@@ -231,7 +315,7 @@ static void run_chat(const Options& o) {
             if (chat_interrupted) return -1;
             if ((size_t)s.pos < ids.size()) continue;
             logits(logit.data(), m, w, 0, 1);
-            return sample(logit, ids, -1, how);
+            return sample(logit.data(), m.d.V, ids, how);
         }
     };
     hold_chat(chat, next, o.n);
@@ -280,14 +364,6 @@ static void run_logits(const Options& o) {
     }
 }
 
-// -log softmax(logit)[target], in nats
-static double surprise(const float* logit, int target, int V) {
-    float max = *std::max_element(logit, logit + V);
-    double sum = 0;
-    for (int v = 0; v < V; v++) sum += exp_f(logit[v] - max);
-    return log_d(sum) + max - logit[target];
-}
-
 // The file's tokens are those that training would see: end-of-text precedes every document. Windows
 // of T inputs follow one another without overlap, and each input predicts its successor, the last
 // one the next window's first. So every token but the first end-of-text is predicted exactly once.
@@ -315,7 +391,10 @@ static void run_perplexity(const Options& o) {
             logits(out.data(), m, w, first, rows);
 #pragma omp parallel for
             for (int i = 0; i < rows; i++)
-                nats[i] = surprise(&out[(size_t)i * m.d.V], ids[window + first + i + 1], m.d.V);
+                {
+                const float* row = &out[(size_t)i * m.d.V];
+                nats[i] = log_sum_exp(row, m.d.V) - row[ids[window + first + i + 1]];
+            }
             for (int i = 0; i < rows; i++) sum += nats[i];
         }
         double done = (double)(window + n);
@@ -499,6 +578,9 @@ static std::vector<Flag> flag_table(Options& o) {
         {"--template", "NAME", &o.chat_template, CHAT,
          "how turns are written: chatml, llama3 or plain; else as the file says"},
         {"--system", "TEXT", &o.system, CHAT, "what the model is told before the conversation"},
+        {"-f", "FILE", &o.file, GENERATE, "the prompt, without its last newline; -: stdin"},
+        {"-b", "FILE", &o.batch, GENERATE,
+         "a prompt a line, made together; the seed of line i is N + i - 1; -: stdin"},
         {"-f", "FILE", &o.file, PERPLEXITY, "the text to measure", PERPLEXITY},
         {"-n", "N", {&o.n, 0, 1e9}, SAMPLE, "the most tokens to make"},
         {"--temp", "X", {&o.temp, 0, 100}, SAMPLE,
@@ -512,7 +594,14 @@ static std::vector<Flag> flag_table(Options& o) {
         {"--repeat-penalty", "X", {&o.repeat_penalty, 1e-3, 1e3}, SAMPLE,
          "above 1: make the last 64 tokens less likely"},
         {"--seed", "N", {&o.seed, 0, 9e15}, SAMPLE, "equal seeds give equal texts"},
+        {"--logit-bias", "ID:X", &o.logit_bias, SAMPLE,
+         "add X to a token's logit; -inf forbids it; repeatable"},
         {"--ignore-eos", "", &o.ignore_eos, GENERATE, "never choose end-of-text"},
+        {"--stop", "TEXT", &o.stop, GENERATE, "end before this text; repeatable"},
+        {"--json", "", &o.json, GENERATE,
+         "a JSON object a line: each token made, and at last why the text ended"},
+        {"--top-logprobs", "N", {&o.top_logprobs, 0, 1e9}, GENERATE,
+         "in --json, the N likeliest tokens beside each, before bias and all samplers"},
         {"-0", "", &o.nul, TOKENIZE, "NUL ends a record; print a line for each"},
         {"--special", "", &o.special, TOKENIZE, "recognise <|endoftext|> in the text"},
         {"--pure", "", &o.pure, QUANTIZE,
@@ -534,7 +623,7 @@ static void print_help(const Command& command) {
     print_flags(flags, command.bit);
     printf("\nDefaults are in brackets. A text begins with the end-of-text token, as every text did"
            "\nin training, whatever the file's key add_bos_token says; where tokenizer.ggml.pre is"
-           "\nsmollm or llama-bpe, the key decides. Samplers work in the order repeat penalty,"
+           "\nsmollm or llama-bpe, the key decides. Samplers work in the order bias, repeat penalty,"
            "\ntop-k, top-p, min-p, temperature.\n");
 }
 

@@ -1,0 +1,248 @@
+// sampling.h - from logits to tokens, and from tokens to what people see of them: what all of
+// infer's ways of making text have in common. It knows no model, only logits.
+//
+//     log_sum_exp()          a token's log-probability is its logit less that
+//     candidates(), draw()   the tokens that the settings leave, and one of them; sample(): both
+//     Stops                  text ends before a stop text, and what may become one waits
+//     Text, add_token()      a text that is being made: its ids, and its output, as text or as JSON
+#pragma once
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+#include "numerics.h"
+#include "tokenizer.h"
+
+// ---- probabilities ------------------------------------------------------------------------------
+
+inline double log_sum_exp(const float* logit, int V) {
+    const float most = *std::max_element(logit, logit + V);
+    double sum = 0;
+    for (int v = 0; v < V; v++) sum += exp_f(logit[v] - most);
+    return log_d(sum) + most;
+}
+
+struct Candidate {
+    int id;
+    float logit;
+    float p;
+};
+
+inline bool is_better(const Candidate& a, const Candidate& b) {
+    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);   // one order everywhere
+}
+
+// The k likeliest first, and nothing but them.
+inline void keep_best(std::vector<Candidate>& all, size_t k) {
+    k = std::min(k, all.size());
+    std::partial_sort(all.begin(), all.begin() + k, all.end(), is_better);
+    all.resize(k);
+}
+
+inline std::vector<Candidate> all_candidates(const float* logit, int V) {
+    std::vector<Candidate> all((size_t)V);
+    for (int id = 0; id < V; id++) all[id] = {id, logit[id], 0};
+    return all;
+}
+
+// ---- sampling -----------------------------------------------------------------------------------
+
+struct Sampling {
+    double temp, top_p, min_p, repeat_penalty;
+    int64_t top_k;
+    Rng rng;
+    std::vector<std::pair<int, float>> bias = {};   // added to ids' logits; -infinity forbids them
+};
+
+// Tokens of the last 64 become less likely: their logits shrink towards minus infinity.
+// Keskar et al. 2019, arXiv:1909.05858, section 4.1, in the form that serves logits of both signs.
+inline void penalize_repeats(std::vector<Candidate>& all, const std::vector<int>& history,
+                             float penalty) {
+    std::vector<int> recent(history.end() - std::min<size_t>(64, history.size()), history.end());
+    std::sort(recent.begin(), recent.end());
+    recent.erase(std::unique(recent.begin(), recent.end()), recent.end());
+    for (int id : recent) {
+        float& logit = all[id].logit;
+        logit = logit > 0 ? logit / penalty : logit * penalty;
+    }
+}
+
+// The tokens that may come next, likeliest first, with weights p in proportion to which one is
+// drawn. The steps and their order are llama.cpp's, so that its users' settings mean the same: bias,
+// repeat penalty, top-k, top-p (Holtzman et al. 2019, arXiv:1904.09751), min-p (Nguyen et al. 2024,
+// arXiv:2407.01082), temperature. history: all tokens so far.
+inline std::vector<Candidate> candidates(const float* logit, int V, const std::vector<int>& history,
+                                         const Sampling& how) {
+    std::vector<Candidate> all = all_candidates(logit, V);
+    for (const auto& [id, x] : how.bias) all[id].logit += x;
+    if (how.repeat_penalty != 1) penalize_repeats(all, history, (float)how.repeat_penalty);
+    auto forbidden = [](const Candidate& c) { return c.logit == -INFINITY; };
+    if (!how.bias.empty())
+        all.erase(std::remove_if(all.begin(), all.end(), forbidden), all.end());
+    if (all.empty()) fail("--logit-bias, --ignore-eos: all tokens there are have been forbidden");
+    keep_best(all, how.temp == 0 ? 1 : how.top_k > 0 ? (size_t)how.top_k : all.size());
+    if (how.temp == 0) {
+        all[0].p = 1;
+        return all;
+    }
+
+    float sum = 0;
+    for (Candidate& c : all) sum += c.p = exp_f(c.logit - all[0].logit);
+    float before = 0;   // the probability of all better candidates
+    size_t keep = 0;
+    while (keep < all.size() && (keep == 0 || (before < how.top_p * sum &&
+                                               all[keep].p >= how.min_p * all[0].p)))
+        before += all[keep++].p;
+    all.resize(keep);
+    for (Candidate& c : all) c.p = exp_f((float)((c.logit - all[0].logit) / how.temp));
+    return all;
+}
+
+inline int draw(const std::vector<Candidate>& all, Rng& rng) {
+    float sum = 0;
+    for (const Candidate& c : all) sum += c.p;
+    float r = uniform(rng) * sum;
+    for (const Candidate& c : all)
+        if ((r -= c.p) < 0) return c.id;
+    return all[0].id;   // rounding left a crumb of r: the likeliest takes it
+}
+
+// One token.
+inline int sample(const float* logit, int V, const std::vector<int>& history, Sampling& how) {
+    return draw(candidates(logit, V, history, how), how.rng);
+}
+
+// ---- stop texts ---------------------------------------------------------------------------------
+
+// Text on its way out, byte by byte, so that it ends at one place however tokens cut it: before the
+// stop text that is complete first, and of several that end there before the longest.
+struct Stops {
+    std::vector<std::string> texts;
+    std::string held = {};               // the longest end of the text that begins a stop text
+    std::string found = {};              // the one that ended it, or ""; nothing follows
+};
+
+// What may be shown now that these bytes have been made.
+inline std::string pass(Stops& s, const std::string& bytes) {
+    std::string out;
+    for (size_t i = 0; i < bytes.size() && s.found.empty(); i++) {
+        s.held += bytes[i];
+        for (const std::string& stop : s.texts)
+            if (s.held.size() >= stop.size() && stop.size() > s.found.size() &&
+                s.held.compare(s.held.size() - stop.size(), stop.size(), stop) == 0)
+                s.found = stop;
+        s.held.resize(s.held.size() - s.found.size());
+        auto begins_one = [&] {
+            for (const std::string& stop : s.texts)
+                if (stop.compare(0, s.held.size(), s.held) == 0) return true;
+            return false;
+        };
+        while (!s.held.empty() && (!s.found.empty() || !begins_one())) {
+            out += s.held[0];
+            s.held.erase(0, 1);
+        }
+    }
+    return out;
+}
+
+// ---- JSON ---------------------------------------------------------------------------------------
+
+// A string of ASCII alone, so that no terminal obeys it. A byte that is no part of valid UTF-8 is
+// U+FFFD; above U+FFFF stand two surrogates (RFC 8259, section 7).
+inline std::string json_string(const std::string& s) {
+    std::string out = "\"";
+    for (size_t i = 0, length; i < s.size(); i += length) {
+        const int c = utf8_character(s, i, &length), high = c - 0x10000;
+        if (c < 0) out += "\\ufffd";
+        else if (c == '"' || c == '\\') out += {'\\', (char)c};
+        else if (c == '\n') out += "\\n";
+        else if (c >= 0x20 && c < 0x7f) out += (char)c;
+        else if (high < 0) out += text("\\u%04x", c);
+        else out += text("\\u%04x\\u%04x", 0xd800 + (high >> 10), 0xdc00 + (high & 0x3ff));
+    }
+    return out + "\"";
+}
+
+// A token without the braces around it. "text" is for reading; a token may be a part of a character,
+// so that only the bytes of many, one after another, are exactly their text.
+inline std::string json_token(const Tokenizer* t, int id, double logprob) {
+    std::string out = text("\"id\": %d, ", id);
+    if (t) {
+        out += "\"text\": " + json_string(token_bytes(*t, id)) + ", \"bytes\": [";
+        const char* comma = "";
+        for (uint8_t byte : token_bytes(*t, id)) out += text("%s%d", comma, byte), comma = ", ";
+        out += "], ";
+    }
+    return out + text("\"logprob\": %.7g", logprob);
+}
+
+// ---- a text that is being made ------------------------------------------------------------------
+
+// What becomes of tokens, for all texts of a call.
+struct Style {
+    const Tokenizer* tokenizer;   // null: ids come in, and ids go out
+    bool json;
+    int top;                      // in JSON, that many of the likeliest tokens beside each
+    std::vector<int> ends;        // tokens that end a text
+    int64_t n;                    // the most tokens to make
+    int context;                  // the most that the model takes
+};
+
+struct Text {
+    std::vector<int> ids;     // of the prompt, then those made
+    size_t prompt;            // how many are the prompt's
+    Sampling how;
+    Stops stops;
+    std::string label = {};   // in JSON, what each object begins with
+    std::string pending = {}; // output that is not printed yet
+    std::string shown = {};   // in JSON, what was made, as text
+    std::string end = {};     // why it has ended; "" while it goes on
+};
+
+inline size_t made(const Text& t) { return t.ids.size() - t.prompt; }
+
+// The probabilities are the model's own, before any setting of the sampler.
+inline std::string json_line(const Text& t, const Style& style, int id, const float* logit, int V) {
+    const double total = log_sum_exp(logit, V);
+    std::string out = "{" + t.label + json_token(style.tokenizer, id, logit[id] - total);
+    if (style.top > 0) {
+        out += ", \"top\": [";
+        std::vector<Candidate> best = all_candidates(logit, V);
+        keep_best(best, (size_t)style.top);
+        for (const Candidate& c : best)
+            out += (c.id == best[0].id ? "{" : ", {") +
+                   json_token(style.tokenizer, c.id, c.logit - total) + "}";
+        out += "]";
+    }
+    return out + "}\n";
+}
+
+inline void end_text(Text& t, const Style& style, const char* why) {
+    t.end = why;
+    std::string rest;   // what waited in vain
+    rest.swap(t.stops.held);
+    if (!style.json) {
+        t.pending += rest;
+        return;
+    }
+    t.pending += "{" + t.label;
+    if (style.tokenizer) t.pending += "\"text\": " + json_string(t.shown + rest) + ", ";
+    t.pending += text("\"prompt_tokens\": %zu, \"tokens\": %zu, \"end\": \"%s\"", t.prompt, made(t),
+                      why);
+    if (!t.stops.found.empty()) t.pending += ", \"stop\": " + json_string(t.stops.found);
+    t.pending += "}\n";
+}
+
+// The text goes on with a token that was chosen by these logits, or it ends.
+inline void add_token(Text& t, const Style& style, int id, const float* logit, int V) {
+    if (std::find(style.ends.begin(), style.ends.end(), id) != style.ends.end())
+        return end_text(t, style, "eos");
+    const char* space = made(t) > 0 ? " " : "";
+    t.ids.push_back(id);
+    const std::string shown = style.tokenizer ? pass(t.stops, token_bytes(*style.tokenizer, id)) : "";
+    if (style.json) t.shown += shown, t.pending += json_line(t, style, id, logit, V);
+    else t.pending += style.tokenizer ? shown : text("%s%d", space, id);
+    if (!t.stops.found.empty()) end_text(t, style, "stop");
+    else if (made(t) == (size_t)style.n) end_text(t, style, "length");
+    else if (t.ids.size() > (size_t)style.context) end_text(t, style, "context");
+}
