@@ -14,7 +14,7 @@
 // values have none. GPT-2's positions went into its keys and values through all layers, so it
 // computes the tail again.
 #pragma once
-#include "runtime.h"
+#include "speculate.h"
 
 // A text's positions first .. last-1 are no longer needed: their whole pages go back to the system.
 // Returns the bytes.
@@ -97,3 +97,20 @@ struct PressureWatch {
         return found >= limit;
     }
 };
+
+// The pressure is high: trims the text, and its draft's cache, which
+// computes the tail again. Says what it did.
+inline void relieve(PressureWatch& watch, double now, const Model& m, State& s,
+                    std::vector<int>& ids, int keep, int tail, Draft& draft) {
+    const int had = s.pos;
+    if (had <= keep + tail) return;
+    size_t bytes = trim(m, s, ids, keep, tail);
+    if (draft.model) {
+        bytes += give_back(draft.state, draft.model->d, keep, draft.state.pos);
+        draft.state.pos = std::min(draft.state.pos, keep);
+    }
+    fprintf(stderr, "\nmemory pressure %.2f%%, limit %g: kept the first %d and the newest %d of %d"
+            " positions, %.1f MB given back\n", watch.found, watch.limit, keep, tail, had,
+            (double)bytes / 1e6);
+    watch.again = now + 10;
+}

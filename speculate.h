@@ -2,10 +2,10 @@
 // of them in one pass, which reads its weights once instead of K + 1 times.
 //
 //     text          ... once there was a
-//     draft                                 little  brown  mouse  who      x(1) .. x(K), q(1) .. q(K)
-//     model, one pass of K + 1 rows  .......little..brown..bear            p(1) .. p(K + 1)
+//     draft                                 little  brown  mouse  who      x(i), q(i)
+//     model, in one pass                    little  brown  bear            p(i)
 //                                           =       =      x
-//     text          ... once there was a    little  brown  bear            two accepted, one its own
+//     text          ... once there was a    little  brown  bear            two guesses, one its own
 //
 // The model's row i says what follows the text and x(1) .. x(i-1). Guess x is accepted with
 // probability min(1, p(x) / q(x)); the first that is not gives way to a token drawn from
@@ -16,9 +16,9 @@
 // Nothing is lost: the text has the law of plain sampling. Write m for min(p, q).
 //     x is guessed and accepted with probability q(x) min(1, p(x) / q(x)) = m(x);
 //     some guess is refused with probability 1 - sum of m = sum of (p - m) = sum of max(0, p - q);
-//     so x is chosen with probability m(x) + sum of max(0, p - q) * r(x) = m(x) + p(x) - m(x) = p(x).
-// p and q are what the samplers leave (sampling.h), at temperature 0 a single token: then a guess is
-// accepted if it is the model's own choice.
+//     so x is chosen with probability m(x) + sum of max(0, p - q) * r(x) = m(x) + p(x) - m(x).
+// p and q are what the samplers leave (sampling.h), at temperature 0 a single token: then a guess
+// is accepted if it is the model's own choice.
 //
 // K + 1 < FEW rows, of one text, give the bits that each gives alone (quants.h, plan_attention), so
 // at temperature 0 the text is plain decoding's, token by token, with no exception for ties.
@@ -27,6 +27,18 @@
 #include "sampling.h"
 
 const int MOST_GUESSES = FEW - 2;
+
+// What the samplers leave; p sum to 1.
+typedef std::vector<Candidate> Distribution;
+
+inline Distribution distribution(const float* logit, int V, const std::vector<int>& history,
+                                 const Sampling& how) {
+    Distribution all = candidates(logit, V, history, how);
+    float sum = 0;
+    for (const Candidate& c : all) sum += c.p;
+    for (Candidate& c : all) c.p /= sum;
+    return all;
+}
 
 // Who guesses: a small model, or the text itself. With most = 0 nobody does, and a step is plain
 // decoding.

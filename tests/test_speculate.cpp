@@ -4,8 +4,8 @@
 #include "tiny.h"
 #include "../speculate.h"
 
-static const Sampling GREEDY = {0, 1, 0, 1, 0, -1, {1}}, FREE = {1, 1, 0, 1, 0, -1, {2}},
-                      STRICT = {0.7, 0.9, 0.05, 1.5, 4, 2, {3}};
+static const Sampling GREEDY = {0, 1, 0, 1, 0, {1}, {}}, FREE = {1, 1, 0, 1, 0, {2}, {}},
+                      STRICT = {0.7, 0.9, 0.05, 1.5, 4, {3}, {{2, -INFINITY}}};
 
 static Draft draft_of(const std::string& kind, const Model& m, int most, int room) {
     Draft draft;
