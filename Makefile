@@ -41,8 +41,8 @@ BIN ?= .
 TESTS = test_numerics test_gguf test_flags test_tokenizer test_dataloader test_layers test_model \
         test_quants test_runtime test_speculate
 TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%)
-TEST_SCRIPTS = test_data test_corpora test_infer test_chat test_quantize test_trainer test_safety \
-               test_hf test_llama
+TEST_SCRIPTS = test_data test_corpora test_infer test_chat test_draft test_quantize test_trainer \
+               test_safety test_hf test_llama
 # The emulator is tried on Linux only; `make test EMU=` leaves out its own tests, and those of
 # train_gpt2.cu under it: a program, the order of threads and blocks in which it runs, and what
 # cuBLASLt refuses on the way. With EMU_TRAINER=./train_gpt2emu, test_trainer looks at the CUDA
