@@ -35,7 +35,8 @@ SCRIPTS = {"infer": ["infer"], "chat": ["infer"], "draft": ["infer"],   # tests/
            "trainer": ["train_gpt2", "infer"], "quantize": ["infer"],
            "safety": ["train_gpt2", "infer"], "data": ["infer"],
            "corpora": ["help"]}   # which builds nothing
-SLOW = ["ladder", "numerics", "safety", "speculate"]   # run longer without optimisation than it takes to compile
+# These run longer without optimisation than it takes to compile them.
+SLOW = ["ladder", "numerics", "safety", "speculate"]
 
 # (file, what is wrong, the text, the text instead, the test that must fail: its program or script,
 # its name or a part of it, and what the environment must hold)
@@ -415,8 +416,9 @@ MUTANTS = [
      "speculate greedy"),
     ("speculate.h", "the draft never forgets",
      "draft.state.pos = std::min(draft.state.pos, s.pos);", "", "speculate greedy"),
-    ("speculate.h", "the n-gram's oldest place", "for (size_t end = ids.size() - 1; end >= n; end--)",
-     "for (size_t end = n; end < ids.size(); end++)", "draft draft"),
+    ("speculate.h", "the n-gram's oldest place",
+     "for (size_t end = ids.size() - 1; end >= n; end--)",
+     "for (size_t end = n; end < ids.size(); end++)", "speculate ngram"),
     ("speculate.h", "guesses may pass the end of the room", "std::min(draft.most, s.room - before)",
      "draft.most", "draft draft"),
     ("speculate.h", "a draft of another vocabulary", "if (d.V != m.d.V)", "if (false)",

@@ -17,8 +17,8 @@ from test_infer import refused, run
 
 
 def stats(err):
-    found = re.search(r"speculation: (\d+) steps with ([\d.]+) guesses, ([\d.]+) accepted \| a token"
-                      r" [\d.]+ ms, plain decoding [\d.]+ ms: gain [\d.]+\n$", err)
+    found = re.search(r"speculation: (\d+) steps with ([\d.]+) guesses, ([\d.]+) accepted \| a"
+                      r" token [\d.]+ ms, plain decoding [\d.]+ ms: gain [\d.]+\n$", err)
     check(found, f"--stats: {err!r}")
     return [float(x) for x in found.groups()] if found else [0, 0, 0]
 
@@ -97,8 +97,10 @@ def test_pressure(folder):
             check(made[1:] == generate(path, ids[:2] + ids[-6:] + made[:1], 11, "--ignore-eos"),
                   f"{made}: other tokens than after the text that is kept")
             for most in (1, 6):
-                check(trimmed(path, ids, 12, "--draft", path, "--draft-max", most)[0] == made,
-                      "with a draft")
+                some, err = trimmed(path, ids, 12, "--draft", path, "--draft-max", most, "--stats")
+                check(some == made, "with a draft")
+                _, guesses, accepted = stats(err)
+                check(guesses == accepted > 0, "the draft's cache is another text's")
     pressure("50.00")
     many = random_ids(model, 8)
     check("kept" not in trimmed(gpt2, many[:7], 2)[1], "nothing to trim")

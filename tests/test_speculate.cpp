@@ -51,11 +51,43 @@ static void test_greedy() {
                       kind, most);
                 check(draft.accepted <= draft.guesses && (most > 0) == (draft.guesses > 0),
                       "draft %s: %d of %d", kind, (int)draft.accepted, (int)draft.guesses);
+                // A draft that forgets everything before each step guesses no better.
+                Draft fresh = draft_of(kind, m, most, LENGTH);
+                std::vector<float> rows;
+                for (ids.resize(5), t.pos = 0; (int)ids.size() < LENGTH + 1; fresh.state.pos = 0)
+                    step(ids, rows, m, w, t, fresh, how);
+                check(fresh.accepted == draft.accepted && fresh.guesses == draft.guesses,
+                      "draft %s: %d of %d accepted, afresh %d of %d", kind, (int)draft.accepted,
+                      (int)draft.guesses, (int)fresh.accepted, (int)fresh.guesses);
                 if (kind == std::string("itself"))
                     check(draft.accepted == draft.guesses, "itself: %d of %d accepted",
                           (int)draft.accepted, (int)draft.guesses);
             }
     report("greedy");
+}
+
+static void test_ngram() {
+    struct {
+        int n, count;
+        std::vector<int> ids, want;
+    } cases[] = {{2, 5, {1, 2, 3, 1, 2, 4, 1, 2}, {4, 1, 2, 4, 1}},   // goes round
+                 {2, 2, {1, 2, 3, 1, 2, 4, 1, 2}, {4, 1}},
+                 {3, 5, {1, 2, 3, 1, 2, 4, 1, 2}, {}},
+                 {3, 3, {1, 2, 3, 1, 2, 3}, {1, 2, 3}},   // at the very beginning
+                 {1, 3, {7, 7}, {7, 7, 7}},
+                 {1, 3, {7}, {}},
+                 {9, 3, {7, 7}, {}}};
+    for (auto& c : cases) {
+        Draft draft;
+        draft.ngram = c.n;
+        Sampling how = FREE;
+        std::vector<int> want = c.ids;
+        want.insert(want.end(), c.want.begin(), c.want.end());
+        const std::vector<Distribution> q = guess(draft, c.ids, c.count, how);
+        check(c.ids == want && q.size() == c.want.size(), "%d-grams: %zu guesses, %zu expected",
+              c.n, q.size(), c.want.size());
+    }
+    report("n-grams");
 }
 
 // counts[i]: how often the i-th of the V^3 continuations was drawn.
@@ -125,8 +157,8 @@ static void test_errors() {
 }
 
 int main(int argc, char** argv) {
-    const int result = run_tests(argc, argv, {{"greedy", test_greedy}, {"law", test_law},
-                                              {"errors", test_errors}});
+    const int result = run_tests(argc, argv, {{"greedy", test_greedy}, {"ngram", test_ngram},
+                                              {"law", test_law}, {"errors", test_errors}});
     remove_tiny_files();
     return result;
 }
