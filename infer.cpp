@@ -3,7 +3,7 @@
 // The model and forward() are in runtime.h. Here, in reading order:
 //
 //     text           ids from text, text from ids, UTF-8 that arrives in pieces
-//     commands       generate, batch, chat, tokenize, detokenize, logits, perplexity, show, quantize
+//     commands       generate, chat, tokenize, detokenize, logits, perplexity, show, quantize
 //     command line   one table of flags, from which parsing and --help come
 //
 // Results go to stdout, everything else to stderr.
@@ -11,11 +11,9 @@
 #include <cmath>
 #include "chat.h"
 #include "flags.h"
+#include "perplexity.h"
 #include "pressure.h"
 #include "tokenizer.h"
-
-// Logits of a whole text take T * V floats, up to 200 MB: they are computed in groups of rows.
-const int LOGIT_ROWS = 64;
 
 // ---- text ---------------------------------------------------------------------------------------
 
@@ -62,10 +60,10 @@ static std::string read_all(FILE* stream) {
 
 // What the flags say. The initial values are the defaults, which --help prints.
 struct Options {
-    std::string model, prompt, ids, file, batch, out, type, chat_template, system, draft,
+    std::string model, reference, prompt, ids, file, batch, out, type, chat_template, system, draft,
         psi_file = "/proc/pressure/memory";
     std::vector<std::string> stop, logit_bias;
-    int64_t n = 256, top_k = 40, seed = 1, threads = processors(), top_logprobs = 0,
+    int64_t n = 256, top_k = 40, seed = 1, threads = processors(), top_logprobs = 0, ctx = 0,
             draft_ngram = 0, draft_max = 4, kv_keep = 0, kv_tail = 0;
     double temp = 0.8, top_p = 0.95, min_p = 0.05, repeat_penalty = 1, psi_some = 0;
     bool ignore_eos = false, nul = false, special = false, pure = false, help = false,
@@ -91,16 +89,18 @@ static std::vector<int> ids_of_flag(const Options& o, const Model& m) {
     return ids;
 }
 
-// A file's text without its last newline, which an editor or echo has put there; "-" is stdin.
+// "-" is stdin.
 static std::string read_text(const std::string& path) {
-    std::string all;
-    if (path == "-") {
-        all = read_all(stdin);
-    } else {
-        MappedFile f = map_file(path);
-        all.assign((const char*)f.data, f.size);
-        unmap_file(f);
-    }
+    if (path == "-") return read_all(stdin);
+    MappedFile f = map_file(path);
+    std::string all((const char*)f.data, f.size);
+    unmap_file(f);
+    return all;
+}
+
+// Without the last newline, which an editor or echo has put there: a prompt is to be continued.
+static std::string read_prompt(const std::string& path) {
+    std::string all = read_text(path);
     if (!all.empty() && all.back() == '\n') all.pop_back();
     return all;
 }
@@ -159,7 +159,7 @@ static Text new_text(const Options& o, const Model& m, const Style& style,
     } else {
         ids = ids_of_flag(o, m);
     }
-    Text t = {ids, ids.size(), sampling_of(o, style.ends, m.d.V), {o.stop}};
+    Text t = {ids, ids.size(), 0, sampling_of(o, style.ends, m.d.V), {o.stop}};
     if (!o.json) t.pending = prompt;
     if (o.n == 0) end_text(t, style, "length");
     return t;
@@ -170,13 +170,13 @@ static State state_of(const Model& m, const Text& t, int64_t n) {
 }
 
 // made: but for those that came from prompts' logits
-static void print_speed(double load, size_t prompt, double prompt_in, size_t made,
+static void print_speed(double load, size_t prompt, double prompt_in, int64_t made,
                         double bytes_read, double made_in) {
     fprintf(stderr, "load %.2f s | prompt %zu tokens, %.1f tok/s", load, prompt,
             (double)prompt / prompt_in);
     if (made > 0)
-        fprintf(stderr, " | generation %zu tokens, %.1f tok/s, reading %.1f GB/s of weights", made,
-                (double)made / made_in, bytes_read / made_in / 1e9);
+        fprintf(stderr, " | generation %lld tokens, %.1f tok/s, reading %.1f GB/s of weights",
+                (long long)made, (double)made / made_in, bytes_read / made_in / 1e9);
     fprintf(stderr, "\n");
 }
 
@@ -193,18 +193,18 @@ static Draft draft_of_flags(const Options& o, const Model& m, int room) {
     return draft;
 }
 
-// A token's time beside plain decoding's: the median of five steps without guesses, all at the
-// middle of what was made, where the text has its average length.
-static void print_gain(Draft& draft, const Model& m, Work& w, State& s, std::vector<int> ids,
-                       size_t middle, Sampling how, double token) {
+// A token's time beside plain decoding's: the median of five steps without guesses, all at the end
+// of the text: its caller has cut it in half, so that its length is that of an average step.
+static void print_gain(Draft& draft, const Model& m, Work& w, State& s, Text& t, double token) {
+    const size_t length = t.ids.size();
     std::vector<float> rows;
     std::vector<double> plain(5);
     draft.most = 0;
     for (double& x : plain) {
-        ids.resize(middle);
-        s.pos = (int)middle - 1;
+        t.ids.resize(length);
+        s.pos = (int)length - 1;
         const double start = seconds();
-        step(ids, rows, m, w, s, draft, how);
+        step(t.ids, rows, m, w, s, draft, t.how);
         x = seconds() - start;
     }
     std::sort(plain.begin(), plain.end());
@@ -239,7 +239,7 @@ static void run_generate(const Options& o) {
     Model m = load_model(o.model);
     Tokenizer tokenizer;
     const Style style = style_of(o, m, tokenizer);
-    Text t = new_text(o, m, style, o.given.count("-f") ? read_text(o.file) : o.prompt,
+    Text t = new_text(o, m, style, o.given.count("-f") ? read_prompt(o.file) : o.prompt,
                       "the prompt");
     State s = state_of(m, t, o.n);
     Work w;
@@ -249,30 +249,31 @@ static void run_generate(const Options& o) {
     std::vector<float> rows;
     double loaded = seconds();
 
-    std::vector<int> seen = t.ids;   // by the model: trim() cuts it
-    step(seen, rows, m, w, s, draft, t.how);
+    step(t.ids, rows, m, w, s, draft, t.how);
     double prompted = seconds();
     draft.bytes_read = 0;
     for (size_t next = t.prompt;;) {
-        for (size_t i = next; i < seen.size() && t.end.empty(); i++)
-            add_token(t, style, seen[i], &rows[(i - next) * m.d.V], m.d.V);
+        for (size_t i = next; i < t.ids.size() && t.end.empty(); i++)
+            take_token(t, style, t.ids[i], &rows[(i - next) * m.d.V], m.d.V);
         print_utf8(t.pending, false);   // and flush: the text appears as it is made
         if (!t.end.empty()) break;
         if (watch.is_high(seconds()))
-            relieve(watch, seconds(), m, s, seen, (int)o.kv_keep, (int)o.kv_tail, draft);
-        next = seen.size();
-        step(seen, rows, m, w, s, draft, t.how);
+            relieve(watch, seconds(), m, s, t.ids, (int)o.kv_keep, (int)o.kv_tail, draft);
+        next = t.ids.size();
+        step(t.ids, rows, m, w, s, draft, t.how);
     }
     print_utf8(t.pending, true);
     if (!o.json) printf("\n");
     fflush(stdout);   // before what stderr says
     if (t.end == "context")
         fprintf(stderr, "stopped: the context length of %d tokens is reached\n", m.d.T);
-    const size_t later = std::max<size_t>(1, made(t)) - 1;   // the first came from the prompt's
+    const int64_t later = std::max<int64_t>(1, t.made) - 1;   // the first came from the prompt's
     const double made_in = seconds() - prompted;
     print_speed(loaded - start, t.prompt, prompted - loaded, later, draft.bytes_read, made_in);
-    if (o.stats && later > 0)
-        print_gain(draft, m, w, s, t.ids, t.prompt + later / 2, t.how, made_in / (double)later);
+    if (o.stats && later > 0) {
+        t.ids.resize(std::max<int64_t>(1, (int64_t)t.ids.size() - later / 2));
+        print_gain(draft, m, w, s, t, made_in / (double)later);
+    }
 }
 
 // So many texts are decoded together. Up to FEW - 1 rows, products give the bits that each row
@@ -286,7 +287,7 @@ static void run_batch(const Options& o) {
     Model m = load_model(o.model);
     Tokenizer tokenizer;
     const Style style = style_of(o, m, tokenizer);
-    const std::string lines = read_text(o.batch) + "\n";
+    const std::string lines = read_prompt(o.batch) + "\n";
     std::vector<Text> texts;
     for (size_t at = 0, end; at < lines.size(); at = end + 1) {
         end = lines.find('\n', at);
@@ -307,17 +308,17 @@ static void run_batch(const Options& o) {
     Work w;
     std::vector<float> logit((size_t)BATCH * m.d.V);
     double loaded = seconds(), prompt_in = 0, made_in = 0;
-    size_t next = 0, printed = 0, prompts = 0, all_made = 0, passes = 0;
+    size_t next = 0, printed = 0, prompts = 0;
+    int64_t all_made = 0, passes = 0;
     // The texts first .. of those in work go on by a token, from logits in the same order.
     auto go_on = [&](size_t first) {
-        std::vector<int> ids(running.size());
 #pragma omp parallel for
         for (size_t i = first; i < running.size(); i++) {
             Text& t = *running[i].text;
-            ids[i] = sample(&logit[(i - first) * m.d.V], m.d.V, t.ids, t.how);
+            const float* row = &logit[(i - first) * m.d.V];
+            t.ids.push_back(sample(row, m.d.V, t.ids, t.how));
+            take_token(t, style, t.ids.back(), row, m.d.V);
         }
-        for (size_t i = first; i < running.size(); i++)
-            add_token(*running[i].text, style, ids[i], &logit[(i - first) * m.d.V], m.d.V);
         running.erase(std::remove_if(running.begin(), running.end(),
                                      [](const Running& r) { return !r.text->end.empty(); }),
                       running.end());
@@ -341,7 +342,7 @@ static void run_batch(const Options& o) {
             w.out.resize(running.size() * m.d.C);
             forward_rows(w.out.data(), m, w, (int)running.size());
             logits(logit.data(), m, w, 0, (int)running.size());
-            all_made += running.size(), passes++;
+            all_made += (int64_t)running.size(), passes++;
             go_on(0);
             made_in += seconds() - prompted;
         }
@@ -423,46 +424,71 @@ static void run_logits(const Options& o) {
     }
 }
 
-// The file's tokens are those that training would see: end-of-text precedes every document. Windows
-// of T inputs follow one another without overlap, and each input predicts its successor, the last
-// one the next window's first. So every token but the first end-of-text is predicted exactly once.
-static void run_perplexity(const Options& o) {
-    Model m = load_model(o.model);
-    Tokenizer tokenizer = load_tokenizer(m);
-    MappedFile f = map_file(o.file);
-    std::vector<int> ids = encode_documents(tokenizer, std::string((const char*)f.data, f.size));
-    if (ids.empty()) fail("%s: has no text, only white space", o.file.c_str());
-    unmap_file(f);
+// The text's tokens, and the windows in which they are scored. Without --ctx they are those that
+// training would see: what begins a text precedes every document. With it they are llama.cpp's: the
+// file is one text, and where the model's key add_bos_token says so, the token that begins texts
+// precedes it and replaces the first of each window.
+static Windows read_windows(std::vector<int>& ids, const Options& o, const Model& m,
+                            const Tokenizer& t, int context) {
+    if (!o.ctx) {
+        ids = encode_documents(t, read_text(o.file));
+        if (ids.size() < 2) fail("%s: has no text, or a single token of it", o.file.c_str());
+        return {context, 0, context, -1};
+    }
+    if (o.ctx < 4 || o.ctx > context)
+        fail("--ctx: %lld, expected 4 to %d, the model's context length", (long long)o.ctx,
+             context);
+    const char* key = "tokenizer.ggml.add_bos_token";
+    const int begin = gguf_bool_or(m.file, key, t.kind.bos) ? t.begin : -1, size = (int)o.ctx;
+    ids = encode(t, read_prompt(o.file));
+    if (begin >= 0) ids.insert(ids.begin(), begin);
+    if (ids.size() < (size_t)size)
+        fail("%s: %zu tokens, expected %d or more, a window of --ctx", o.file.c_str(), ids.size(),
+             size);
+    ids.resize(ids.size() / size * size);
+    return {size, size / 2, size - 1, begin};
+}
 
-    int64_t total = (int64_t)ids.size() - 1;
-    int most = (int)std::min<int64_t>(m.d.T, total);
-    State s = new_state(m, most);
-    Work w;
-    std::vector<float> out((size_t)std::min(LOGIT_ROWS, most) * m.d.V);
-    std::vector<double> nats(LOGIT_ROWS);
+static Reader reference_of(const Options& o, const Model& m) {
+    Reader ref = new_reader(o.reference);
+    if (tokenizer_sha256(ref.m.file) != tokenizer_sha256(m.file) || ref.m.d.V != m.d.V)
+        fail("%s: its vocabulary is another than that of %s, expected the same tokens and merges",
+             o.reference.c_str(), o.model.c_str());
+    return ref;
+}
+
+static void run_perplexity(const Options& o) {
+    Reader model = new_reader(o.model), other = {};
+    const Tokenizer tokenizer = load_tokenizer(model.m);
+    Reader* ref = nullptr;
+    if (o.given.count("--kl")) other = reference_of(o, model.m), ref = &other;
+    const int context = ref ? std::min(model.m.d.T, ref->m.d.T) : model.m.d.T;
+    std::vector<int> ids;
+    const Windows windows = read_windows(ids, o, model.m, tokenizer, context);
+
+    std::vector<Score> scores;
     double sum = 0, start = seconds();
-    for (int64_t window = 0; window < total; window += m.d.T) {
-        int n = (int)std::min<int64_t>(m.d.T, total - window);
-        s.pos = 0;
-        forward(m, w, s, &ids[window], n, n);
-        for (int first = 0; first < n; first += LOGIT_ROWS) {
-            int rows = std::min(LOGIT_ROWS, n - first);
-            logits(out.data(), m, w, first, rows);
-#pragma omp parallel for
-            for (int i = 0; i < rows; i++)
-                {
-                const float* row = &out[(size_t)i * m.d.V];
-                nats[i] = log_sum_exp(row, m.d.V) - row[ids[window + first + i + 1]];
-            }
-            for (int i = 0; i < rows; i++) sum += nats[i];
-        }
-        double done = (double)(window + n);
-        fprintf(stderr, "\r%.0f of %.0f tokens, %.4f nats/token, %.0f tok/s ", done, (double)total,
-                sum / done, done / (seconds() - start));
+    for (size_t at = 0; at + 1 < ids.size(); at += windows.size) {
+        const size_t before = scores.size();
+        score_window(scores, model, ref, ids, at, windows);
+        for (size_t i = before; i < scores.size(); i++) sum += scores[i].surprise;
+        const size_t done = std::min(at + windows.size, ids.size() - 1);
+        fprintf(stderr, "\r%zu of %zu tokens, %.4f nats/token, %.0f tok/s ", done, ids.size() - 1,
+                sum / (double)scores.size(), (double)done / (seconds() - start));
     }
     fprintf(stderr, "\n");
-    sum /= (double)total;
-    printf("ppl %.9g  nats/token %.9g  tokens %" PRId64 "\n", exp(sum), sum, total);
+    const Mean nats = mean_of(scores, [](const Score& s) { return s.surprise; });
+    printf("ppl %.9g +/- %.3g  nats/token %.9g  tokens %zu\n", exp(nats.mean),
+           exp(nats.mean) * nats.error, nats.mean, scores.size());
+    if (!ref) return;
+    const Mean theirs = mean_of(scores, [](const Score& s) { return s.ref_surprise; });
+    const Mean kl = mean_of(scores, [](const Score& s) { return s.divergence; });
+    const Mean same = mean_of(scores, [](const Score& s) { return s.same_top; });
+    double most = 0;
+    for (const Score& s : scores) most = std::max(most, s.divergence);
+    printf("reference: ppl %.9g +/- %.3g\n", exp(theirs.mean), exp(theirs.mean) * theirs.error);
+    printf("kl %.6g +/- %.3g nats/token  largest %.4g  same top token %.2f%% +/- %.2f%%\n", kl.mean,
+           kl.error, most, 100 * same.mean, 100 * same.error);
 }
 
 // Names longer than this stand out of their column: one of 60,000 bytes would pad all rows to that.
@@ -640,7 +666,11 @@ static std::vector<Flag> flag_table(Options& o) {
         {"-f", "FILE", &o.file, GENERATE, "the prompt, without its last newline; -: stdin"},
         {"-b", "FILE", &o.batch, GENERATE,
          "a prompt a line, made together; the seed of line i is N + i - 1; -: stdin"},
-        {"-f", "FILE", &o.file, PERPLEXITY, "the text to measure", PERPLEXITY},
+        {"-f", "FILE", &o.file, PERPLEXITY, "the text to measure; -: stdin", PERPLEXITY},
+        {"--ctx", "N", {&o.ctx, 0, 1e9}, PERPLEXITY,
+         "as llama-perplexity does: of each N tokens the second half is scored; 0: all are"},
+        {"--kl", "REF.gguf", &o.reference, PERPLEXITY,
+         "the model before it was quantized: how far the other strays from it"},
         {"-n", "N", {&o.n, 0, 1e9}, SAMPLE, "the most tokens to make"},
         {"--temp", "X", {&o.temp, 0, 100}, SAMPLE,
          "temperature; 0 takes the likeliest token, and is the default with --ids"},
@@ -694,8 +724,8 @@ static void print_help(const Command& command) {
     print_flags(flags, command.bit);
     printf("\nDefaults are in brackets. A text begins with the end-of-text token, as every text did"
            "\nin training, whatever the file's key add_bos_token says; where tokenizer.ggml.pre is"
-           "\nsmollm or llama-bpe, the key decides. Samplers work in the order bias, repeat penalty,"
-           "\ntop-k, top-p, min-p, temperature.\n");
+           "\nsmollm or llama-bpe, the key decides. Samplers work in the order bias, repeat"
+           "\npenalty, top-k, top-p, min-p, temperature.\n");
 }
 
 // Fills in the options and returns the command.

@@ -238,16 +238,26 @@ inline void multiply_blocks(float (*lanes)[LANES], const float* x, const uint8_t
     }
 }
 
-// For weights in float32, n of a row: lanes += x * w, each element in its lane of dot().
-inline void multiply_floats(float* lanes, const float* x, const float* w, int n) {
-    Vec sum[V];
-    for (int v = 0; v < V; v++) sum[v] = vec_load(lanes + v * VEC);
-    int i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int v = 0; v < V; v++)
-            sum[v] = vec_fma(vec_load(x + i + v * VEC), vec_load(w + i + v * VEC), sum[v]);
-    for (int v = 0; v < V; v++) vec_store(lanes + v * VEC, sum[v]);
-    for (int j = 0; i + j < n; j++) lanes[j] = __builtin_fmaf(x[i + j], w[i + j], lanes[j]);
+// For weights in float32, n of a row, and ROWS rows of x, which lie `stride` apart: of each row
+// lanes += x * w, every element in its lane of dot(). A weight is loaded once for all rows, and one
+// vector's lanes are summed up after another's, so that the sums of all rows stay in registers.
+template <int ROWS>
+inline void multiply_floats(float (*lanes)[LANES], const float* x, int64_t stride, const float* w,
+                            int n) {
+    const int whole = n / LANES * LANES;
+    for (int v = 0; v < LANES; v += VEC) {
+        Vec sum[ROWS];
+        for (int r = 0; r < ROWS; r++) sum[r] = vec_load(lanes[r] + v);
+        for (int i = v; i < whole; i += LANES) {
+            const Vec weight = vec_load(w + i);
+            for (int r = 0; r < ROWS; r++)
+                sum[r] = vec_fma(vec_load(x + r * stride + i), weight, sum[r]);
+        }
+        for (int r = 0; r < ROWS; r++) vec_store(lanes[r] + v, sum[r]);
+    }
+    for (int r = 0; r < ROWS; r++)
+        for (int i = whole; i < n; i++)
+            lanes[r][i - whole] = __builtin_fmaf(x[r * stride + i], w[i], lanes[r][i - whole]);
 }
 
 // ---- encoding -----------------------------------------------------------------------------------
@@ -423,7 +433,7 @@ struct Weight {
     int in, out;
 };
 
-const int FEW = 8;        // from so many rows on, a product is bound by arithmetic
+const int FEW = 17;       // from so many rows on, a product is bound by arithmetic
 const int CHUNK = 1024;   // weights of a row that are decoded at a time: they stay in L1
 
 // Column o of out, by one thread: the row of weights is read once, and used for all n rows of inp.
@@ -436,9 +446,16 @@ inline void product_of_row(float* out, const float* inp, const Weight& w, const 
         const int count = std::min(CHUNK, w.in - at);
         const uint8_t* from = row + row_bytes(w.type, at);
         const float* floats = w.type == GGML_F32 ? (const float*)from : decoded;
+        for (int64_t b = 0; b < row_bytes(w.type, count); b += 64)
+            __builtin_prefetch(from + 2 * row_bytes(w.type, w.in) + b);
         if (floats == decoded) format.dequantize(decoded, from, count);
-        for (int i = 0; i < n; i++)
-            multiply_floats(lanes[i], inp + (int64_t)i * w.in + at, floats, count);
+        int i = 0;
+        for (; i + 8 <= n; i += 8)
+            multiply_floats<8>(lanes + i, inp + (int64_t)i * w.in + at, w.in, floats, count);
+        for (; i + 4 <= n; i += 4)
+            multiply_floats<4>(lanes + i, inp + (int64_t)i * w.in + at, w.in, floats, count);
+        for (; i < n; i++)
+            multiply_floats<1>(lanes + i, inp + (int64_t)i * w.in + at, w.in, floats, count);
     }
     for (int i = 0; i < n; i++)
         out[(int64_t)i * w.out + o] = add_lanes(lanes[i]) + (bias ? bias[o] : 0);

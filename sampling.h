@@ -2,9 +2,9 @@
 // infer's ways of making text have in common. It knows no model, only logits.
 //
 //     log_sum_exp()          a token's log-probability is its logit less that
-//     candidates(), draw()   the tokens that the settings leave, and one of them; sample(): both
+//     distribution(), draw() what the settings leave, and one token of it; sample() is both
 //     Stops                  text ends before a stop text, and what may become one waits
-//     Text, add_token()      a text that is being made: its ids, and its output, as text or as JSON
+//     Text, take_token()     a text that is being made: its ids, and its output, as text or JSON
 #pragma once
 #include <cmath>
 #include <string>
@@ -28,21 +28,24 @@ struct Candidate {
     float p;
 };
 
+// Tokens, likeliest first where they have been sorted; where p has been set, it sums to 1.
+typedef std::vector<Candidate> Distribution;
+
 inline bool is_better(const Candidate& a, const Candidate& b) {
     return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);   // one order everywhere
 }
 
-// The k likeliest first, and nothing but them.
-inline void keep_best(std::vector<Candidate>& all, size_t k) {
+inline Distribution all_tokens(const float* logit, int V) {
+    Distribution all((size_t)V);
+    for (int id = 0; id < V; id++) all[id] = {id, logit[id], 1};
+    return all;
+}
+
+// Leaves the k likeliest, in order.
+inline void keep_best(Distribution& all, size_t k) {
     k = std::min(k, all.size());
     std::partial_sort(all.begin(), all.begin() + k, all.end(), is_better);
     all.resize(k);
-}
-
-inline std::vector<Candidate> all_candidates(const float* logit, int V) {
-    std::vector<Candidate> all((size_t)V);
-    for (int id = 0; id < V; id++) all[id] = {id, logit[id], 0};
-    return all;
 }
 
 // ---- sampling -----------------------------------------------------------------------------------
@@ -56,8 +59,7 @@ struct Sampling {
 
 // Tokens of the last 64 become less likely: their logits shrink towards minus infinity.
 // Keskar et al. 2019, arXiv:1909.05858, section 4.1, in the form that serves logits of both signs.
-inline void penalize_repeats(std::vector<Candidate>& all, const std::vector<int>& history,
-                             float penalty) {
+inline void penalize_repeats(Distribution& all, const std::vector<int>& history, float penalty) {
     std::vector<int> recent(history.end() - std::min<size_t>(64, history.size()), history.end());
     std::sort(recent.begin(), recent.end());
     recent.erase(std::unique(recent.begin(), recent.end()), recent.end());
@@ -67,13 +69,19 @@ inline void penalize_repeats(std::vector<Candidate>& all, const std::vector<int>
     }
 }
 
-// The tokens that may come next, likeliest first, with weights p in proportion to which one is
-// drawn. The steps and their order are llama.cpp's, so that its users' settings mean the same: bias,
-// repeat penalty, top-k, top-p (Holtzman et al. 2019, arXiv:1904.09751), min-p (Nguyen et al. 2024,
-// arXiv:2407.01082), temperature. history: all tokens so far.
-inline std::vector<Candidate> candidates(const float* logit, int V, const std::vector<int>& history,
-                                         const Sampling& how) {
-    std::vector<Candidate> all = all_candidates(logit, V);
+// p = e^((logit - largest) / temp), divided by their sum.
+inline void normalize(Distribution& all, double temp) {
+    float sum = 0;
+    for (Candidate& c : all) sum += c.p = exp_f((float)((c.logit - all[0].logit) / temp));
+    for (Candidate& c : all) c.p /= sum;
+}
+
+// What may follow `history`, given V logits. The steps and their order are llama.cpp's, so that its
+// users' settings mean the same: bias, repeat penalty, top-k, top-p (Holtzman et al. 2019,
+// arXiv:1904.09751), min-p (Nguyen et al. 2024, arXiv:2407.01082), temperature; 0 leaves one token.
+inline Distribution distribution(const float* logit, int V, const std::vector<int>& history,
+                                 const Sampling& how) {
+    Distribution all = all_tokens(logit, V);
     for (const auto& [id, x] : how.bias) all[id].logit += x;
     if (how.repeat_penalty != 1) penalize_repeats(all, history, (float)how.repeat_penalty);
     auto forbidden = [](const Candidate& c) { return c.logit == -INFINITY; };
@@ -81,27 +89,21 @@ inline std::vector<Candidate> candidates(const float* logit, int V, const std::v
         all.erase(std::remove_if(all.begin(), all.end(), forbidden), all.end());
     if (all.empty()) fail("--logit-bias, --ignore-eos: all tokens there are have been forbidden");
     keep_best(all, how.temp == 0 ? 1 : how.top_k > 0 ? (size_t)how.top_k : all.size());
-    if (how.temp == 0) {
-        all[0].p = 1;
-        return all;
-    }
+    if (how.temp == 0) return all;
 
-    float sum = 0;
-    for (Candidate& c : all) sum += c.p = exp_f(c.logit - all[0].logit);
+    normalize(all, 1);
     float before = 0;   // the probability of all better candidates
     size_t keep = 0;
-    while (keep < all.size() && (keep == 0 || (before < how.top_p * sum &&
+    while (keep < all.size() && (keep == 0 || (before < how.top_p &&
                                                all[keep].p >= how.min_p * all[0].p)))
         before += all[keep++].p;
     all.resize(keep);
-    for (Candidate& c : all) c.p = exp_f((float)((c.logit - all[0].logit) / how.temp));
+    normalize(all, how.temp);
     return all;
 }
 
-inline int draw(const std::vector<Candidate>& all, Rng& rng) {
-    float sum = 0;
-    for (const Candidate& c : all) sum += c.p;
-    float r = uniform(rng) * sum;
+inline int draw(const Distribution& all, Rng& rng) {
+    float r = uniform(rng);
     for (const Candidate& c : all)
         if ((r -= c.p) < 0) return c.id;
     return all[0].id;   // rounding left a crumb of r: the likeliest takes it
@@ -109,7 +111,8 @@ inline int draw(const std::vector<Candidate>& all, Rng& rng) {
 
 // One token.
 inline int sample(const float* logit, int V, const std::vector<int>& history, Sampling& how) {
-    return draw(candidates(logit, V, history, how), how.rng);
+    const Distribution all = distribution(logit, V, history, how);
+    return how.temp == 0 ? all[0].id : draw(all, how.rng);
 }
 
 // ---- stop texts ---------------------------------------------------------------------------------
@@ -163,8 +166,8 @@ inline std::string json_string(const std::string& s) {
     return out + "\"";
 }
 
-// A token without the braces around it. "text" is for reading; a token may be a part of a character,
-// so that only the bytes of many, one after another, are exactly their text.
+// A token without the braces around it. "text" is for reading: a token may be part of a character, so
+// that only the bytes of all tokens, one after another, are exactly their text.
 inline std::string json_token(const Tokenizer* t, int id, double logprob) {
     std::string out = text("\"id\": %d, ", id);
     if (t) {
@@ -191,6 +194,7 @@ struct Style {
 struct Text {
     std::vector<int> ids;     // of the prompt, then those made
     size_t prompt;            // how many are the prompt's
+    int64_t made;             // how many of the others have been taken
     Sampling how;
     Stops stops;
     std::string label = {};   // in JSON, what each object begins with
@@ -199,15 +203,13 @@ struct Text {
     std::string end = {};     // why it has ended; "" while it goes on
 };
 
-inline size_t made(const Text& t) { return t.ids.size() - t.prompt; }
-
 // The probabilities are the model's own, before any setting of the sampler.
 inline std::string json_line(const Text& t, const Style& style, int id, const float* logit, int V) {
     const double total = log_sum_exp(logit, V);
     std::string out = "{" + t.label + json_token(style.tokenizer, id, logit[id] - total);
     if (style.top > 0) {
         out += ", \"top\": [";
-        std::vector<Candidate> best = all_candidates(logit, V);
+        Distribution best = all_tokens(logit, V);
         keep_best(best, (size_t)style.top);
         for (const Candidate& c : best)
             out += (c.id == best[0].id ? "{" : ", {") +
@@ -227,22 +229,22 @@ inline void end_text(Text& t, const Style& style, const char* why) {
     }
     t.pending += "{" + t.label;
     if (style.tokenizer) t.pending += "\"text\": " + json_string(t.shown + rest) + ", ";
-    t.pending += text("\"prompt_tokens\": %zu, \"tokens\": %zu, \"end\": \"%s\"", t.prompt, made(t),
-                      why);
+    t.pending += text("\"prompt_tokens\": %zu, \"tokens\": %lld, \"end\": \"%s\"", t.prompt,
+                      (long long)t.made, why);
     if (!t.stops.found.empty()) t.pending += ", \"stop\": " + json_string(t.stops.found);
     t.pending += "}\n";
 }
 
-// The text goes on with a token that was chosen by these logits, or it ends.
-inline void add_token(Text& t, const Style& style, int id, const float* logit, int V) {
+// Its next token, which these logits have chosen: the text goes on, or it ends.
+inline void take_token(Text& t, const Style& style, int id, const float* logit, int V) {
     if (std::find(style.ends.begin(), style.ends.end(), id) != style.ends.end())
         return end_text(t, style, "eos");
-    const char* space = made(t) > 0 ? " " : "";
-    t.ids.push_back(id);
-    const std::string shown = style.tokenizer ? pass(t.stops, token_bytes(*style.tokenizer, id)) : "";
+    const bool first = t.made++ == 0;
+    std::string shown = text("%s%d", first ? "" : " ", id);
+    if (style.tokenizer) shown = pass(t.stops, token_bytes(*style.tokenizer, id));
     if (style.json) t.shown += shown, t.pending += json_line(t, style, id, logit, V);
-    else t.pending += style.tokenizer ? shown : text("%s%d", space, id);
+    else t.pending += shown;
     if (!t.stops.found.empty()) end_text(t, style, "stop");
-    else if (made(t) == (size_t)style.n) end_text(t, style, "length");
-    else if (t.ids.size() > (size_t)style.context) end_text(t, style, "context");
+    else if (t.made == style.n) end_text(t, style, "length");
+    else if (t.prompt + t.made > (size_t)style.context) end_text(t, style, "context");
 }

@@ -28,18 +28,6 @@
 
 const int MOST_GUESSES = FEW - 2;
 
-// What the samplers leave; p sum to 1.
-typedef std::vector<Candidate> Distribution;
-
-inline Distribution distribution(const float* logit, int V, const std::vector<int>& history,
-                                 const Sampling& how) {
-    Distribution all = candidates(logit, V, history, how);
-    float sum = 0;
-    for (const Candidate& c : all) sum += c.p;
-    for (Candidate& c : all) c.p /= sum;
-    return all;
-}
-
 // Who guesses: a small model, or the text itself. With most = 0 nobody does, and a step is plain
 // decoding.
 struct Draft {

@@ -59,7 +59,7 @@ def test_draft(folder):
             "--draft-ngram", 2)
     for flag in (("--stats",), ("--draft-max", 2)):
         refused([flag[0], "--draft-ngram N"], "-m", path, "--ids", 1, *flag)
-    refused(["1 to 6"], "-m", path, "--ids", 1, "--draft", small, "--draft-max", 7)
+    refused(["--draft-max", "1 to"], "-m", path, "--ids", 1, "--draft", small, "--draft-max", 99)
     with open(f"{folder}/lines", "w") as f:
         f.write("a\nb\n")
     refused(["--draft-ngram and -b"], "-m", round_and_round, "-b", f"{folder}/lines",
