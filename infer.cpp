@@ -64,7 +64,7 @@ struct Options {
         psi_file = "/proc/pressure/memory";
     std::vector<std::string> stop, logit_bias;
     int64_t n = 256, top_k = 40, seed = 1, threads = processors(), top_logprobs = 0, ctx = 0,
-            draft_ngram = 0, draft_max = 4, kv_keep = 0, kv_tail = 0;
+            draft_ngram = 0, draft_max = 6, kv_keep = 0, kv_tail = 0;
     double temp = 0.8, top_p = 0.95, min_p = 0.05, repeat_penalty = 1, psi_some = 0;
     bool ignore_eos = false, nul = false, special = false, pure = false, help = false,
          json = false, stats = false;
