@@ -452,7 +452,7 @@ MUTANTS = [
     ("pressure.h", "trims again while the average remembers", "watch.again = now + 10;",
      "watch.again = 0;", "draft pressure"),
     ("pressure.h", "a draft keeps its cache of the old text",
-     "draft.state.pos = std::min(draft.state.pos, keep);", "", "draft pressure"),
+     "draft.state.pos = std::min(draft.state.pos, keep);", "", "runtime pressure"),
 
     # ---- chat ------------------------------------------------------------------------------------
     ("chat.h", "a user's text forges the tokens that mark turns",

@@ -163,6 +163,16 @@ static void test_pressure() {
         write(line);
         expect_error(line, {path, "some avg10=0.00"}, [&] { memory_pressure(path); });
     }
+    const Model m = load_model(tiny_file({31}));
+    State s = new_state(m, 64);
+    Draft draft;
+    draft_from_model(draft, tiny_file({31}), m, 64);
+    Work w;
+    std::vector<int> ids(30, 7);
+    for (State* state : {&s, &draft.state}) forward(m, w, *state, ids.data(), 29, 0);
+    relieve(watch, 200, m, s, ids, 4, 10, draft);
+    check(s.pos == 4 && draft.state.pos == 4 && ids.size() == 15 && watch.again == 210,
+          "relieved: %d positions, the draft's %d, %zu tokens", s.pos, draft.state.pos, ids.size());
     unlink(path.c_str());
     expect_error("no such file", {path, "psi=1", "--psi-file"}, [&] { memory_pressure(path); });
     report("pressure");
