@@ -39,10 +39,10 @@ COMPILE = $(NEED_CXX)$(CXX) $(CXXFLAGS) -MMD -MP -I.
 BUILD ?= build
 BIN ?= .
 TESTS = test_numerics test_gguf test_flags test_tokenizer test_dataloader test_layers test_model \
-        test_quants test_runtime
+        test_quants test_runtime test_speculate
 TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%)
-TEST_SCRIPTS = test_data test_corpora test_infer test_chat test_quantize test_trainer test_safety \
-               test_hf test_llama test_bundle
+TEST_SCRIPTS = test_data test_corpora test_infer test_chat test_draft test_quantize test_trainer \
+               test_safety test_hf test_llama test_bundle
 # The emulator is tried on Linux only; `make test EMU=` leaves out its own tests, and those of
 # train_gpt2.cu under it: a program, the order of threads and blocks in which it runs, and what
 # cuBLASLt refuses on the way. With EMU_TRAINER=./train_gpt2emu, test_trainer looks at the CUDA
@@ -58,7 +58,7 @@ TEST_SCRIPTS += test_emu test_backends $(EMU_TRAINER:%=test_trainer:%)
 endif
 
 # ---- programs ------------------------------------------------------------------------------------
-.PHONY: all help demo demo-emu ladder test test-torch test-bits compare bench test-mutants \
+.PHONY: all help demo demo-emu ladder trim test test-torch test-bits compare bench test-mutants \
         sanitize fuzz clean
 all: $(BIN)/train_gpt2 $(BIN)/infer
 	@echo "built $(BIN)/train_gpt2 and $(BIN)/infer; next: make demo"
@@ -72,6 +72,7 @@ help:
 	@echo "make demo           train a small GPT and let it tell a tale; says first how long it takes"
 	@echo "make demo-emu       ten steps of it by the CUDA kernels on the CPU, loss beside loss"
 	@echo "make ladder         the matrix product from three loops to matmul.h, with each speed"
+	@echo "make trim           what forgetting the middle of a text costs: MODEL=, TEXT="
 	@echo "make test           build and run the test suite (no network, no packages)"
 	@echo "make test-torch     recompute the tests' golden values with PyTorch (needs torch and numpy)"
 	@echo "make test-bits      many compilers, processors and threads: the same model, bit for bit"
@@ -194,6 +195,17 @@ $(BUILD)/ladder: $(LADDER:%=$(BUILD)/ladder_%.o)
 
 ladder: $(BUILD)/ladder
 	$<
+
+# What a trimmed cache costs (doc/runtime.md).
+WINDOWS ?= 40
+$(BUILD)/trim.o: dev/trim.cpp Makefile | $(BUILD)
+	$(COMPILE) -c $< -o $@
+
+$(BUILD)/trim: $(BUILD)/trim.o
+	$(CXX) $(CXXFLAGS) $^ -o $@
+
+trim: $(BUILD)/trim
+	$< "$(MODEL)" "$(TEXT)" $(WINDOWS)
 
 # ---- tests ---------------------------------------------------------------------------------------
 $(BUILD)/test_%.o: tests/test_%.cpp Makefile | $(BUILD)

@@ -15,8 +15,7 @@
 #include "chat.h"
 #include "flags.h"
 #include "perplexity.h"
-#include "runtime.h"
-#include "sampling.h"
+#include "pressure.h"
 #include "tokenizer.h"
 
 // ---- text ---------------------------------------------------------------------------------------
@@ -65,12 +64,13 @@ static std::string read_all(FILE* stream) {
 // What the flags say. The initial values are the defaults, which --help prints.
 struct Options {
     std::string model, reference, prompt, ids, file, batch, out, type, chat_template, system,
-                runtime;
+                runtime, draft, psi_file = "/proc/pressure/memory";
     std::vector<std::string> stop, logit_bias;
-    int64_t n = 256, top_k = 40, seed = 1, threads = processors(), top_logprobs = 0, ctx = 0;
-    double temp = 0.8, top_p = 0.95, min_p = 0.05, repeat_penalty = 1;
+    int64_t n = 256, top_k = 40, seed = 1, threads = processors(), top_logprobs = 0, ctx = 0,
+            draft_ngram = 0, draft_max = 6, kv_keep = 0, kv_tail = 0;
+    double temp = 0.8, top_p = 0.95, min_p = 0.05, repeat_penalty = 1, psi_some = 0;
     bool ignore_eos = false, nul = false, special = false, pure = false, help = false,
-         json = false;
+         json = false, stats = false;
     std::set<std::string> given;     // the flags that were on the command line, or baked in
     std::vector<std::string> bake;   // the words after --
 };
@@ -174,20 +174,70 @@ static State state_of(const Model& m, const Text& t, int64_t n) {
 }
 
 // timed: the tokens that passes of the model made in that time; prompts' logits gave the others.
-static void print_speed(const Model& m, double load, size_t prompt, double prompt_in, int64_t made,
-                        int64_t timed, int64_t passes, double made_in) {
+static void print_speed(double load, size_t prompt, double prompt_in, int64_t made, int64_t timed,
+                        double bytes_read, double made_in) {
     fprintf(stderr, "load %.2f s | prompt %zu tokens, %.1f tok/s", load, prompt,
             (double)prompt / prompt_in);
-    if (passes > 0)
+    if (timed > 0)
         fprintf(stderr, " | generation %lld tokens, %.1f tok/s, reading %.1f GB/s of weights",
-                (long long)made, (double)timed / made_in,
-                (double)passes / made_in * bytes_per_token(m) / 1e9);
+                (long long)made, (double)timed / made_in, bytes_read / made_in / 1e9);
     fprintf(stderr, "\n");
+}
+
+static Draft draft_of_flags(const Options& o, const Model& m, int room) {
+    const bool model = o.given.count("--draft"), ngram = o.given.count("--draft-ngram");
+    if (model && ngram) fail("--draft and --draft-ngram: only one of them can guess");
+    for (const char* flag : {"--draft-max", "--stats"})
+        if (!model && !ngram && o.given.count(flag))
+            fail("%s: needs --draft FILE.gguf or --draft-ngram N", flag);
+    Draft draft;
+    draft.most = model || ngram ? (int)o.draft_max : 0;
+    draft.ngram = (int)o.draft_ngram;
+    if (model) draft_from_model(draft, o.draft, m, room);
+    return draft;
+}
+
+// A token's time beside plain decoding's: the median of five steps without guesses, all at the end
+// of the text: its caller has cut it in half, so that its length is that of an average step.
+static void print_gain(Draft& draft, const Model& m, Work& w, State& s, Text& t, double token) {
+    const size_t length = t.ids.size();
+    std::vector<float> rows;
+    std::vector<double> plain(5);
+    draft.most = 0;
+    for (double& x : plain) {
+        t.ids.resize(length);
+        s.pos = (int)length - 1;
+        const double start = seconds();
+        step(t.ids, rows, m, w, s, draft, t.how);
+        x = seconds() - start;
+    }
+    std::sort(plain.begin(), plain.end());
+    const double steps = (double)std::max<int64_t>(draft.steps, 1);
+    fprintf(stderr, "speculation: %lld steps with %.2f guesses, %.2f accepted | a token %.2f ms,"
+            " plain decoding %.2f ms: gain %.2f\n", (long long)draft.steps,
+            (double)draft.guesses / steps, (double)draft.accepted / steps, token * 1e3,
+            plain[2] * 1e3, plain[2] / token);
+}
+
+static PressureWatch watch_of_flags(const Options& o) {
+    const char* flags[] = {"--psi-some", "--kv-keep", "--kv-tail", "--psi-file"};
+    size_t given = 0;
+    for (const char* flag : flags) given += o.given.count(flag);
+    if (given > 0 && given < 4 - !o.given.count("--psi-file"))
+        fail("--psi-some, --kv-keep and --kv-tail: each needs the other two, and --psi-file"
+             " all three");
+    PressureWatch watch = {o.psi_file, o.psi_some};
+    if (given > 0) memory_pressure(o.psi_file);   // fails at once where there is none
+    else watch.again = INFINITY;
+    return watch;
 }
 
 static void run_batch(const Options& o);
 
 static void run_generate(const Options& o) {
+    for (const char* flag : {"--draft", "--draft-ngram", "--psi-some"})
+        if (o.given.count("-b") && o.given.count(flag))
+            fail("%s and -b: a batch keeps its texts whole, and makes them without guesses", flag);
     if (o.given.count("-b")) return run_batch(o);
     double start = seconds();
     Model m = load_model(o.model);
@@ -195,33 +245,40 @@ static void run_generate(const Options& o) {
     const Style style = style_of(o, m, tokenizer);
     Text t = new_text(o, m, style, o.given.count("-f") ? read_prompt(o.file) : o.prompt,
                       "the prompt");
-    print_utf8(t.pending, false);
     State s = state_of(m, t, o.n);
     Work w;
-    std::vector<float> logit(m.d.V);
+    Draft draft = draft_of_flags(o, m, s.room);
+    PressureWatch watch = watch_of_flags(o);
+    print_utf8(t.pending, false);
+    std::vector<float> rows;
     double loaded = seconds();
 
-    forward(m, w, s, t.ids.data(), (int)t.prompt, 1);
-    logits(logit.data(), m, w, 0, 1);
+    step(t.ids, rows, m, w, s, draft, t.how);
     double prompted = seconds();
-
-    while (t.end.empty()) {
-        if (t.made > 0) {
-            forward(m, w, s, &t.ids.back(), 1, 1);
-            logits(logit.data(), m, w, 0, 1);
-        }
-        t.ids.push_back(sample(logit.data(), m.d.V, t.ids, t.how));
-        take_token(t, style, t.ids.back(), logit.data(), m.d.V);
+    draft.bytes_read = 0;
+    for (size_t next = t.prompt;;) {
+        for (size_t i = next; i < t.ids.size() && t.end.empty(); i++)
+            take_token(t, style, t.ids[i], &rows[(i - next) * m.d.V], m.d.V);
         print_utf8(t.pending, false);   // and flush: the text appears as it is made
+        if (!t.end.empty()) break;
+        if (watch.is_high(seconds()))
+            relieve(watch, seconds(), m, s, t.ids, (int)o.kv_keep, (int)o.kv_tail, draft);
+        next = t.ids.size();
+        step(t.ids, rows, m, w, s, draft, t.how);
     }
     print_utf8(t.pending, true);
     if (!o.json) printf("\n");
     fflush(stdout);   // before what stderr says
     if (t.end == "context")
         fprintf(stderr, "stopped: the context length of %d tokens is reached\n", m.d.T);
-    const int64_t passes = std::max<int64_t>(1, t.made) - 1;   // the first came from the prompt's
-    print_speed(m, loaded - start, t.prompt, prompted - loaded, t.made, passes, passes,
-                seconds() - prompted);
+    const int64_t later = std::max<int64_t>(1, t.made) - 1;   // the first came from the prompt's
+    const double made_in = seconds() - prompted;
+    print_speed(loaded - start, t.prompt, prompted - loaded, t.made, later, draft.bytes_read,
+                made_in);
+    if (o.stats && later > 0) {
+        t.ids.resize(std::max<int64_t>(1, (int64_t)t.ids.size() - later / 2));
+        print_gain(draft, m, w, s, t, made_in / (double)later);
+    }
 }
 
 // So many texts are decoded together. Up to FEW - 1 rows, products give the bits that each row
@@ -302,7 +359,8 @@ static void run_batch(const Options& o) {
     }
     fflush(stdout);
     for (const Text& t : texts) made += t.made;
-    print_speed(m, loaded - start, prompts, prompt_in, made, timed, passes, made_in);
+    print_speed(loaded - start, prompts, prompt_in, made, timed,
+                (double)passes * bytes_per_token(m), made_in);
 }
 
 static void run_chat(const Options& o) {
@@ -684,6 +742,18 @@ static std::vector<Flag> flag_table(Options& o) {
         {"--seed", "N", {&o.seed, 0, 9e15}, SAMPLE, "equal seeds give equal texts"},
         {"--logit-bias", "ID:X", &o.logit_bias, SAMPLE,
          "add X to a token's logit; -inf forbids it; repeatable"},
+        {"--draft", "FILE.gguf", &o.draft, GENERATE,
+         "a smaller model guesses tokens ahead; faster, and the text's law is the same"},
+        {"--draft-ngram", "N", {&o.draft_ngram, 1, 64}, GENERATE,
+         "or: guess what followed the last N tokens earlier in the text"},
+        {"--draft-max", "N", {&o.draft_max, 1, MOST_GUESSES}, GENERATE, "the most guesses a step"},
+        {"--stats", "", &o.stats, GENERATE, "how many guesses were right, and what was gained"},
+        {"--psi-some", "X", {&o.psi_some, 0, 100}, GENERATE,
+         "when some avg10 of --psi-file reaches X, forget the text but for ..."},
+        {"--kv-keep", "N", {&o.kv_keep, 0, 1e6}, GENERATE, "... its first N tokens and ..."},
+        {"--kv-tail", "N", {&o.kv_tail, 1, 1e6}, GENERATE,
+         "... its newest N, and give the memory back"},
+        {"--psi-file", "FILE", &o.psi_file, GENERATE, "where Linux says how short memory is"},
         {"--ignore-eos", "", &o.ignore_eos, GENERATE, "never choose end-of-text"},
         {"--stop", "TEXT", &o.stop, GENERATE, "end before this text; repeatable"},
         {"--json", "", &o.json, GENERATE,

@@ -28,14 +28,15 @@ LIMIT = 300   # seconds; a test that a mutant keeps running for ever counts as f
 
 # What a mutant is caught by: a program or script, whose first argument chooses the test.
 PROGRAMS = ["numerics", "layers", "model", "gguf", "flags", "tokenizer",   # build/test_X
-            "dataloader", "quants", "runtime",
+            "dataloader", "quants", "runtime", "speculate",
             "layers_fp32", "layers_bf16", "layers_sm90",   # of train_gpt2.cu, on the emulator
             "ladder"]   # build/ladder
-SCRIPTS = {"infer": ["infer"], "chat": ["infer"],   # tests/test_X.py runs these
+SCRIPTS = {"infer": ["infer"], "chat": ["infer"], "draft": ["infer"],   # tests/test_X.py runs these
            "trainer": ["train_gpt2", "infer"], "quantize": ["infer"],
            "safety": ["train_gpt2", "infer"], "data": ["infer"], "bundle": ["infer", "runtime"],
            "corpora": []}
-SLOW = ["ladder", "numerics", "safety"]   # run longer without optimisation than it takes to compile
+# These run longer without optimisation than it takes to compile them.
+SLOW = ["ladder", "numerics", "safety", "speculate"]
 
 # (file, what is wrong, the text, the text instead, the test that must fail: its program or script,
 # its name or a part of it, and what the environment must hold)
@@ -389,6 +390,70 @@ MUTANTS = [
      "tokenizer special"),
     ("tokenizer.h", "a merge makes a control token", "if (!v.spelled[id])", "if (false)",
      "data refused_tokenizers"),
+    # ---- speculate -------------------------------------------------------------------------------
+    ("speculate.h", "every guess is accepted",
+     "accepted = uniform(how.rng) * probability(q[i], x) < probability(p, x);", "accepted = true;",
+     "speculate law"),
+    ("speculate.h", "a guess is accepted if it is at all possible",
+     "accepted = uniform(how.rng) * probability(q[i], x) < probability(p, x);",
+     "accepted = probability(p, x) > 0;", "speculate law"),
+    ("speculate.h", "after a refusal, p is drawn from and not the residual",
+     "draw(residual(p, q[i], V), how.rng)", "draw(p, how.rng)", "speculate law"),
+    ("speculate.h", "the residual is taken of q", "c.p = std::max(0.0f, c.p - of_draft[c.id])",
+     "c.p = std::max(0.0f, of_draft[c.id] - c.p)", "speculate law"),
+    ("sampling.h", "p and q do not sum to 1", "for (Candidate& c : all) c.p /= sum;",
+     "for (Candidate& c : all) c.p *= 1;", "speculate law"),
+    ("speculate.h", "the n-gram's guess is half sure", "q.push_back({{id, 0, 1}});",
+     "q.push_back({{id, 0, 0.5f}});", "speculate law"),
+    ("speculate.h", "guesses are drawn from another distribution than q",
+     "ids.push_back(draw(q.back(), how.rng));",
+     "ids.push_back(q.back()[0].id);", "speculate law"),
+    ("speculate.h", "guesses see each other's logits a row too late",
+     "distribution(&rows[(size_t)i * V], V, ids, how)",
+     "distribution(&rows[(size_t)std::min(i + 1, K) * V], V, ids, how)", "speculate greedy"),
+    ("speculate.h", "what was refused stays in the cache",
+     "s.pos = (int)ids.size() - 1;   // forgets", "s.pos = std::max(s.pos - 1, 0);   // forgets",
+     "speculate greedy"),
+    ("speculate.h", "the draft never forgets",
+     "draft.state.pos = std::min(draft.state.pos, s.pos);", "", "speculate greedy"),
+    ("speculate.h", "the n-gram's oldest place",
+     "for (size_t end = ids.size() - 1; end >= n; end--)",
+     "for (size_t end = n; end < ids.size(); end++)", "speculate ngram"),
+    ("speculate.h", "guesses may pass the end of the room", "std::min(draft.most, s.room - before)",
+     "draft.most", "draft draft"),
+    ("speculate.h", "a draft of another vocabulary", "if (d.V != m.d.V)", "if (false)",
+     "speculate errors"),
+    ("infer.cpp", "a step's first token alone is shown", "next = t.ids.size();\n",
+     "next = t.ids.size() + (rows.size() > 2u * m.d.V);\n", "draft draft"),
+
+    # ---- pressure --------------------------------------------------------------------------------
+    ("pressure.h", "keys keep the angle of their old position",
+     "for (int i = 0; what == KEYS && i < tail; i++)", "for (int i = 0; what < 0 && i < tail; i++)",
+     "runtime trim"),
+    ("pressure.h", "keys are turned on and not back", "const double angle = -dropped *",
+     "const double angle = dropped *", "runtime trim"),
+    ("pressure.h", "values are turned too", "what == KEYS && i < tail", "what >= KEYS && i < tail",
+     "runtime trim"),
+    ("pressure.h", "GPT-2's tail is not computed again",
+     "s.pos = m.d.family.rotary ? keep + tail : keep;", "s.pos = keep + tail;", "runtime trim"),
+    ("pressure.h", "the oldest are dropped, not the middle",
+     "ids.erase(ids.begin() + keep, ids.begin() + keep + dropped);",
+     "ids.erase(ids.begin(), ids.begin() + dropped);", "runtime trim"),
+    ("pressure.h", "a page that begins with what is kept goes back",
+     "(int64_t)first * d.hs) + page - 1;", "(int64_t)first * d.hs);", "runtime give"),
+    ("pressure.h", "no page goes back",
+     "madvise((void*)from, to - from, MADV_DONTNEED) == 0", "page > 0", "runtime give"),
+    ("pressure.h", "a number beyond 100 is believed", "!(x >= 0 && x <= 100)", "!(x >= 0)",
+     "runtime pressure"),
+    ("pressure.h", "the file is read before every token", "again = now + 0.25;", "",
+     "runtime pressure"),
+    ("pressure.h", "the limit must be passed", "return found >= limit;", "return found > limit;",
+     "draft pressure"),
+    ("pressure.h", "trims again while the average remembers", "watch.again = now + 10;",
+     "watch.again = 0;", "draft pressure"),
+    ("pressure.h", "a draft keeps its cache of the old text",
+     "draft.state.pos = std::min(draft.state.pos, keep);", "", "runtime pressure"),
+
     # ---- chat ------------------------------------------------------------------------------------
     ("chat.h", "a user's text forges the tokens that mark turns",
      "encode(*c.tokenizer, whole + c.format->before + text)",
