@@ -4,13 +4,13 @@
 //
 //     sampling       from logits to a token
 //     text           ids from text, text from ids, UTF-8 that arrives in pieces
-//     commands       generate, tokenize, detokenize, logits, perplexity, show, quantize
+//     commands       generate, tokenize, detokenize, logits, perplexity, bench, show, quantize
 //     command line   one table of flags, from which parsing and --help come
 //
 // Results go to stdout, everything else to stderr.
-#include <chrono>
 #include <cmath>
 #include <set>
+#include "ceilings.h"
 #include "flags.h"
 #include "runtime.h"
 #include "tokenizer.h"
@@ -126,15 +126,11 @@ static std::string read_all(FILE* stream) {
 struct Options {
     std::string model, prompt, ids, file, out, type;
     int64_t n = 256, top_k = 40, seed = 1, threads = processors();
+    int64_t prompt_tokens = 512, generate_tokens = 128, rounds = 5;
     double temp = 0.8, top_p = 0.95, min_p = 0.05, repeat_penalty = 1;
     bool ignore_eos = false, nul = false, special = false, pure = false, help = false;
     std::set<std::string> given;   // the flags that were on the command line
 };
-
-static double seconds() {
-    auto now = std::chrono::steady_clock::now().time_since_epoch();
-    return std::chrono::duration<double>(now).count();
-}
 
 static void check_length(const Model& m, const char* what, size_t length) {
     if (length > (size_t)m.d.T)
@@ -150,7 +146,7 @@ static std::vector<int> ids_of_flag(const Options& o, const Model& m) {
 }
 
 static void run_generate(const Options& o) {
-    double start = seconds();
+    double start = seconds_now();
     Model m = load_model(o.model);
     bool with_ids = o.given.count("--ids");
     if (with_ids && o.given.count("-p")) fail("--ids and -p: only one of them can be the prompt");
@@ -173,11 +169,11 @@ static void run_generate(const Options& o) {
     Sampling how = {with_ids && !o.given.count("--temp") ? 0 : o.temp, o.top_p, o.min_p,
                     o.repeat_penalty, o.top_k, make_rng((uint64_t)o.seed, RNG_SAMPLE, 0)};
     std::vector<float> logit(m.d.V);
-    double loaded = seconds();
+    double loaded = seconds_now();
 
     forward(m, w, s, ids.data(), (int)prompt, 1);
     logits(logit.data(), m, w, 0, 1);
-    double prompted = seconds();
+    double prompted = seconds_now();
 
     int64_t made = 0;
     for (; made < o.n; made++) {
@@ -200,7 +196,7 @@ static void run_generate(const Options& o) {
     printf("\n");
     fflush(stdout);   // before what stderr says
 
-    double made_in = seconds() - prompted;
+    double made_in = seconds_now() - prompted;
     fprintf(stderr, "load %.2f s | prompt %zu tokens, %.1f tok/s", loaded - start, prompt,
             prompt / (prompted - loaded));
     if (made > 1)   // the first token came from the prompt's logits
@@ -278,7 +274,7 @@ static void run_perplexity(const Options& o) {
     Work w;
     std::vector<float> out((size_t)std::min(LOGIT_ROWS, most) * m.d.V);
     std::vector<double> nats(LOGIT_ROWS);
-    double sum = 0, start = seconds();
+    double sum = 0, start = seconds_now();
     for (int64_t window = 0; window < total; window += m.d.T) {
         int n = (int)std::min<int64_t>(m.d.T, total - window);
         s.pos = 0;
@@ -293,12 +289,90 @@ static void run_perplexity(const Options& o) {
         }
         double done = (double)(window + n);
         fprintf(stderr, "\r%.0f of %.0f tokens, %.4f nats/token, %.0f tok/s ", done, (double)total,
-                sum / done, done / (seconds() - start));
+                sum / done, done / (seconds_now() - start));
     }
     fprintf(stderr, "\n");
     sum /= (double)total;
     printf("ppl %.9g  nats/token %.9g  tokens %" PRId64 "\n", exp(sum), sum, total);
 }
+
+// ---- bench --------------------------------------------------------------------------------------
+
+// A row of the table: what was timed in each round, and what one run of it takes.
+struct Timing {
+    std::string name;
+    int tokens;
+    bool one_by_one;
+    double flops, bytes;
+    std::vector<double> speeds;   // tokens a second
+};
+
+// Seconds that a text of so many tokens takes, from its first on; none is chosen, so any do.
+static double time_text(const Model& m, Work& w, State& s, std::vector<float>& logit,
+                        const Timing& t) {
+    std::vector<int> ids(t.tokens);
+    for (int i = 0; i < t.tokens; i++) ids[i] = (int)(i * 7919LL % m.d.V);
+    s.pos = 0;
+    const int step = t.one_by_one ? 1 : t.tokens;
+    const double start = seconds_now();
+    for (int i = 0; i < t.tokens; i += step) {
+        forward(m, w, s, &ids[i], step, 1);
+        logits(logit.data(), m, w, 0, 1);
+    }
+    return seconds_now() - start;
+}
+
+static void print_timing(const Timing& t, double peak, double bandwidth) {
+    const double n = (double)t.speeds.size();
+    double mean = 0, squares = 0;
+    for (double x : t.speeds) mean += x / n;
+    for (double x : t.speeds) squares += (x - mean) * (x - mean);
+    const double runs = mean / t.tokens;   // a second
+    printf("| %6s | %9.2f | %9.2f | %8.2f | %6.1f%% | %8.1f | %6.1f%% |\n", t.name.c_str(), mean,
+           n > 1 ? sqrt(squares / (n - 1)) : 0, runs * t.bytes / 1e9,
+           100 * runs * t.bytes / bandwidth, runs * t.flops / 1e9, 100 * runs * t.flops / peak);
+}
+
+// llama-bench's two tests, pp (a prompt) and tg (text generation), in turns, after one of each that
+// does not count. FLOPs and bytes are those of the weights, each read once for a prompt's 512
+// tokens, or for one that is generated; and of attention's products.
+static void run_bench(const Options& o) {
+    const Model m = load_model(o.model);
+    const Description& d = m.d;
+    check_length(m, "--prompt", (size_t)o.prompt_tokens);
+    check_length(m, "--generate", (size_t)o.generate_tokens);
+    const double weights = weights_per_token(m), bytes = bytes_per_token(m);
+    std::vector<Timing> timings;
+    auto add = [&](const char* name, int tokens, bool one_by_one) {
+        if (tokens == 0) return;
+        const double attention = 2.0 * d.L * d.C * tokens * (tokens + 1);
+        const double calls = one_by_one ? tokens : (tokens + MOST_ROWS - 1) / MOST_ROWS;
+        const double rows = one_by_one ? tokens : 1, V = (double)d.V * d.C;   // rows of logits
+        const double flops = 2 * (weights - V) * tokens + 2 * V * rows + attention;
+        timings.push_back({name + std::to_string(tokens), tokens, one_by_one, flops, bytes * calls,
+                           {}});
+    };
+    add("pp", (int)o.prompt_tokens, false);
+    add("tg", (int)o.generate_tokens, true);
+    State s = new_state(m, (int)std::max(o.prompt_tokens, o.generate_tokens));
+    Work w;
+    std::vector<float> logit(d.V);
+    for (const Timing& t : timings) time_text(m, w, s, logit, t);
+    double peak = peak_flops(FLOAT32), bandwidth = memory_bandwidth(false);
+    for (int64_t round = 0; round < o.rounds; round++)
+        for (Timing& t : timings) t.speeds.push_back(t.tokens / time_text(m, w, s, logit, t));
+    peak = std::max(peak, peak_flops(FLOAT32));
+    bandwidth = std::max(bandwidth, memory_bandwidth(false));
+
+    printf("%s: %.1f M weights, %.1f MB read a token; %lld threads, %lld rounds\n"
+           "ceilings: %.1f GB/s read, %.0f GFLOP/s in float32\n\n", o.model.c_str(), weights / 1e6,
+           bytes / 1e6, (long long)o.threads, (long long)o.rounds, bandwidth / 1e9, peak / 1e9);
+    printf("| %6s | %9s | %9s | %8s | %7s | %8s | %7s |\n|---|---|---|---|---|---|---|\n", "test",
+           "tok/s", "deviation", "GB/s", "of it", "GFLOP/s", "of it");
+    for (const Timing& t : timings) print_timing(t, peak, bandwidth);
+}
+
+// ---- files --------------------------------------------------------------------------------------
 
 // Names longer than this stand out of their column: one of 60,000 bytes would pad all rows to that.
 const size_t NAME_COLUMN = 40;
@@ -436,7 +510,7 @@ static void run_quantize(const Options& o) {
 // ---- command line -------------------------------------------------------------------------------
 
 enum { GENERATE = 1, TOKENIZE = 2, DETOKENIZE = 4, LOGITS = 8, PERPLEXITY = 16, SHOW = 32,
-       QUANTIZE = 64 };
+       QUANTIZE = 64, BENCH = 128 };
 
 struct Command {
     int bit;
@@ -453,11 +527,12 @@ static const Command COMMANDS[] = {
     {LOGITS, "infer logits",
      "for each of --ids, a line with the logits of what follows it", run_logits},
     {PERPLEXITY, "infer perplexity", "how well the model predicts a text (-f)", run_perplexity},
+    {BENCH, "infer bench", "how fast it is, beside what the machine can do", run_bench},
     {SHOW, "infer show", "the keys and tensors of any GGUF file", run_show},
     {QUANTIZE, "infer quantize", "the same model with smaller weights", run_quantize}};
 
 static std::vector<Flag> flag_table(Options& o) {
-    const int MODEL = GENERATE | LOGITS | PERPLEXITY, TEXT = TOKENIZE | DETOKENIZE;
+    const int MODEL = GENERATE | LOGITS | PERPLEXITY | BENCH, TEXT = TOKENIZE | DETOKENIZE;
     return {
         {"FILE.gguf", "", &o.file, SHOW, "the file to show", SHOW},
         {"IN.gguf", "", &o.file, QUANTIZE, "the model, in F32, F16 or BF16", QUANTIZE},
@@ -468,6 +543,10 @@ static std::vector<Flag> flag_table(Options& o) {
         {"--ids", "1,2,3", &o.ids, GENERATE | LOGITS,
          "token ids, taken as they are; no tokenizer is needed", LOGITS},
         {"-f", "FILE", &o.file, PERPLEXITY, "the text to measure", PERPLEXITY},
+        {"--prompt", "N", {&o.prompt_tokens, 0, 1e6}, BENCH, "tokens of a prompt; 0: no such row"},
+        {"--generate", "N", {&o.generate_tokens, 0, 1e6}, BENCH,
+         "tokens to generate; 0: no such row"},
+        {"--rounds", "N", {&o.rounds, 1, 1000}, BENCH, "how often each is timed"},
         {"-n", "N", {&o.n, 0, 1e9}, GENERATE, "the most tokens to make"},
         {"--temp", "X", {&o.temp, 0, 100}, GENERATE,
          "temperature; 0 takes the likeliest token, and is the default with --ids"},
