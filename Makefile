@@ -41,8 +41,8 @@ BIN ?= .
 TESTS = test_numerics test_gguf test_flags test_tokenizer test_dataloader test_layers test_model \
         test_quants test_runtime
 TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%)
-TEST_SCRIPTS = test_data test_corpora test_infer test_quantize test_trainer test_safety test_hf \
-               test_llama
+TEST_SCRIPTS = test_data test_corpora test_infer test_chat test_quantize test_trainer test_safety \
+               test_hf test_llama test_bundle
 # The emulator is tried on Linux only; `make test EMU=` leaves out its own tests, and those of
 # train_gpt2.cu under it: a program, the order of threads and blocks in which it runs, and what
 # cuBLASLt refuses on the way. With EMU_TRAINER=./train_gpt2emu, test_trainer looks at the CUDA
@@ -59,12 +59,13 @@ endif
 
 # ---- programs ------------------------------------------------------------------------------------
 .PHONY: all help demo demo-emu ladder test test-torch test-bits compare bench test-mutants \
-        sanitize clean
+        sanitize fuzz clean
 all: $(BIN)/train_gpt2 $(BIN)/infer
 	@echo "built $(BIN)/train_gpt2 and $(BIN)/infer; next: make demo"
 
 help:
 	@echo "make                build ./train_gpt2 and ./infer"
+	@echo "make runtime        what \`infer bundle\` packs with a model into one file"
 	@echo "make train_gpt2cu   the trainer for NVIDIA GPUs: bfloat16, or PRECISION=fp32; needs nvcc"
 	@echo "make emu            the same CUDA code for the CPU: ./train_gpt2emu," \
 	    "no GPU and no CUDA Toolkit"
@@ -78,6 +79,7 @@ help:
 	@echo "make bench          the CPU trainer and infer beside their peers: a table, a picture"
 	@echo "make test-mutants   plant known bugs, and see that the tests catch every one"
 	@echo "make sanitize       the test suite under the address and undefined behaviour sanitizers"
+	@echo "make fuzz           damage what is read from outside, FUZZ_RUNS=100000 times for each kind"
 	@echo "make clean          remove what was built (runs/ and data stay)"
 	@echo ""
 	@echo "Settings: CXX=clang++, PYTHON=python3.12, NATIVE=-march=haswell, EXTRA=-g, ARCH=sm_90"
@@ -93,6 +95,38 @@ $(BUILD)/%.o: %.cpp Makefile | $(BUILD)
 
 $(BUILD):
 	mkdir -p $@
+
+# ---- the runtime that bundles carry --------------------------------------------------------------
+# infer, static and in several forms, for any Linux machine of $(CXX)'s kind: launch.cpp tells how.
+# For 64-bit Arm: make runtime CXX=aarch64-linux-gnu-g++. First each form becomes one object, whose
+# inline functions no longer stand in groups that the linker may replace by another object's; then
+# all names but its main's become its own.
+MACHINE := $(firstword $(subst -, ,$(shell $(CXX) -dumpmachine 2>/dev/null)))
+FORMS_x86_64 = avx2 avx512
+FORMS_aarch64 = neon
+FLAGS_avx2 = -march=x86-64-v3
+FLAGS_avx512 = -march=x86-64-v4
+FLAGS_neon = -march=armv8-a
+FLAGS_launch =
+FORMS = $(FORMS_$(MACHINE):%=$(BUILD)/$(MACHINE)_%.o)
+RUNTIME = $(BIN)/infer-$(MACHINE)
+NO_UNIQUE = $(if $(call accepts,-fno-gnu-unique),-fno-gnu-unique)
+OBJCOPY = $(shell $(CXX) -print-prog-name=objcopy)
+$(BUILD)/$(MACHINE)_%.o: NATIVE = $(FLAGS_$*)
+
+.PHONY: runtime
+runtime: $(RUNTIME)
+$(RUNTIME): $(BUILD)/$(MACHINE)_launch.o $(FORMS)
+	$(CXX) -static -s -Wl,--wrap=dlopen $(OPENMP) $(EXTRA) $^ -o $@
+
+$(BUILD)/$(MACHINE)_launch.o: launch.cpp Makefile | $(BUILD)
+	$(COMPILE) -c $< -o $@
+
+$(FORMS): $(BUILD)/$(MACHINE)_%.o: infer.cpp Makefile | $(BUILD)
+	$(COMPILE) $(NO_UNIQUE) -MT $@ -c $< -o $@.all
+	$(CXX) -r -nostdlib -Wl,--force-group-allocation $@.all -o $@
+	$(OBJCOPY) --redefine-sym main=main_$* --keep-global-symbol=main_$* \
+	    --rename-section .init_array=init_$* $@
 
 # ---- CUDA ----------------------------------------------------------------------------------------
 # With a GPU, its architecture; else those from a free T4 to Hopper in one file, and PTX, which the
@@ -172,7 +206,10 @@ $(BUILD)/test_%: $(BUILD)/test_%.o $(BUILD)/train_gpt2.o
 $(BUILD)/CTestTestfile.cmake: tests/ctest.cmake | $(BUILD)
 	cp $< $@
 
-test: $(BIN)/train_gpt2 $(BIN)/infer $(TEST_PROGRAMS) $(BUILD)/CTestTestfile.cmake
+# Where a static program cannot be built, test_bundle says so.
+STATIC = $(if $(FORMS),$(call accepts,-static $(OPENMP) $(EXTRA)))
+test: $(BIN)/train_gpt2 $(BIN)/infer $(TEST_PROGRAMS) $(BUILD)/CTestTestfile.cmake \
+        $(if $(filter test_bundle,$(TEST_SCRIPTS)),$(if $(STATIC),$(RUNTIME)))
 	$(NEED_PYTHON)$(NEED_CTEST)export ROOT="$$PWD" PYTHON="$(PYTHON)" TESTS="$(TESTS)" \
 	    EMU_RUNS="$(EMU_RUNS)" TEST_SCRIPTS="$(TEST_SCRIPTS)" INFER=$(BIN)/infer \
 	    TRAIN=$(BIN)/train_gpt2 TRAIN_CUDA=$(BUILD)/train; \
@@ -203,6 +240,27 @@ bench: all
 	    --rounds $(ROUNDS) --svg "$(SVG)" $(if $(THREADS),--threads $(THREADS)) \
 	    --works "$(WORKS)" --llmc "$(LLMC)" --llama-bench "$(LLAMA_BENCH)"
 
+# Clang brings libFuzzer, which looks for inputs that reach new code; any compiler can do without.
+# In the folder build/fuzz-corpus it keeps what it found.
+FUZZ_RUNS ?= 100000
+FUZZ_TARGETS = gguf tokenizer text shard
+FUZZ_FLAGS = -std=c++17 -O1 -g -Wall -Wextra -Wno-unknown-pragmas -ffp-contract=off $(NATIVE) -I. \
+             -fsanitize=address,undefined -fno-sanitize-recover=all
+LIBFUZZER = $(shell echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, long) { return 0; }' \
+    | $(CXX) -fsanitize=fuzzer -x c++ - -o /dev/null 2>/dev/null && echo yes)
+
+$(BUILD)/fuzz: tests/fuzz.cpp infer.cpp $(wildcard *.h) Makefile | $(BUILD)
+	$(NEED_CXX)$(CXX) $(FUZZ_FLAGS) $(if $(LIBFUZZER),-DLIBFUZZER -fsanitize=fuzzer) $(EXTRA) \
+	    $< -o $@
+
+RUN_FUZZ = $< $$t -n $(FUZZ_RUNS)
+RUN_LIBFUZZER = mkdir -p $(BUILD)/fuzz-corpus/$$t && \
+    FUZZ_TARGET=$$t $< -detect_leaks=0 -runs=$(FUZZ_RUNS) -max_len=8192 -timeout=20 \
+    -close_fd_mask=1 -verbosity=0 -print_final_stats=1 -artifact_prefix=$(BUILD)/ \
+    $(BUILD)/fuzz-corpus/$$t tests/fuzz/$$t
+fuzz: $(BUILD)/fuzz
+	@for t in $(FUZZ_TARGETS); do $(if $(LIBFUZZER),$(RUN_LIBFUZZER),$(RUN_FUZZ)) || exit 1; done
+
 test-mutants:
 	$(NEED_PYTHON)$(NEED_CXX)CXX="$(CXX)" "$(PYTHON)" tests/mutants.py
 
@@ -211,7 +269,7 @@ sanitize:
 	    EXTRA="-g -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 clean:
-	rm -rf build train_gpt2 infer train_gpt2cu train_gpt2emu
+	rm -rf build train_gpt2 infer infer-* train_gpt2cu train_gpt2emu
 
 -include $(wildcard $(BUILD)/*.d)
 .SECONDARY:

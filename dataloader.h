@@ -99,12 +99,13 @@ inline DataLoader open_loader(const char* flag, const std::string& pattern, int6
     glob_t found;
     if (glob(pattern.c_str(), 0, nullptr, &found) != 0)
         fail("%s %s: no such file (data/prepare.py makes token shards)", flag, pattern.c_str());
+    std::vector<std::string> paths(found.gl_pathv, found.gl_pathv + found.gl_pathc);
+    globfree(&found);
     bool whole = false;
-    for (size_t i = 0; i < found.gl_pathc; i++) {
-        d.shards.push_back(open_shard(found.gl_pathv[i]));
+    for (const std::string& path : paths) {
+        d.shards.push_back(open_shard(path));
         whole = whole || windows_in(d.shards.back(), B, T) > 0;
     }
-    globfree(&found);
     d.windows = 0;
     for (TokenShard& s : d.shards) {
         s.first_window = d.windows;

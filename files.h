@@ -2,7 +2,7 @@
 // read a file without copying it, and how to write one so that a crash never leaves half of it.
 //
 // fail()               print one complete sentence to stderr and exit with 1
-// MappedFile           a whole file, read-only, as memory
+// MappedFile           a file, or its end, read-only, as memory
 // AtomicFile           write to a temporary name, fsync, rename: complete or not there at all
 // lock_folder()        a folder is one program's at a time
 #pragma once
@@ -55,7 +55,7 @@ inline const std::new_handler no_memory_left = std::set_new_handler([] {
 
 // ---- reading ------------------------------------------------------------------------------------
 
-// A whole file as read-only memory. The operating system reads pages as they are touched,
+// A file as read-only memory. The operating system reads pages as they are touched,
 // so opening a large file costs nothing, and two processes that read the same file share one copy.
 struct MappedFile {
     std::string path;
@@ -92,9 +92,10 @@ inline const char* kind_of_file(mode_t mode) {
            : "a device";
 }
 
-// Errors: a file that cannot be opened, is empty, or is no regular file: only those can be mapped.
-// O_NONBLOCK: opening a pipe would otherwise wait for somebody to write to it.
-inline MappedFile map_file(const std::string& path) {
+// A file from byte `at`, a multiple of the page size, to its end. Errors: a file that cannot be
+// opened, has no byte there, or is no regular file: only those can be mapped. O_NONBLOCK: opening a
+// pipe would otherwise wait for somebody to write to it.
+inline MappedFile map_file(const std::string& path, uint64_t at = 0) {
     int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat info;
     if (fd < 0 || fstat(fd, &info) != 0)
@@ -102,10 +103,11 @@ inline MappedFile map_file(const std::string& path) {
     if (!S_ISREG(info.st_mode))
         fail("%s: is %s, expected a regular file", path.c_str(), kind_of_file(info.st_mode));
     if (info.st_size == 0) fail("%s: is empty", path.c_str());
+    if (at >= (uint64_t)info.st_size) fail("%s: was cut short while it was opened", path.c_str());
     MappedFile f;
     f.path = path;
-    f.size = (uint64_t)info.st_size;
-    void* map = mmap(nullptr, f.size, PROT_READ, MAP_PRIVATE, fd, 0);
+    f.size = (uint64_t)info.st_size - at;
+    void* map = mmap(nullptr, f.size, PROT_READ, MAP_PRIVATE, fd, (off_t)at);
     if (map == MAP_FAILED) fail("%s: cannot be mapped: %s", path.c_str(), strerror(errno));
     close(fd);   // the mapping keeps the file alive
     f.data = (const uint8_t*)map;
@@ -128,6 +130,14 @@ inline void unmap_file(MappedFile& f) {
 }
 
 // ---- writing ------------------------------------------------------------------------------------
+
+// Whether both names are there and lead to one file. A program that reads one and writes the other
+// refuses that: replacing its input is more than it was asked for.
+inline bool same_file(const std::string& a, const std::string& b) {
+    struct stat x, y;
+    return stat(a.c_str(), &x) == 0 && stat(b.c_str(), &y) == 0 && x.st_dev == y.st_dev &&
+           x.st_ino == y.st_ino;
+}
 
 // After a rename, the new name itself is only on disk once its folder is. Takes a folder or a file.
 inline void sync_path(const std::string& path) {
@@ -152,14 +162,15 @@ struct AtomicFile {
 
 // O_EXCL: the temporary file is new, never somebody's file or what a symbolic link points to. Its
 // name holds the process's number, so that two programs never write to one; a process of the same
-// number that was killed may have left one, and then the next name is free.
-inline AtomicFile atomic_open(const std::string& path) {
+// number that was killed may have left one, and then the next name is free. mode: who may do what,
+// as far as the umask lets them.
+inline AtomicFile atomic_open(const std::string& path, mode_t mode = 0666) {
     AtomicFile f;
     f.path = path;
     int fd = -1;
     for (int i = 0; fd < 0; i++) {
         f.temporary = path + text(".legible-%ld-%d.tmp", (long)getpid(), i);
-        fd = open(f.temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+        fd = open(f.temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
         if (fd < 0 && errno != EEXIST)
             fail("%s: cannot be written: %s", f.temporary.c_str(), strerror(errno));
     }

@@ -20,7 +20,9 @@
 #include <cinttypes>
 #include <map>
 #include <set>
+#include <string_view>
 #include <vector>
+#include "bundle.h"
 #include "files.h"
 #include "numerics.h"
 
@@ -320,11 +322,11 @@ inline void gguf_place_tensors(Gguf& g, uint64_t infos_end, const std::vector<ui
     }
 }
 
-// Opens a file and checks its whole structure. Keys and tensors point into the mapping, so they
-// live until gguf_close.
+// Opens a file, or the one in a bundle, and checks its whole structure. Keys and tensors point into
+// the mapping, so they live until gguf_close.
 inline Gguf gguf_open(const std::string& path) {
     Gguf g;
-    g.file = map_file(path);
+    g.file = map_file(path, read_bundle(path).gguf_at);
     GgufCursor c{g.file, 0, "header"};
     if (memcmp(gguf_take(c, 4), "GGUF", 4) != 0)
         fail("%s: is not a GGUF file: it does not begin with \"GGUF\"", path.c_str());
@@ -420,14 +422,17 @@ inline double gguf_element_float(const GgufKey& k, uint64_t i) {
     return d;
 }
 
-// The string at *p, which moves past it. Lengths were checked when the file was opened.
-inline std::string gguf_next_string(const uint8_t** p) {
+// The string at *p, which moves past it, in the mapping. Lengths were checked when the file was
+// opened.
+inline std::string_view gguf_next_view(const uint8_t** p) {
     uint64_t n;
     memcpy(&n, *p, 8);
-    std::string s((const char*)*p + 8, n);
+    std::string_view s((const char*)*p + 8, n);
     *p += 8 + n;
     return s;
 }
+
+inline std::string gguf_next_string(const uint8_t** p) { return std::string(gguf_next_view(p)); }
 
 // A key's value for people: strings in quotes, an array's first `most` elements and its length.
 inline std::string gguf_value_text(const GgufKey& k, uint64_t most = 4) {
@@ -492,13 +497,27 @@ inline std::string gguf_string_or(const Gguf& g, const std::string& name,
     return gguf_key(g, name) ? gguf_string(g, name) : fallback;
 }
 
-inline std::vector<std::string> gguf_strings(const Gguf& g, const std::string& name) {
+inline bool gguf_bool_or(const Gguf& g, const std::string& name, bool fallback) {
+    if (!gguf_key(g, name)) return fallback;
+    const GgufKey& k = gguf_need(g, name, false, "a bool");
+    if (k.element != GGUF_BOOL) gguf_fail_key(g, k, "a bool");
+    return k.data[0];
+}
+
+// An array of strings, which stay in the mapping: for those that are many.
+inline std::vector<std::string_view> gguf_views(const Gguf& g, const std::string& name) {
     const GgufKey& k = gguf_need(g, name, true, "an array of strings");
     if (k.element != GGUF_STRING) gguf_fail_key(g, k, "an array of strings");
     const uint8_t* p = k.data;
-    std::vector<std::string> out;
-    for (uint64_t i = 0; i < k.count; i++) out.push_back(gguf_next_string(&p));
+    std::vector<std::string_view> out;
+    out.reserve(k.count);
+    for (uint64_t i = 0; i < k.count; i++) out.push_back(gguf_next_view(&p));
     return out;
+}
+
+inline std::vector<std::string> gguf_strings(const Gguf& g, const std::string& name) {
+    std::vector<std::string_view> views = gguf_views(g, name);
+    return std::vector<std::string>(views.begin(), views.end());
 }
 
 inline std::vector<int64_t> gguf_ints(const Gguf& g, const std::string& name) {

@@ -4,13 +4,16 @@
 //
 //     sampling       from logits to a token
 //     text           ids from text, text from ids, UTF-8 that arrives in pieces
-//     commands       generate, tokenize, detokenize, logits, perplexity, bench, show, quantize
+//     commands       generate, chat, tokenize, detokenize, logits, perplexity, bench, show,
+//                    quantize, bundle, extract
 //     command line   one table of flags, from which parsing and --help come
 //
 // Results go to stdout, everything else to stderr.
 #include <cmath>
-#include <set>
+#include <sys/utsname.h>
+#include "bundle.h"
 #include "ceilings.h"
+#include "chat.h"
 #include "flags.h"
 #include "runtime.h"
 #include "tokenizer.h"
@@ -124,12 +127,13 @@ static std::string read_all(FILE* stream) {
 
 // What the flags say. The initial values are the defaults, which --help prints.
 struct Options {
-    std::string model, prompt, ids, file, out, type;
+    std::string model, prompt, ids, file, out, type, chat_template, system, runtime;
     int64_t n = 256, top_k = 40, seed = 1, threads = processors();
     int64_t prompt_tokens = 512, generate_tokens = 128, rounds = 5;
     double temp = 0.8, top_p = 0.95, min_p = 0.05, repeat_penalty = 1;
     bool ignore_eos = false, nul = false, special = false, pure = false, help = false;
-    std::set<std::string> given;   // the flags that were on the command line
+    std::set<std::string> given;     // the flags that were on the command line, or baked in
+    std::vector<std::string> bake;   // the words after --
 };
 
 static void check_length(const Model& m, const char* what, size_t length) {
@@ -157,9 +161,11 @@ static void run_generate(const Options& o) {
         ids = ids_of_flag(o, m);
     } else {
         tokenizer = load_tokenizer(m);
-        ids = encode(tokenizer, o.prompt);
-        ids.insert(ids.begin(), tokenizer.eot);   // it preceded every document in training
-        check_length(m, "the prompt, with the end-of-text token before it", ids.size());
+        ids = encode_prompt(tokenizer, o.prompt);
+        if (ids.empty())
+            fail("%s: texts begin with no token of their own, so the prompt must not be empty",
+                 o.model.c_str());
+        check_length(m, "the prompt, with the token that begins a text", ids.size());
         pending = o.prompt;
         print_utf8(pending, false);
     }
@@ -186,7 +192,7 @@ static void run_generate(const Options& o) {
             logits(logit.data(), m, w, 0, 1);
         }
         int id = sample(logit, ids, o.ignore_eos ? m.eot : -1, how);
-        if (id == m.eot) break;
+        if (id == m.eot || is_end(tokenizer, id)) break;
         ids.push_back(id);
         if (with_ids) printf("%s%d", made ? " " : "", id);
         else pending += token_bytes(tokenizer, id);
@@ -204,6 +210,31 @@ static void run_generate(const Options& o) {
                 (long long)made, (made - 1) / made_in,
                 (made - 1) / made_in * bytes_per_token(m) / 1e9);
     fprintf(stderr, "\n");
+}
+
+static void run_chat(const Options& o) {
+    Model m = load_model(o.model);
+    Tokenizer tokenizer = load_tokenizer(m);
+    Chat chat = new_chat(m.file, tokenizer, m.d.T, o.chat_template,
+                         o.given.count("--system") ? &o.system : nullptr);
+    const size_t PIECE = 256;   // of a long text, so that Ctrl-C is obeyed soon
+    State s = new_state(m, m.d.T);
+    Work w;
+    Sampling how = {o.temp, o.top_p, o.min_p, o.repeat_penalty, o.top_k,
+                    make_rng((uint64_t)o.seed, RNG_SAMPLE, 0)};
+    std::vector<float> logit(m.d.V);
+    auto next = [&](const std::vector<int>& ids, size_t same) {
+        s.pos = (int)same;
+        while (true) {
+            int n = (int)std::min(PIECE, ids.size() - s.pos);
+            forward(m, w, s, &ids[s.pos], n, 1);
+            if (chat_interrupted) return -1;
+            if ((size_t)s.pos < ids.size()) continue;
+            logits(logit.data(), m, w, 0, 1);
+            return sample(logit, ids, -1, how);
+        }
+    };
+    hold_chat(chat, next, o.n);
 }
 
 static void print_ids(const std::vector<int>& ids) {
@@ -342,6 +373,8 @@ static void run_bench(const Options& o) {
     check_length(m, "--prompt", (size_t)o.prompt_tokens);
     check_length(m, "--generate", (size_t)o.generate_tokens);
     const double weights = weights_per_token(m), bytes = bytes_per_token(m);
+    if (o.prompt_tokens + o.generate_tokens == 0)
+        fail("--prompt 0 --generate 0: nothing to time, expected one of them above 0");
     std::vector<Timing> timings;
     auto add = [&](const char* name, int tokens, bool one_by_one) {
         if (tokens == 0) return;
@@ -476,9 +509,7 @@ static void run_quantize(const Options& o) {
     }
     if (!wanted) fail("%s: is no type to quantize to, expected one of %s", o.type.c_str(),
                       names.c_str());
-    struct stat in, out;
-    if (stat(o.file.c_str(), &in) == 0 && stat(o.out.c_str(), &out) == 0 &&
-        in.st_dev == out.st_dev && in.st_ino == out.st_ino)
+    if (same_file(o.out, o.file))
         fail("%s: is the file %s itself, expected another to write to", o.out.c_str(),
              o.file.c_str());
 
@@ -507,10 +538,57 @@ static void run_quantize(const Options& o) {
            (double)before / 1e6);
 }
 
+// Where a bundle's runtime is looked for: this program's folder, for a machine such as this one. A
+// bundle has it in itself.
+static std::string find_runtime() {
+    const std::string self = own_path();
+    if (self.empty())
+        fail("--runtime: needed, since this system does not say where infer lies");
+    if (read_bundle(self).gguf_at) return self;
+    utsname machine;
+    uname(&machine);
+    const std::string path = parent_folder(self) + "/infer-" + machine.machine;
+    if (access(path.c_str(), F_OK) != 0)
+        fail("%s: is not there; `make runtime` builds it (or name one: --runtime FILE)",
+             path.c_str());
+    return path;
+}
+
+// What this runtime cannot load, it does not pack either.
+static void run_bundle(const Options& o) {
+    const std::string runtime = o.runtime.empty() ? find_runtime() : o.runtime;
+    for (const std::string& input : {runtime, o.file})
+        if (same_file(o.out, input))
+            fail("%s: is what is to be packed, expected another file to write", o.out.c_str());
+    Model m = load_model(o.file);
+    const MappedFile& gguf = m.file.file;
+    const uint64_t program = write_bundle(o.out, runtime, o.bake, gguf);
+    printf("%s: %.1f MB of program and %.1f MB of model\n", o.out.c_str(), (double)program / 1e6,
+           (double)gguf.size / 1e6);
+}
+
+static void run_extract(const Options& o) {
+    Gguf g = gguf_open(o.file);
+    if (!o.out.empty()) {
+        if (same_file(o.out, o.file))
+            fail("%s: is the bundle itself, expected another file to write", o.out.c_str());
+        AtomicFile f = atomic_open(o.out);
+        atomic_write(f, g.file.data, g.file.size);
+        atomic_close(f);
+    } else if (isatty(STDOUT_FILENO)) {
+        fail("standard output: is a terminal, which takes no GGUF (-o FILE.gguf, or > FILE.gguf)");
+    } else {
+        fwrite(g.file.data, 1, g.file.size, stdout);
+    }
+}
+
 // ---- command line -------------------------------------------------------------------------------
 
 enum { GENERATE = 1, TOKENIZE = 2, DETOKENIZE = 4, LOGITS = 8, PERPLEXITY = 16, SHOW = 32,
-       QUANTIZE = 64, BENCH = 128 };
+       QUANTIZE = 64, CHAT = 128, BUNDLE = 256, EXTRACT = 512, BENCH = 1024 };
+const int SAMPLE = GENERATE | CHAT, MODEL = SAMPLE | LOGITS | PERPLEXITY | BENCH;
+const int WITH_MODEL = MODEL | TOKENIZE | DETOKENIZE;   // -m
+const int WITH_FILE = SHOW | BUNDLE | EXTRACT;          // FILE.gguf
 
 struct Command {
     int bit;
@@ -521,6 +599,7 @@ struct Command {
 
 static const Command COMMANDS[] = {
     {GENERATE, "infer", "continue a text (-p) or token ids (--ids), or begin one", run_generate},
+    {CHAT, "infer chat", "answer each line of stdin, as a conversation (/help)", run_chat},
     {TOKENIZE, "infer tokenize", "text on stdin to ids separated by spaces", run_tokenize},
     {DETOKENIZE, "infer detokenize",
      "ids on stdin, separated by spaces, commas or newlines, to bytes", run_detokenize},
@@ -529,36 +608,46 @@ static const Command COMMANDS[] = {
     {PERPLEXITY, "infer perplexity", "how well the model predicts a text (-f)", run_perplexity},
     {BENCH, "infer bench", "how fast it is, beside what the machine can do", run_bench},
     {SHOW, "infer show", "the keys and tensors of any GGUF file", run_show},
-    {QUANTIZE, "infer quantize", "the same model with smaller weights", run_quantize}};
+    {QUANTIZE, "infer quantize", "the same model with smaller weights", run_quantize},
+    {BUNDLE, "infer bundle", "one executable (-o) of runtime and model; after --, flags baked in",
+     run_bundle},
+    {EXTRACT, "infer extract", "the GGUF that is in a bundle, byte for byte", run_extract}};
 
 static std::vector<Flag> flag_table(Options& o) {
-    const int MODEL = GENERATE | LOGITS | PERPLEXITY | BENCH, TEXT = TOKENIZE | DETOKENIZE;
     return {
-        {"FILE.gguf", "", &o.file, SHOW, "the file to show", SHOW},
+        {"FILE.gguf", "", &o.file, WITH_FILE, "a GGUF file, or a bundle", WITH_FILE},
         {"IN.gguf", "", &o.file, QUANTIZE, "the model, in F32, F16 or BF16", QUANTIZE},
         {"OUT.gguf", "", &o.out, QUANTIZE, "the file to write", QUANTIZE},
         {"TYPE", "", &o.type, QUANTIZE, "F16, BF16, Q8_0, Q4_0 or Q6_K", QUANTIZE},
-        {"-m", "FILE.gguf", &o.model, MODEL | TEXT, "the model", MODEL | TEXT},
+        {"-m", "FILE.gguf", &o.model, WITH_MODEL, "the model: a GGUF file, or a bundle",
+         WITH_MODEL},
+        {"-o", "FILE", &o.out, BUNDLE, "the executable to write", BUNDLE},
+        {"-o", "FILE.gguf", &o.out, EXTRACT, "the file to write, if not standard output"},
+        {"--runtime", "FILE", &o.runtime, BUNDLE,
+         "the program to pack, if not infer-MACHINE from infer's folder"},
         {"-p", "TEXT", &o.prompt, GENERATE, "the text to continue, printed as well"},
         {"--ids", "1,2,3", &o.ids, GENERATE | LOGITS,
          "token ids, taken as they are; no tokenizer is needed", LOGITS},
+        {"--template", "NAME", &o.chat_template, CHAT,
+         "how turns are written: chatml, llama3 or plain; else as the file says"},
+        {"--system", "TEXT", &o.system, CHAT, "what the model is told before the conversation"},
         {"-f", "FILE", &o.file, PERPLEXITY, "the text to measure", PERPLEXITY},
         {"--prompt", "N", {&o.prompt_tokens, 0, 1e6}, BENCH, "tokens of a prompt; 0: no such row"},
         {"--generate", "N", {&o.generate_tokens, 0, 1e6}, BENCH,
          "tokens to generate; 0: no such row"},
         {"--rounds", "N", {&o.rounds, 1, 1000}, BENCH, "how often each is timed"},
-        {"-n", "N", {&o.n, 0, 1e9}, GENERATE, "the most tokens to make"},
-        {"--temp", "X", {&o.temp, 0, 100}, GENERATE,
+        {"-n", "N", {&o.n, 0, 1e9}, SAMPLE, "the most tokens to make"},
+        {"--temp", "X", {&o.temp, 0, 100}, SAMPLE,
          "temperature; 0 takes the likeliest token, and is the default with --ids"},
-        {"--top-k", "N", {&o.top_k, 0, 1e9}, GENERATE,
+        {"--top-k", "N", {&o.top_k, 0, 1e9}, SAMPLE,
          "choose among the N likeliest tokens; 0: all"},
-        {"--top-p", "X", {&o.top_p, 0, 1}, GENERATE,
+        {"--top-p", "X", {&o.top_p, 0, 1}, SAMPLE,
          "choose among the likeliest that together have probability X"},
-        {"--min-p", "X", {&o.min_p, 0, 1}, GENERATE,
+        {"--min-p", "X", {&o.min_p, 0, 1}, SAMPLE,
          "leave out tokens less likely than X times the likeliest"},
-        {"--repeat-penalty", "X", {&o.repeat_penalty, 1e-3, 1e3}, GENERATE,
+        {"--repeat-penalty", "X", {&o.repeat_penalty, 1e-3, 1e3}, SAMPLE,
          "above 1: make the last 64 tokens less likely"},
-        {"--seed", "N", {&o.seed, 0, 9e15}, GENERATE, "equal seeds give equal texts"},
+        {"--seed", "N", {&o.seed, 0, 9e15}, SAMPLE, "equal seeds give equal texts"},
         {"--ignore-eos", "", &o.ignore_eos, GENERATE, "never choose end-of-text"},
         {"-0", "", &o.nul, TOKENIZE, "NUL ends a record; print a line for each"},
         {"--special", "", &o.special, TOKENIZE, "recognise <|endoftext|> in the text"},
@@ -569,9 +658,9 @@ static std::vector<Flag> flag_table(Options& o) {
     };
 }
 
-static void print_help(const Command& command) {
-    Options defaults;
-    std::vector<Flag> flags = flag_table(defaults);
+// o holds the defaults.
+static void print_help(const Command& command, Options& o) {
+    std::vector<Flag> flags = flag_table(o);
     printf("infer - run a GPT-2 or a Llama from a GGUF file\n\n"
            "  infer -m model.gguf -p \"Once upon a time\" -n 100\n\n"
            "commands (infer COMMAND --help lists the flags of one)\n");
@@ -580,31 +669,62 @@ static void print_help(const Command& command) {
     printf("\nflags of %s\n", command.name);
     print_flags(flags, command.bit);
     printf("\nDefaults are in brackets. A text begins with the end-of-text token, as every text did"
-           "\nin training, whatever the file's key add_bos_token says. Samplers work in the order"
-           "\nrepeat penalty, top-k, top-p, min-p, temperature.\n");
+           "\nin training, whatever the file's key add_bos_token says; where tokenizer.ggml.pre is"
+           "\nsmollm or llama-bpe, the key decides. Samplers work in the order repeat penalty,"
+           "\ntop-k, top-p, min-p, temperature.\n");
 }
 
-// Fills in the options and returns the command.
-static const Command& parse_command_line(Options& o, int argc, char** argv) {
-    const Command* command = &COMMANDS[0];
-    const bool named = argc > 1 && argv[1][0] != '-';
+// The command that the words begin with, which is taken off them; generate has no word.
+static const Command& take_command(std::vector<std::string>& words) {
+    if (words.empty() || words[0][0] == '-') return COMMANDS[0];
+    const std::string name = words[0];
+    words.erase(words.begin());
     for (const Command& c : COMMANDS)
-        if (named && c.name == text("infer %s", argv[1])) command = &c;
-    if (named && command == &COMMANDS[0])
-        fail("%s: unknown command (infer --help lists them; to run a model:"
-             " infer -m FILE.gguf -p \"Once upon a time\")", gguf_printable(argv[1], 60).c_str());
+        if (c.name == "infer " + name) return c;
+    fail("%s: unknown command (infer --help lists them; to run a model:"
+         " infer -m FILE.gguf -p \"Once upon a time\")", gguf_printable(name, 60).c_str());
+}
+
+// Fills in the options, and returns the command. In a bundle, the model is the bundle itself, and
+// the words that are baked in are a command line of their own: its command is meant where the user
+// names none, and its flags are that command's defaults.
+static const Command& parse_command_line(Options& o, const Bundle& self,
+                                         std::vector<std::string> words) {
+    std::vector<std::string> baked = self.words;
+    const Command& usual = take_command(baked);
+    const bool named = !words.empty() && words[0][0] != '-';
+    const Command& command = named ? take_command(words) : usual;
+    if (command.bit == BUNDLE) {
+        auto dashes = std::find(words.begin(), words.end(), "--");
+        if (dashes != words.end()) o.bake.assign(dashes + 1, words.end());
+        words.erase(dashes, words.end());
+        Options trial;   // a bundle that does not understand its own words is not written
+        trial.help = true;   // what the words do not give, the user may
+        parse_command_line(trial, Bundle{1, o.bake}, {});
+    }
     std::vector<Flag> flags = flag_table(o);
-    o.given = parse_flags(flags, {argv + 1 + named, argv + argc}, command->name, command->bit);
-    if (!o.help) require_flags(flags, o.given, command->name, command->bit);
-    return *command;
+    auto parse = [&](const std::vector<std::string>& part) {
+        o.given.merge(parse_flags(flags, part, command.name, command.bit));
+    };
+    if (self.gguf_at && (command.bit & WITH_MODEL)) parse({"-m", own_path()});
+    if (self.gguf_at && (command.bit & WITH_FILE)) parse({own_path()});
+    if (&command == &usual) parse(baked);
+    Options defaults = o;
+    parse(words);
+    if (o.help) o = defaults, o.help = true;   // which --help prints
+    else require_flags(flags, o.given, command.name, command.bit);
+    return command;
 }
 
 int main(int argc, char** argv) {
     spin_briefly(argv);
+    const std::string self = own_path();
     Options o;
-    const Command& command = parse_command_line(o, argc, argv);
+    const Command& command =
+        parse_command_line(o, access(self.c_str(), R_OK) == 0 ? read_bundle(self) : Bundle(),
+                           {argv + 1, argv + argc});
     use_threads((int)o.threads);
-    if (o.help) print_help(command);
+    if (o.help) print_help(command, o);
     else command.run(o);
     if (fflush(stdout) != 0 || ferror(stdout)) fail("standard output: cannot be written");
     return 0;

@@ -20,14 +20,18 @@ inline void use_threads(int) {}
 // thread that it waits for: beside two busy programs, two threads trained at 560 tokens a second,
 // and at 6,700 once they spin for about 100 microseconds and then sleep.
 //
-// To be called first in main(). How long to spin is read from the environment while the program
-// is loaded, before any of its code runs; so this sets it and starts the program once more
-// (about a millisecond). Whoever has set one of the variables is left alone, and where the program
-// cannot be started again (no /proc), it goes on as it is.
-inline void spin_briefly(char** argv) {
+// How long to spin is read from the environment while the program is loaded, before any of its
+// code runs. Whoever has set one of the variables is left alone: then this is false.
+inline bool set_spinning() {
     const char *gnu = "GOMP_SPINCOUNT", *llvm = "KMP_BLOCKTIME";   // in spins; in milliseconds
-    if (getenv("OMP_WAIT_POLICY") || getenv(gnu) || getenv(llvm)) return;
+    if (getenv("OMP_WAIT_POLICY") || getenv(gnu) || getenv(llvm)) return false;
     setenv(gnu, "2000", 0);
     setenv(llvm, "0", 0);
-    execv("/proc/self/exe", argv);
+    return true;
+}
+
+// To be called first in main(): sets it, and starts the program once more (about a millisecond).
+// Where the program cannot be started again (no /proc), it goes on as it is.
+inline void spin_briefly(char** argv) {
+    if (set_spinning()) execv("/proc/self/exe", argv);
 }

@@ -263,8 +263,11 @@ def from_tables(source, tokens, merges, end_of_text, control):
         left, _, right = merge.partition(" ")
         if left + right not in ids:
             raise Failure(f"{source}: merges: {merge!r:.60}, number {rank}, makes no token")
-        if left in ids and right in ids:   # otherwise nothing can ever make its parts
-            table.setdefault((ids[left], ids[right]), (rank, ids[left + right]))
+        if left not in ids or right not in ids or not control.isdisjoint((ids[left], ids[right])):
+            continue   # nothing can ever make its parts
+        if ids[left + right] in control:   # a stranger's text could make end-of-text
+            raise Failure(f"{source}: merges: {merge!r:.60}, number {rank}, makes a control token")
+        table.setdefault((ids[left], ids[right]), (rank, ids[left + right]))
     return Tokenizer(raw, table, end_of_text, control)
 
 

@@ -31,10 +31,10 @@ PROGRAMS = ["numerics", "layers", "model", "gguf", "flags", "tokenizer",   # bui
             "dataloader", "quants", "runtime",
             "layers_fp32", "layers_bf16", "layers_sm90",   # of train_gpt2.cu, on the emulator
             "ladder"]   # build/ladder
-SCRIPTS = {"infer": ["infer"], "trainer": ["train_gpt2", "infer"],   # tests/test_X.py runs these
-           "quantize": ["infer"],
-           "safety": ["train_gpt2", "infer"], "data": ["infer"],
-           "corpora": ["help"]}   # which builds nothing
+SCRIPTS = {"infer": ["infer"], "chat": ["infer"],   # tests/test_X.py runs these
+           "trainer": ["train_gpt2", "infer"], "quantize": ["infer"],
+           "safety": ["train_gpt2", "infer"], "data": ["infer"], "bundle": ["infer", "runtime"],
+           "corpora": []}
 SLOW = ["ladder", "numerics", "safety"]   # run longer without optimisation than it takes to compile
 
 # (file, what is wrong, the text, the text instead, the test that must fail: its program or script,
@@ -346,13 +346,77 @@ MUTANTS = [
      "return a.rank != b.rank ? a.rank > b.rank", "return a.rank != b.rank ? a.rank < b.rank",
      "tokenizer merges"),
     ("tokenizer.h", "white space keeps its last character",
-     "return i == text.size() || last == at ? i : last;", "return i;", "tokenizer words"),
+     "return whole ? i : last;", "return i;", "tokenizer words"),
+    ("tokenizer.h", "smollm: numbers are words of many digits",
+     "if (cut == CUT_SMOLLM && first == 'N') return at + length;",
+     "for (; cut == CUT_SMOLLM && first == 'N'; at += length)\n"
+     "        if (class_of(at) != 'N') return at;", "tokenizer words_smollm"),
+    ("tokenizer.h", "smollm: a number takes a space along",
+     "wanted == '-' || (cut == CUT_SMOLLM && wanted == 'N'))", "wanted == '-')",
+     "tokenizer words_smollm"),
+    ("tokenizer.h", "smollm: white space before a number is cut",
+     "next == '-' || (cut == CUT_SMOLLM && next == 'N') ||", "next == '-' ||",
+     "tokenizer words_smollm"),
+    ("tokenizer.h", "llama-bpe: four digits are a word", "n < 3 && class_of", "n < 4 && class_of",
+     "tokenizer words_llama3"),
+    ("tokenizer.h", "llama-bpe: marks take no line break along", "while (is_break(i)) i++;", "",
+     "tokenizer words_llama3"),
+    ("tokenizer.h", "llama-bpe: the first line break ends white space",
+     "if (is_break(i)) after_break = i + 1;",
+     "if (is_break(i) && after_break == at) after_break = i + 1;", "tokenizer words_llama3"),
+    ("tokenizer.h", "llama-bpe: a line break goes with letters",
+     "first == 'N' || is_break(at) ? 0", "first == 'N' ? 0", "tokenizer words_llama3"),
+    ("tokenizer.h", "llama-bpe: endings are lower case only",
+     "ending_at(text, at, true)", "ending_at(text, at, false)", "tokenizer words_llama3"),
+    ("tokenizer.h", "U+FEFF is white space to all", "(c == 0xFEFF && !bom_is_space)", "false",
+     "tokenizer words"),
+    ("tokenizer.h", "whole words are merged", "if (t.kind.whole_words) {\n        int id",
+     "if (false) {\n        int id", "tokenizer kinds"),
+    ("tokenizer.h", "a text begins as add_bos_token never said",
+     "gguf_bool_or(g, add_bos, t.kind.bos)", "t.kind.bos", "tokenizer kinds"),
+    ("tokenizer.h", "a turn's end is no end", "t.ends.push_back(turn);", ";", "tokenizer kinds"),
+    ("tokenizer.h", "a later merge of the same pair counts",
+     "if (t.merge_at[slot] < 0) t.merge_at[slot] = (int)rank;",
+     "t.merge_at[slot] = (int)rank;", "tokenizer merges"),
+    ("tokenizer.h", "a collision is taken for the entry",
+     "while (slots[i] >= 0 && !same(slots[i]))", "while (false && !same(slots[i]))",
+     "tokenizer golden"),
     ("tokenizer.h", "the shortest special token wins",
      "t.tokens[*first].size() == n + 1) longest = *first++;",
      "t.tokens[*first].size() == n + 1) return *first;", "tokenizer special"),
     ("tokenizer.h", "user-defined tokens need --special",
      "special ? t.special : t.user_defined", "special ? t.special : std::vector<int>()",
      "tokenizer special"),
+    ("tokenizer.h", "a merge makes a control token", "if (!v.spelled[id])", "if (false)",
+     "data refused_tokenizers"),
+    # ---- chat ------------------------------------------------------------------------------------
+    ("chat.h", "a user's text forges the tokens that mark turns",
+     "encode(*c.tokenizer, whole + c.format->before + text)",
+     "encode(*c.tokenizer, whole + c.format->before + text, true)", "tokenizer templates"),
+    ("chat.h", "the template's own system message is left out",
+     "return literal.substr(start, end - start);", "return \"\";", "tokenizer templates"),
+    ("chat.h", "half a literal is taken for the system message",
+     "given[at - 1] == '\"') && end != std::string::npos", "given[at - 1] == '\"') && true",
+     "tokenizer templates"),
+    ("chat.h", "llama3: white space stays around a text", "if (c.format->trimmed) {",
+     "if (false) {", "tokenizer templates"),
+    ("chat.h", "the system message goes first when the context is full",
+     "size_t first = !c.turns.empty() && c.turns[0].role == \"system\", end",
+     "size_t first = 0, end", "tokenizer make_room"),
+    ("chat.h", "a question goes without its answer",
+     "while (end < c.turns.size() && c.turns[end].role != \"user\") end++;", "",
+     "tokenizer make_room"),
+    ("chat.h", "what the model has seen is never looked at again",
+     "while (same < most && c.seen[same] == ids[same]) same++;", "same = most;", "chat history"),
+    ("chat.h", "an answer is not closed", "close_turn(c, *turn);\n", "", "chat history"),
+    ("chat.h", "/save writes over any file", "if (found != start) return", "if (false) return",
+     "chat save"),
+    ("chat.h", "the context may be one token too long",
+     "; fits = ids.size() + closing < c.context) {",
+     "; fits = ids.size() < c.context) {", "chat overflow"),
+    ("chat.h", "Ctrl-C at the prompt is not heard",
+     "return !chat_interrupted && (c == '\\n' || !line.empty());",
+     "clearerr(stdin); return chat_interrupted || c == '\\n' || !line.empty();", "chat interrupt"),
     ("tokenizer.h", "white space is a document", "if (at == text.size()) return;", "",
      "tokenizer documents"),
     ("tokenizer.h", "a separator's line break belongs to the next document",
@@ -478,7 +542,8 @@ MUTANTS = [
      "flags errors"),
     ("flags.h", "the hint is the last name that is near", ", distance = d - 1", "",
      "flags errors"),
-    ("infer.cpp", "--help wants a model first", "if (!o.help) require", "require", "infer flags"),
+    ("infer.cpp", "--help wants a model first", "    else require_flags", "    require_flags",
+     "infer flags"),
     ("trainer.h", "--resume changes the learning rate", "else if (f.groups == RUN && now != then)",
      "else if (false)", "trainer cannot_differ"),
     ("trainer.h", "--steps at its default counts as given", "if (!o.given.count(f.name)) set_flag",
@@ -614,11 +679,52 @@ MUTANTS = [
      "false && k < 16 * g + 16", "quants known"),
     ("gguf.h", "a half is rounded up at every tie", "+ 0xfff + (magnitude >> 13 & 1)) >> 13);",
      "+ 0x1000) >> 13);", "quants rounding"),
-    ("infer.cpp", "quantize writes over its input", "in.st_dev == out.st_dev && in.st_ino",
-     "in.st_dev == out.st_dev && 0 == in.st_ino", "quantize refused"),
+    ("infer.cpp", "quantize writes over its input",
+     "    if (same_file(o.out, o.file))\n        fail(\"%s: is the file",
+     "    if (false)\n        fail(\"%s: is the file", "quantize refused"),
     ("infer.cpp", "quantize: a tied embedding is like any matrix",
      "(tied && name == \"token_embd.weight\")", "(!tied && name == \"token_embd.weight\")",
      "quantize types"),
+
+    # ---- bundles ---------------------------------------------------------------------------------
+    ("bundle.h", "the GGUF does not begin a page of 64 KiB",
+     "BUNDLE_PAGE = 65536", "BUNDLE_PAGE = 4096", "bundle extract"),
+    ("bundle.h", "a bundle may be shorter than it says",
+     "gguf != f.size - b.gguf_at", "gguf < f.size - b.gguf_at", "bundle damaged"),
+    ("bundle.h", "a bundle may be longer than it says",
+     "gguf != f.size - b.gguf_at", "gguf > f.size - b.gguf_at", "bundle damaged"),
+    ("bundle.h", "the words may be longer than the file",
+     "words <= left - BUNDLE_HEADER &&", "", "bundle damaged"),
+    ("bundle.h", "the last word may run on",
+     "(!words || text[words - 1] == '\\0')", "true", "bundle damaged"),
+    ("bundle.h", "any executable is a bundle",
+     "memcmp(f.data + header, BUNDLE_MAGIC, magic) == 0", "true", "bundle damaged"),
+    ("bundle.h", "section headers may lie outside the file",
+     " && bytes <= f.size && at <= f.size - bytes ?", " ?", "bundle refused"),
+    ("bundle.h", "a bundle cannot be executed",
+     "atomic_open(out, 0777)", "atomic_open(out)", "bundle extract"),
+    ("bundle.h", "a bundle carries the model of the bundle that was its runtime",
+     "runtime.data, program)", "runtime.data, runtime.size)", "bundle runs"),
+    ("infer.cpp", "bundle: its output may be its input",
+     "if (same_file(o.out, input))", "if (false)", "bundle refused"),
+    ("infer.cpp", "extract: its output may be its input",
+     "        if (same_file(o.out, o.file))", "        if (false)", "bundle extract"),
+    ("infer.cpp", "bundle: words that it will not understand are baked in",
+     "parse_command_line(trial, Bundle{1, o.bake}, {});", "", "bundle baked"),
+    ("infer.cpp", "bundle: baked flags are those of every command",
+     "if (&command == &usual) parse(baked);", "parse(baked);", "bundle baked"),
+    ("infer.cpp", "bundle: a baked command counts for nothing",
+     "take_command(words) : usual;", "take_command(words) : COMMANDS[0];", "bundle baked"),
+    ("infer.cpp", "bundle: --help prints what the user gave",
+     "if (o.help) o = defaults, o.help = true;", "if (o.help) o.help = true;", "bundle baked"),
+    ("infer.cpp", "bundle: a bundle looks for a runtime elsewhere",
+     "if (read_bundle(self).gguf_at) return self;", "", "bundle runs"),
+    ("launch.cpp", "the constructors of the form that is taken are not run",
+     "(*c)(argc, argv, environ);", "(void)c;", "bundle forms"),
+    ("launch.cpp", "infer has to start itself once more",
+     "{ set_spinning(); }", "{}", "bundle runs"),
+    ("launch.cpp", "LEGIBLE_FORM takes any other form than the one it names",
+     "std::string(wanted) != form.name", "std::string(wanted) == form.name", "bundle forms"),
 ]
 
 
@@ -666,12 +772,15 @@ def build(folder, tests):
     """For (exit code, output) of the make that fails, or of the last."""
     compiler = ["CXX=" + os.environ["CXX"]] if os.environ.get("CXX") else []
     names = {test.split()[0] for test in tests}
+    code, output = 0, ""
     # What the slow ones share with others is not built again: so they come first.
     for level, group in (("-O1", names & set(SLOW)), ("-O0", names - set(SLOW))):
         targets = sorted({target for name in group for target in
                           ([program(name)] if name in PROGRAMS else SCRIPTS[name])})
+        if not targets:
+            continue
         code, output = run(["make", "-s", f"-j{JOBS}", "OPTIMIZE=" + level, "EMU_OPTIMIZE=-O0",
-                            *compiler, *(targets or ["help"])], folder)
+                            *compiler, *targets], folder)
         if code != 0:
             break
     return code, output

@@ -317,8 +317,8 @@ def test_bpe(_):
 
     f = gguf.read(GOLDEN)
     tokenizer, at = bpe.from_gguf(f), 0
-    for text, n in zip(f.value("golden.texts"), f.value("golden.counts")):
-        ids = f.value("golden.ids")[at:at + n]
+    for text, n in zip(f.value("golden.texts"), f.value("golden.gpt-2.counts")):
+        ids = f.value("golden.gpt-2.ids")[at:at + n]
         at += n
         check_equal(tokenizer.encode(text), ids, f"tiktoken's ids of {text!r}")
         check_equal(tokenizer.decode(ids), text.encode(), f"decoded {text!r}")
@@ -351,9 +351,10 @@ def test_refused_tokenizers(folder):
     good = bpe.to_keys(bpe.from_merges([(97, 98)]))
     tokens, key = good["tokenizer.ggml.tokens"][1], "tokenizer.ggml."
     cases = {
-        "model": ("string", "llama"), "pre": ("string", "llama-bpe"), "eos_token_id": ("u32", 258),
+        "model": ("string", "llama"), "pre": ("string", "qwen2"), "eos_token_id": ("u32", 258),
         "token_type": ("i32s", [1, 1]), "merges": ("strings", ["a c"])}
     cases = [({**good, key + name: value}, name) for name, value in cases.items()]
+    cases.append(({**good, key + "token_type": ("i32s", [1] * 256 + [3, 3])}, "merge"))
     for name in ("model", "tokens", "merges", "eos_token_id"):
         cases.append(({k: v for k, v in good.items() if k != key + name}, name))
     for token, word in (("xyz", "99"), ("b", "twice")):

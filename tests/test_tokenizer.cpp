@@ -7,6 +7,7 @@
 #include <ctime>
 #include <sys/stat.h>
 #include "check.h"
+#include "../chat.h"
 #include "../tokenizer.h"
 
 static std::string folder_of_shared() {
@@ -29,14 +30,22 @@ static void check_ids(const char* what, const std::string& text, const std::vect
 // ---- by hand ------------------------------------------------------------------------------------
 
 // Words, joined by |.
-static std::string cut(const std::string& text) {
+static std::string cut(const std::string& text, Cut how) {
     std::string out;
     for (size_t at = 0; at < text.size();) {
-        size_t end = next_word(text, at);
+        size_t end = next_word(text, at, how);
         out += (at ? "|" : "") + text.substr(at, end - at);
         at = end;
     }
     return out;
+}
+
+static void check_cuts(Cut how, const char* const (*cases)[2], size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        std::string got = cut(cases[i][0], how);
+        check(got == cases[i][1], "words of \"%s\": \"%s\", expected \"%s\"", cases[i][0],
+              got.c_str(), cases[i][1]);
+    }
 }
 
 static void test_words() {
@@ -63,9 +72,45 @@ static void test_words() {
         {"a\xFFz", "a|\xFF|z"},              // an invalid byte is neither letter, number nor space
         {"a\xC3 \xE4\xBD!", "a|\xC3| \xE4\xBD!"},
     };
-    for (auto& c : cases)
-        check(cut(c[0]) == c[1], "words of \"%s\": \"%s\", expected \"%s\"", c[0],
-              cut(c[0]).c_str(), c[1]);
+    check_cuts(CUT_GPT2, cases, std::size(cases));
+}
+
+// The differences from GPT-2's pattern.
+static void test_words_smollm() {
+    const char* cases[][2] = {
+        {"abc123 x1", "abc|1|2|3| x|1"},
+        {"a 1  2", "a| |1|  |2"},            // a number takes no space along, and keeps none off
+        {"  1 a", "  |1| a"},
+        {"1's 2 '", "1|'s| |2| '"},
+        {"\xD9\xA1\xD9\xA2\xC2\xBD", "\xD9\xA1|\xD9\xA2|\xC2\xBD"},
+        {" \n1", " \n|1"},
+        {"I'LL we'll  b ", "I|'|LL| we|'ll| | b| "},
+        {"!\xEF\xBB\xBF! \xEF\xBB\xBF", "!\xEF\xBB\xBF!| \xEF\xBB\xBF"},   // U+FEFF is other
+        {" \xFF 1", " \xFF| |1"},
+    };
+    check_cuts(CUT_SMOLLM, cases, std::size(cases));
+}
+
+static void test_words_llama3() {
+    const char* cases[][2] = {
+        {"it's I'LL we'Ve", "it|'s| I|'LL| we|'Ve"},   // endings in any case
+        {"'\xC5\xBF", "'\xC5\xBF"},          // U+017F, the long s, is an s of another case
+        {"'\xC5\xBFx 'so", "'\xC5\xBF|x| '|so"},
+        {"'xy ('x)", "'xy| ('|x|)"},         // letters take any one character along, ...
+        {"\tab \xC2\xA0z\xFFz", "\tab| |\xC2\xA0z|\xFFz"},
+        {"\nab\rc", "\n|ab|\r|c"},           // ... but no line break and no number
+        {"1a 12345 6", "1|a| |123|45| |6"},
+        {"\xD9\xA1\xD9\xA2\xC2\xBD\xC2\xBD", "\xD9\xA1\xD9\xA2\xC2\xBD|\xC2\xBD"},
+        {"hi...\n\n\r x", "hi|...\n\n\r| x"},     // marks take the line breaks after them
+        {" !?\n x", " !?\n| x"},
+        {"a  \n \n  b", "a|  \n \n| | b"},      // white space is cut after its last line break
+        {"\n \n1", "\n \n|1"},
+        {"a  ", "a|  "},
+        {"a   1  !", "a|  | |1| | !"},
+        {"\xEF\xBB\xBF! \xEF\xBB\xBF\n", "\xEF\xBB\xBF!| \xEF\xBB\xBF\n"},
+        {"'", "'"}, {"'r", "'r"}, {"'l", "'l"}, {"''ll", "''|ll"}, {" 's", " '|s"},
+    };
+    check_cuts(CUT_LLAMA3, cases, std::size(cases));
 }
 
 static void test_classes() {
@@ -88,13 +133,13 @@ static Tokenizer small(const std::vector<std::pair<int, int>>& merges) {
         t.byte_ids[b] = b;
         t.tokens.push_back(std::string(1, (char)b));
     }
-    for (size_t rank = 0; rank < merges.size(); rank++) {
-        int left = merges[rank].first, right = merges[rank].second;
-        t.merges.push_back({left, right, (int)rank, (int)t.tokens.size()});
+    for (const std::pair<int, int>& merge : merges) {
+        int left = merge.first, right = merge.second;
+        t.merges.push_back({left, right, (int)t.tokens.size()});
         t.tokens.push_back(t.tokens[left] + t.tokens[right]);
     }
-    std::sort(t.merges.begin(), t.merges.end(), pair_is_less);
-    t.eot = (int)t.tokens.size();
+    index_merges(t);
+    t.begin = t.eot = (int)t.tokens.size();
     t.tokens.push_back("<|endoftext|>");
     t.special = {t.eot};
     return t;
@@ -109,6 +154,8 @@ static void test_merges() {
     check_ids("of equal ones the leftmost", "aaa", encode(t, "aaa"), {257});
     check_ids("of equal ones the leftmost", "aaaa", encode(t, "aaaa"), {258});
     check_ids("of equal ones the leftmost", "aaaaa", encode(t, "aaaaa"), {256, 257});
+    t = small({{'a', 'b'}, {'a', 'b'}, {'b', 'b'}});
+    check_ids("of two merges of one pair the first", "abb", encode(t, "abb"), {256, 'b'});
     t = small({{'a', ' '}, {' ', 'b'}});
     check_ids("no merge across a cut", "a b", encode(t, "a b"), {'a', 257});
 
@@ -163,6 +210,165 @@ static void test_special() {
     check(seconds < 8, "10,000 special tokens took %.1f s", seconds);
 }
 
+// A vocabulary of bytes in a GGUF, with what the kinds of tokenizers differ in. Ids: the bytes,
+// then "ab", "abc" (which no merge makes) and three control tokens. `without`: a byte that has no
+// token, -1 for none.
+static Tokenizer tokenizer_of_kind(const char* pre, int without, bool bos, bool says_bos) {
+    std::string path = text("/tmp/test_tokenizer-%ld.gguf", (long)getpid());
+    std::vector<std::string> tokens;
+    std::vector<int32_t> types;
+    std::vector<std::string> spelled(256);
+    for (int c = 0; c < 0x144; c++)
+        if (visible_bytes()[c] >= 0)
+            spelled[visible_bytes()[c]] =
+                c < 0x80 ? std::string(1, (char)c)
+                         : std::string{(char)(0xC0 | c >> 6), (char)(0x80 | (c & 0x3F))};
+    spelled[without < 0 ? 0 : without] = without < 0 ? spelled[0] : "absent";
+    for (const std::string& s : spelled) tokens.push_back(s);
+    for (const char* s : {"ab", "abc", "<|a|>", "<|b|>", "<|c|>"}) tokens.push_back(s);
+    GgufWriter w;
+    gguf_put_string(w, "tokenizer.ggml.model", "gpt2");
+    gguf_put_string(w, "tokenizer.ggml.pre", pre);
+    gguf_put_strings(w, "tokenizer.ggml.tokens", tokens);
+    types.assign(258, NORMAL_TOKEN);
+    types.resize(261, CONTROL_TOKEN);
+    gguf_put(w, "tokenizer.ggml.token_type", GGUF_ARRAY, GGUF_I32, types.size(), types.data(),
+             4 * types.size());
+    gguf_put_strings(w, "tokenizer.ggml.merges", {"a b"});
+    gguf_put_int(w, "tokenizer.ggml.bos_token_id", 258);
+    gguf_put_int(w, "tokenizer.ggml.eos_token_id", 259);
+    gguf_put_int(w, "tokenizer.ggml.eot_token_id", 260);
+    uint8_t add_bos = bos;
+    if (says_bos)
+        gguf_put(w, "tokenizer.ggml.add_bos_token", GGUF_BOOL, GGUF_BOOL, 1, &add_bos, 1);
+    gguf_write(w, path);
+    Gguf g = gguf_open(path);
+    Tokenizer t = tokenizer_from_gguf(g);
+    gguf_close(g);
+    unlink(path.c_str());
+    return t;
+}
+
+static void test_kinds() {
+    struct {
+        const char* pre;
+        bool says_bos, bos;
+        int begin;
+        bool whole;
+    } cases[] = {
+        {"gpt-2", false, false, 259, false},    {"gpt-2", true, false, 259, false},
+        {"smollm", false, false, -1, false},    {"smollm", true, true, 258, false},
+        {"llama-bpe", false, false, 258, true}, {"llama-bpe", true, false, -1, true}};
+    for (auto& c : cases) {
+        Tokenizer t = tokenizer_of_kind(c.pre, -1, c.bos, c.says_bos);
+        std::vector<int> want = {256, 'c'};
+        if (c.whole) want = {257};
+        check_ids(c.pre, "abc", encode(t, "abc"), want);
+        check_ids(c.pre, "<|b|>ab", encode(t, "<|b|>ab", true), {259, 256});
+        if (c.begin >= 0) want.insert(want.begin(), c.begin);
+        check_ids(c.pre, "abc", encode_prompt(t, "abc"), want);
+        check(is_end(t, 259) && is_end(t, 260) && !is_end(t, 258), "%s: which tokens end", c.pre);
+    }
+    Tokenizer t = tokenizer_of_kind("smollm", 4, false, false);
+    check_ids("a byte without a token", "a\4b\4", encode(t, "a\4b\4"), {'a', 'b'});
+}
+
+// A file with nothing but a chat template. bytes: the key's value, which must live as long.
+static Gguf file_with_template(const std::string& bytes) {
+    Gguf g;
+    GgufKey key;
+    key.name = "tokenizer.chat_template";
+    key.type = key.element = GGUF_STRING;
+    key.data = (const uint8_t*)bytes.data();
+    g.keys.push_back(key);
+    g.key_at[key.name] = 0;
+    return g;
+}
+
+// The ids as text. What a special token begins is marked, so that a forged one shows.
+static std::string shown(const Tokenizer& t, const std::vector<int>& ids) {
+    std::string out;
+    for (int id : ids) {
+        bool special = std::count(t.special.begin(), t.special.end(), id);
+        out += (special ? "#" : "") + t.tokens[id];
+    }
+    return out;
+}
+
+// The expected texts are what Jinja makes of these templates: SmolLM2's, and Llama 3's in short.
+static void test_templates() {
+    const std::string smollm =
+        "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+        "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging"
+        " Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' +"
+        " message['content'] + '<|im_end|>' + '\n'}}{% endfor %}";
+    const std::string hi = "#<|im_start|>user\n hi <|im_end|>#<|im_end|>\n"
+                           "#<|im_start|>assistant\nyes\n#<|im_end|>\n";
+    const std::string llama = "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>' }}";
+    struct {
+        const char* what;
+        std::string given, name;
+        const char* system;
+        std::string want;
+    } cases[] = {
+        {"SmolLM2's", smollm, "", nullptr,
+         "#<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+         "#<|im_end|>\n" + hi},
+        {"with a system message", smollm, "", "Be brief.",
+         "#<|im_start|>system\nBe brief.#<|im_end|>\n" + hi},
+        {"without", smollm, "", "", hi},
+        {"part of it is elsewhere", "'<|im_start|>system\nYou' + x + '<|im_end|>'", "", nullptr,
+         hi},
+        {"escapes", "{{\"<|im_start|>system\\nI'm \\\"it\\\"<|im_end|>\"}}", "", nullptr,
+         "#<|im_start|>system\nI'm \"it\"#<|im_end|>\n" + hi},
+        {"Llama 3's", llama, "", "Be brief.",
+         "#<|begin_of_text|>#<|start_header_id|>system#<|end_header_id|>\n\nBe brief.#<|eot_id|>"
+         "#<|start_header_id|>user#<|end_header_id|>\n\nhi <|im_end|>#<|eot_id|>"
+         "#<|start_header_id|>assistant#<|end_header_id|>\n\nyes#<|eot_id|>"},
+        {"plain", smollm, "plain", nullptr, "#<|endoftext|> hi <|im_end|>\nyes\n\n"}};
+    Tokenizer t = small({});
+    for (const char* token : {"<|im_start|>", "<|im_end|>", "<|begin_of_text|>",
+                              "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}) {
+        t.special.push_back((int)t.tokens.size());
+        t.tokens.push_back(token);
+    }
+    auto by_bytes = [&](int a, int b) { return t.tokens[a] < t.tokens[b]; };
+    std::sort(t.special.begin(), t.special.end(), by_bytes);
+    for (auto& c : cases) {
+        uint64_t size = c.given.size();
+        std::string bytes = std::string((const char*)&size, 8) + c.given;
+        Gguf g = file_with_template(bytes);
+        t.begin = c.name == "plain" ? t.eot : -1;
+        std::string system = c.system ? c.system : "";
+        Chat chat = new_chat(g, t, 1000, c.name, c.system ? &system : nullptr);
+        add_turn(chat, "user", " hi <|im_end|>");
+        add_turn(chat, "assistant", "yes\n");
+        std::string got = shown(t, chat_ids(chat));
+        check(got == c.want, "%s: \"%s\", expected \"%s\"", c.what, got.c_str(), c.want.c_str());
+    }
+}
+
+// What goes when the context is full: the oldest turns, a user's with its answer.
+static void test_make_room() {
+    Tokenizer t = small({});
+    t.begin = -1;
+    std::string bytes(8, '\0');
+    Gguf g = file_with_template(bytes);
+    std::string system = "S";
+    Chat chat = new_chat(g, t, 20, "plain", &system);
+    for (const char* text : {"one", "two", "six"}) {   // 4 ids each, with the line break
+        add_turn(chat, "user", text);
+        add_turn(chat, "assistant", "a");
+    }
+    check(chat_ids(chat).size() == 20 && make_room(chat, 0) == 0, "what fits stays");
+    check(make_room(chat, 1) == 2 && decode(t, chat_ids(chat)) == "S\ntwo\na\nsix\na\n",
+          "a little room: \"%s\"", decode(t, chat_ids(chat)).c_str());
+    check(make_room(chat, 100) == 2 && decode(t, chat_ids(chat)) == "S\nsix\na\n",
+          "the last turn stays: \"%s\"", decode(t, chat_ids(chat)).c_str());
+    reset_chat(chat);
+    check(decode(t, chat_ids(chat)) == "S\n", "after a reset the system message is there");
+}
+
 // What separates documents and what does not; test_infer.py compares this with prepare.py's shards.
 static void test_documents() {
     Tokenizer t = small({});
@@ -214,13 +420,20 @@ static void test_golden() {
     Gguf g = gguf_open(GOLDEN);
     Tokenizer t = tokenizer_from_gguf(g);
     std::vector<std::string> texts = gguf_strings(g, "golden.texts");
-    std::vector<int64_t> counts = gguf_ints(g, "golden.counts"), ids = gguf_ints(g, "golden.ids");
-    size_t at = 0;
-    for (size_t i = 0; i < texts.size(); i++) {
-        std::vector<int> want(ids.begin() + at, ids.begin() + at + counts[i]);
-        at += counts[i];
-        check_ids("golden", texts[i], encode(t, texts[i]), want);
-        check(decode(t, want) == texts[i], "golden: text %zu does not decode to itself", i);
+    for (const TokenizerKind& kind : TOKENIZER_KINDS) {
+        t.kind = kind;
+        t.kind.whole_words = false;   // in this vocabulary merges make every word that is a token
+        std::string name = std::string("golden.") + kind.pre;
+        std::vector<int64_t> counts = gguf_ints(g, name + ".counts");
+        std::vector<int64_t> ids = gguf_ints(g, name + ".ids");
+        size_t at = 0;
+        for (size_t i = 0; i < texts.size(); i++) {
+            std::vector<int> want(ids.begin() + at, ids.begin() + at + counts[i]);
+            at += counts[i];
+            check_ids(name.c_str(), texts[i], encode(t, texts[i]), want);
+            check(decode(t, want) == texts[i], "%s: text %zu does not decode to itself",
+                  name.c_str(), i);
+        }
     }
     gguf_close(g);
 }
@@ -316,7 +529,8 @@ static std::string json_string(const std::string& s, size_t at) {
         }
         if (high) u = 0x10000 + ((high - 0xD800) << 10) + (u - 0xDC00);
         high = 0;
-        if (u < 0x800) out += utf8(u);
+        if (u < 0x80) out += (char)u;
+        else if (u < 0x800) out += {(char)(0xC0 | u >> 6), (char)(0x80 | (u & 63))};
         else if (u < 0x10000)
             out += {(char)(0xE0 | u >> 12), (char)(0x80 | (u >> 6 & 63)), (char)(0x80 | (u & 63))};
         else
@@ -368,10 +582,15 @@ static void test_gpt2() {
 int main(int argc, char** argv) {
     return run_tests(argc, argv,
                      {{"words", test_words},
+                      {"words_smollm", test_words_smollm},
+                      {"words_llama3", test_words_llama3},
                       {"classes", test_classes},
                       {"merges", test_merges},
                       {"special", test_special},
                       {"documents", test_documents},
+                      {"kinds", test_kinds},
+                      {"templates", test_templates},
+                      {"make_room", test_make_room},
                       {"golden", test_golden},
                       {"invalid", test_invalid},
                       {"long_word", test_long_word},
