@@ -661,7 +661,7 @@ MUTANTS = [
     ("quants.h", "integers: Q4_0's zero is 7", "group_q4_0, 8, false", "group_q4_0, 7, false",
      "quants product"),
     ("quants.h", "integers: a row's last blocks count for nothing",
-     "if constexpr (BYTES > 0) if (n % GROUP) {", "if constexpr (BYTES > 99) if (n % GROUP) {",
+     "rest = n % GROUP * BYTES / GROUP;", "rest = 0;",
      "quants product"),
     ("quants.h", "integers: an input that is no number counts as 0", "finite ? 0 : NAN", "0",
      "quants hard"),
