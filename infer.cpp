@@ -56,6 +56,7 @@ static int sample(std::vector<float>& logit, const std::vector<int>& history, in
                   Sampling& how) {
     if (how.repeat_penalty != 1) penalize_repeats(logit, history, (float)how.repeat_penalty);
     std::vector<Candidate> all;
+    all.reserve(logit.size());
     for (int id = 0; id < (int)logit.size(); id++)
         if (id != forbidden) all.push_back({id, logit[id], 0});
     if (all.empty()) fail("the only token there is has been forbidden by --ignore-eos");
