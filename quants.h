@@ -209,9 +209,9 @@ inline void dequantize_bf16(float* to, const uint8_t* from, int64_t n) {
 
 // ---- products with few rows ---------------------------------------------------------------------
 
-// Weights are read once, as a stream, which the processor's own prefetching loses at the end of each
-// page of 4 KB. So memory is asked for what comes a page later: 1.4 times as fast in F32. Beyond the
-// end of a row lies the next one; beyond that of the mapping, asking does nothing.
+// Weights are read once, as a stream, which the processor's own prefetching loses at the end of
+// each page of 4 KB. So memory is asked for what comes a page later: 1.4 times as fast in F32.
+// Behind a row lies the next one; behind the mapping, asking does nothing.
 [[gnu::always_inline]] inline void ask_ahead(const void* p, int bytes) {
     for (int i = 0; i < bytes; i += 64) __builtin_prefetch((const uint8_t*)p + 4096 + i);
 }
