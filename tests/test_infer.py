@@ -901,8 +901,8 @@ def main():
         return run_tests([test_logits, test_llama_family, test_wrong_llamas, test_bits, test_cache,
                           test_sampling, test_bench, test_end_of_text, test_context, test_text,
                           test_streaming, test_terminal, test_tokenize, test_perplexity,
-                          test_documents, test_show, test_flags, test_wrong_models, test_not_finite, test_memory,
-                          test_hostile_files],
+                          test_documents, test_show, test_flags, test_wrong_models, test_not_finite,
+                          test_memory, test_hostile_files],
                          lambda test: test(folder))
 
 
