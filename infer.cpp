@@ -3,15 +3,15 @@
 // The model and forward() are in runtime.h. Here, in reading order:
 //
 //     text           ids from text, text from ids, UTF-8 that arrives in pieces
-//     commands       generate, chat, tokenize, detokenize, logits, perplexity, show, quantize,
-//                    bundle, extract
+//     commands       generate, chat, tokenize, detokenize, logits, perplexity, bench, show,
+//                    quantize, bundle, extract
 //     command line   one table of flags, from which parsing and --help come
 //
 // Results go to stdout, everything else to stderr.
-#include <chrono>
 #include <cmath>
 #include <sys/utsname.h>
 #include "bundle.h"
+#include "ceilings.h"
 #include "chat.h"
 #include "flags.h"
 #include "perplexity.h"
@@ -67,18 +67,14 @@ struct Options {
                 runtime, draft, psi_file = "/proc/pressure/memory";
     std::vector<std::string> stop, logit_bias;
     int64_t n = 256, top_k = 40, seed = 1, threads = processors(), top_logprobs = 0, ctx = 0,
-            draft_ngram = 0, draft_max = 6, kv_keep = 0, kv_tail = 0;
+            draft_ngram = 0, draft_max = 6, kv_keep = 0, kv_tail = 0, prompt_tokens = 512,
+            generate_tokens = 128, rounds = 5;
     double temp = 0.8, top_p = 0.95, min_p = 0.05, repeat_penalty = 1, psi_some = 0;
     bool ignore_eos = false, nul = false, special = false, pure = false, help = false,
          json = false, stats = false;
     std::set<std::string> given;     // the flags that were on the command line, or baked in
     std::vector<std::string> bake;   // the words after --
 };
-
-static double seconds() {
-    auto now = std::chrono::steady_clock::now().time_since_epoch();
-    return std::chrono::duration<double>(now).count();
-}
 
 static void check_length(const Model& m, const char* what, size_t length) {
     if (length > (size_t)m.d.T)
@@ -207,9 +203,9 @@ static void print_gain(Draft& draft, const Model& m, Work& w, State& s, Text& t,
     for (double& x : plain) {
         t.ids.resize(length);
         s.pos = (int)length - 1;
-        const double start = seconds();
+        const double start = seconds_now();
         step(t.ids, rows, m, w, s, draft, t.how);
-        x = seconds() - start;
+        x = seconds_now() - start;
     }
     std::sort(plain.begin(), plain.end());
     const double steps = (double)std::max<int64_t>(draft.steps, 1);
@@ -239,7 +235,7 @@ static void run_generate(const Options& o) {
         if (o.given.count("-b") && o.given.count(flag))
             fail("%s and -b: a batch keeps its texts whole, and makes them without guesses", flag);
     if (o.given.count("-b")) return run_batch(o);
-    double start = seconds();
+    double start = seconds_now();
     Model m = load_model(o.model);
     Tokenizer tokenizer;
     const Style style = style_of(o, m, tokenizer);
@@ -251,18 +247,18 @@ static void run_generate(const Options& o) {
     PressureWatch watch = watch_of_flags(o);
     print_utf8(t.pending, false);
     std::vector<float> rows;
-    double loaded = seconds();
+    double loaded = seconds_now();
 
     step(t.ids, rows, m, w, s, draft, t.how);
-    double prompted = seconds();
+    double prompted = seconds_now();
     draft.bytes_read = 0;
     for (size_t next = t.prompt;;) {
         for (size_t i = next; i < t.ids.size() && t.end.empty(); i++)
             take_token(t, style, t.ids[i], &rows[(i - next) * m.d.V], m.d.V);
         print_utf8(t.pending, false);   // and flush: the text appears as it is made
         if (!t.end.empty()) break;
-        if (watch.is_high(seconds()))
-            relieve(watch, seconds(), m, s, t.ids, (int)o.kv_keep, (int)o.kv_tail, draft);
+        if (watch.is_high(seconds_now()))
+            relieve(watch, seconds_now(), m, s, t.ids, (int)o.kv_keep, (int)o.kv_tail, draft);
         next = t.ids.size();
         step(t.ids, rows, m, w, s, draft, t.how);
     }
@@ -272,7 +268,7 @@ static void run_generate(const Options& o) {
     if (t.end == "context")
         fprintf(stderr, "stopped: the context length of %d tokens is reached\n", m.d.T);
     const int64_t later = std::max<int64_t>(1, t.made) - 1;   // the first came from the prompt's
-    const double made_in = seconds() - prompted;
+    const double made_in = seconds_now() - prompted;
     print_speed(loaded - start, t.prompt, prompted - loaded, t.made, later, draft.bytes_read,
                 made_in);
     if (o.stats && later > 0) {
@@ -288,7 +284,7 @@ const int BATCH = FEW - 1;
 // Of a file's prompts, BATCH are in work at a time, each at its own position: one that has ended
 // makes room for the next. Line i, counted from 0, is made with seed + i.
 static void run_batch(const Options& o) {
-    double start = seconds();
+    double start = seconds_now();
     Model m = load_model(o.model);
     Tokenizer tokenizer;
     const Style style = style_of(o, m, tokenizer);
@@ -312,7 +308,7 @@ static void run_batch(const Options& o) {
     std::vector<Running> running;
     Work w;
     std::vector<float> logit((size_t)BATCH * m.d.V);
-    double loaded = seconds(), prompt_in = 0, made_in = 0;
+    double loaded = seconds_now(), prompt_in = 0, made_in = 0;
     size_t next = 0, printed = 0, prompts = 0;
     int64_t made = 0, timed = 0, passes = 0;
     // The texts first .. of those in work go on by a token, from logits in the same order.
@@ -329,7 +325,7 @@ static void run_batch(const Options& o) {
                       running.end());
     };
     while (printed < texts.size()) {
-        const double before = seconds();
+        const double before = seconds_now();
         while (next < texts.size() && running.size() < (size_t)BATCH) {
             Text& t = texts[next++];
             if (!t.end.empty()) continue;
@@ -339,7 +335,7 @@ static void run_batch(const Options& o) {
             go_on(running.size() - 1);
             prompts += t.prompt;
         }
-        const double prompted = seconds();
+        const double prompted = seconds_now();
         prompt_in += prompted - before;
         if (!running.empty()) {
             w.rows.clear();
@@ -349,7 +345,7 @@ static void run_batch(const Options& o) {
             logits(logit.data(), m, w, 0, (int)running.size());
             timed += (int64_t)running.size(), passes++;
             go_on(0);
-            made_in += seconds() - prompted;
+            made_in += seconds_now() - prompted;
         }
         for (; printed < texts.size(); printed++) {   // in order, the first of them as it is made
             print_utf8(texts[printed].pending, !texts[printed].end.empty());
@@ -473,14 +469,14 @@ static void run_perplexity(const Options& o) {
     const Windows windows = read_windows(ids, o, model.m, tokenizer, context);
 
     std::vector<Score> scores;
-    double sum = 0, start = seconds();
+    double sum = 0, start = seconds_now();
     for (size_t at = 0; at + 1 < ids.size(); at += windows.size) {
         const size_t before = scores.size();
         score_window(scores, model, ref, ids, at, windows);
         for (size_t i = before; i < scores.size(); i++) sum += scores[i].surprise;
         const size_t done = std::min(at + windows.size, ids.size() - 1);
         fprintf(stderr, "\r%zu of %zu tokens, %.4f nats/token, %.0f tok/s ", done, ids.size() - 1,
-                sum / (double)scores.size(), (double)done / (seconds() - start));
+                sum / (double)scores.size(), (double)done / (seconds_now() - start));
     }
     fprintf(stderr, "\n");
     const Mean nats = mean_of(scores, [](const Score& s) { return s.surprise; });
@@ -496,6 +492,86 @@ static void run_perplexity(const Options& o) {
     printf("kl %.6g +/- %.3g nats/token  largest %.4g  same top token %.2f%% +/- %.2f%%\n", kl.mean,
            kl.error, most, 100 * same.mean, 100 * same.error);
 }
+
+// ---- bench --------------------------------------------------------------------------------------
+
+// A row of the table: what was timed in each round, and what one run of it takes.
+struct Timing {
+    std::string name;
+    int tokens;
+    bool one_by_one;
+    double flops, bytes;
+    std::vector<double> speeds;   // tokens a second
+};
+
+// Seconds that a text of so many tokens takes, from its first on; none is chosen, so any do.
+static double time_text(const Model& m, Work& w, State& s, std::vector<float>& logit,
+                        const Timing& t) {
+    std::vector<int> ids(t.tokens);
+    for (int i = 0; i < t.tokens; i++) ids[i] = (int)(i * 7919LL % m.d.V);
+    s.pos = 0;
+    const int step = t.one_by_one ? 1 : t.tokens;
+    const double start = seconds_now();
+    for (int i = 0; i < t.tokens; i += step) {
+        forward(m, w, s, &ids[i], step, 1);
+        logits(logit.data(), m, w, 0, 1);
+    }
+    return seconds_now() - start;
+}
+
+static void print_timing(const Timing& t, double peak, double bandwidth) {
+    const double n = (double)t.speeds.size();
+    double mean = 0, squares = 0;
+    for (double x : t.speeds) mean += x / n;
+    for (double x : t.speeds) squares += (x - mean) * (x - mean);
+    const double runs = mean / t.tokens;   // a second
+    printf("| %6s | %9.2f | %9.2f | %8.2f | %6.1f%% | %8.1f | %6.1f%% |\n", t.name.c_str(), mean,
+           n > 1 ? sqrt(squares / (n - 1)) : 0, runs * t.bytes / 1e9,
+           100 * runs * t.bytes / bandwidth, runs * t.flops / 1e9, 100 * runs * t.flops / peak);
+}
+
+// llama-bench's two tests, pp (a prompt) and tg (text generation), in turns, after one of each that
+// does not count. FLOPs and bytes are those of the weights, each read once for a prompt's 512
+// tokens, or for one that is generated; and of attention's products.
+static void run_bench(const Options& o) {
+    const Model m = load_model(o.model);
+    const Description& d = m.d;
+    check_length(m, "--prompt", (size_t)o.prompt_tokens);
+    check_length(m, "--generate", (size_t)o.generate_tokens);
+    const double weights = weights_per_token(m), bytes = bytes_per_token(m);
+    if (o.prompt_tokens + o.generate_tokens == 0)
+        fail("--prompt 0 --generate 0: nothing to time, expected one of them above 0");
+    std::vector<Timing> timings;
+    auto add = [&](const char* name, int tokens, bool one_by_one) {
+        if (tokens == 0) return;
+        const double attention = 2.0 * d.L * d.C * tokens * (tokens + 1);
+        const double calls = one_by_one ? tokens : (tokens + MOST_ROWS - 1) / MOST_ROWS;
+        const double rows = one_by_one ? tokens : 1, V = (double)d.V * d.C;   // rows of logits
+        const double flops = 2 * (weights - V) * tokens + 2 * V * rows + attention;
+        timings.push_back({name + std::to_string(tokens), tokens, one_by_one, flops, bytes * calls,
+                           {}});
+    };
+    add("pp", (int)o.prompt_tokens, false);
+    add("tg", (int)o.generate_tokens, true);
+    State s = new_state(m, (int)std::max(o.prompt_tokens, o.generate_tokens));
+    Work w;
+    std::vector<float> logit(d.V);
+    for (const Timing& t : timings) time_text(m, w, s, logit, t);
+    double peak = peak_flops(FLOAT32), bandwidth = memory_bandwidth(false);
+    for (int64_t round = 0; round < o.rounds; round++)
+        for (Timing& t : timings) t.speeds.push_back(t.tokens / time_text(m, w, s, logit, t));
+    peak = std::max(peak, peak_flops(FLOAT32));
+    bandwidth = std::max(bandwidth, memory_bandwidth(false));
+
+    printf("%s: %.1f M weights, %.1f MB read a token; %lld threads, %lld rounds\n"
+           "ceilings: %.1f GB/s read, %.0f GFLOP/s in float32\n\n", o.model.c_str(), weights / 1e6,
+           bytes / 1e6, (long long)o.threads, (long long)o.rounds, bandwidth / 1e9, peak / 1e9);
+    printf("| %6s | %9s | %9s | %8s | %7s | %8s | %7s |\n|---|---|---|---|---|---|---|\n", "test",
+           "tok/s", "deviation", "GB/s", "of it", "GFLOP/s", "of it");
+    for (const Timing& t : timings) print_timing(t, peak, bandwidth);
+}
+
+// ---- files --------------------------------------------------------------------------------------
 
 // Names longer than this stand out of their column: one of 60,000 bytes would pad all rows to that.
 const size_t NAME_COLUMN = 40;
@@ -675,8 +751,8 @@ static void run_extract(const Options& o) {
 // ---- command line -------------------------------------------------------------------------------
 
 enum { GENERATE = 1, TOKENIZE = 2, DETOKENIZE = 4, LOGITS = 8, PERPLEXITY = 16, SHOW = 32,
-       QUANTIZE = 64, CHAT = 128, BUNDLE = 256, EXTRACT = 512 };
-const int SAMPLE = GENERATE | CHAT, MODEL = SAMPLE | LOGITS | PERPLEXITY;
+       QUANTIZE = 64, CHAT = 128, BUNDLE = 256, EXTRACT = 512, BENCH = 1024 };
+const int SAMPLE = GENERATE | CHAT, MODEL = SAMPLE | LOGITS | PERPLEXITY | BENCH;
 const int WITH_MODEL = MODEL | TOKENIZE | DETOKENIZE;   // -m
 const int WITH_FILE = SHOW | BUNDLE | EXTRACT;          // FILE.gguf
 
@@ -696,6 +772,7 @@ static const Command COMMANDS[] = {
     {LOGITS, "infer logits",
      "for each of --ids, a line with the logits of what follows it", run_logits},
     {PERPLEXITY, "infer perplexity", "how well the model predicts a text (-f)", run_perplexity},
+    {BENCH, "infer bench", "how fast it is, beside what the machine can do", run_bench},
     {SHOW, "infer show", "the keys and tensors of any GGUF file", run_show},
     {QUANTIZE, "infer quantize", "the same model with smaller weights", run_quantize},
     {BUNDLE, "infer bundle", "one executable (-o) of runtime and model; after --, flags baked in",
@@ -728,6 +805,10 @@ static std::vector<Flag> flag_table(Options& o) {
          "as llama-perplexity does: of each N tokens the second half is scored; 0: all are"},
         {"--kl", "REF.gguf", &o.reference, PERPLEXITY,
          "the model before it was quantized: how far the other strays from it"},
+        {"--prompt", "N", {&o.prompt_tokens, 0, 1e6}, BENCH, "tokens of a prompt; 0: no such row"},
+        {"--generate", "N", {&o.generate_tokens, 0, 1e6}, BENCH,
+         "tokens to generate; 0: no such row"},
+        {"--rounds", "N", {&o.rounds, 1, 1000}, BENCH, "how often each is timed"},
         {"-n", "N", {&o.n, 0, 1e9}, SAMPLE, "the most tokens to make"},
         {"--temp", "X", {&o.temp, 0, 100}, SAMPLE,
          "temperature; 0 takes the likeliest token, and is the default with --ids"},

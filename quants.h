@@ -20,13 +20,9 @@
 //         bits    s0..s3, 6      t0..t3, 6      s4..s7, the lower 4; above them t4..t7's
 //                 above: s4..s7's upper 2       above: t4..t7's upper 2
 //
-// product() on few rows of input gives, bit for bit, dot(inp, dequantize(row)): every product is
-// one sum in float32 in the order that numerics.h gives dot(), whatever the number of threads and
-// the width of vectors.
-//
-// Why not in integers, which take fewer instructions: a processor decodes 32 weights and multiplies
-// them about as fast as memory brings them, so that little would be gained; and activations rounded
-// to 8 bits, as such products have them, move log-probabilities by 1e-2.
+// product() on few rows of input gives, bit for bit, dot(inp, dequantize(row)): one sum in float32
+// in the order that numerics.h gives dot(), whatever the number of threads and the width of
+// vectors. In Q4_0, Q4_1 and Q6_K its definition is another, in integers, as exact: see there.
 //
 // Parts: decoding, once for each format; the product; encoding, the same bytes as ggml's reference.
 #pragma once
@@ -213,6 +209,13 @@ inline void dequantize_bf16(float* to, const uint8_t* from, int64_t n) {
 
 // ---- products with few rows ---------------------------------------------------------------------
 
+// Weights are read once, as a stream, which the processor's own prefetching loses at the end of
+// each page of 4 KB. So memory is asked for what comes a page later: 1.4 times as fast in F32.
+// Behind a row lies the next one; behind the mapping, asking does nothing.
+[[gnu::always_inline]] inline void ask_ahead(const void* p, int bytes) {
+    for (int i = 0; i < bytes; i += 64) __builtin_prefetch((const uint8_t*)p + 4096 + i);
+}
+
 // One row of input and two of weights: lanes[r] = the lanes of dot(x, row r), n elements, with the
 // weights in registers from decoding to the sum. Two, so that a sum waits less for itself.
 template <void (*UNPACK)(Vec*, const uint8_t*, int), int BLOCK, int BYTES>
@@ -220,7 +223,9 @@ inline void multiply_blocks(float (*lanes)[LANES], const float* x, const uint8_t
                             const uint8_t* row1, int n) {
     Vec sum0[V], sum1[V];
     for (int v = 0; v < V; v++) sum0[v] = sum1[v] = vec_all(0);
-    for (; n > 0; n -= BLOCK, row0 += BYTES, row1 += BYTES)
+    for (; n > 0; n -= BLOCK, row0 += BYTES, row1 += BYTES) {
+        ask_ahead(row0, BYTES);
+        ask_ahead(row1, BYTES);
 #pragma GCC unroll 8
         for (int j = 0; j < BLOCK / 32; j++, x += 32) {
             Vec w0[V], w1[V];
@@ -232,6 +237,7 @@ inline void multiply_blocks(float (*lanes)[LANES], const float* x, const uint8_t
                 sum1[v] = vec_fma(inp, w1[v], sum1[v]);
             }
         }
+    }
     for (int v = 0; v < V; v++) {
         vec_store(lanes[0] + v * VEC, sum0[v]);
         vec_store(lanes[1] + v * VEC, sum1[v]);
@@ -249,6 +255,7 @@ inline void multiply_floats(float (*lanes)[LANES], const float* x, int64_t strid
         Vec sum[ROWS];
         for (int r = 0; r < ROWS; r++) sum[r] = vec_load(lanes[r] + v);
         for (int i = v; i < whole; i += LANES) {
+            if (v == 0) ask_ahead(w + i, LANES * sizeof(float));
             const Vec weight = vec_load(w + i);
             for (int r = 0; r < ROWS; r++)
                 sum[r] = vec_fma(vec_load(x + r * stride + i), weight, sum[r]);
@@ -258,6 +265,270 @@ inline void multiply_floats(float (*lanes)[LANES], const float* x, int64_t strid
     for (int r = 0; r < ROWS; r++)
         for (int i = whole; i < n; i++)
             lanes[r][i - whole] = __builtin_fmaf(x[r * stride + i], w[i], lanes[r][i - whole]);
+}
+
+// ---- products with few rows, in integers --------------------------------------------------------
+//
+// Decoding to floats is more arithmetic than two cores have time for while memory brings weights of
+// 4 to 6 bits. So for these the input, not the weight, changes its form: in each 32 numbers, x
+// becomes scale * i with |i| <= 127 * 2^14: 22 bits with the sign, where a float has 25. One byte,
+// as others have it, would move log-probabilities by 1e-2. i has three digits of base 128, each a
+// byte:
+//
+//     i = (high * 128 + middle) * 128 + low       high -127 .. 127     middle, low -64 .. 63
+//
+// and weights stay the bytes 0 .. 63 that they are. Processors multiply bytes and add four products
+// to a 32-bit sum in one instruction (or two, or three), without rounding. A sum of 128 is, lane by
+// lane, half h of block b having the lanes 16 h + 4 b + l, l = 0 .. 3:
+//
+//     lane = fma(float(sum of (q - zero) i, the 4 elements 4 l .. 4 l + 3 of half h of block b),
+//                scale of these weights * scale of b, lane)      in Q6_K, s * (d * scale of b)
+//
+// and where weights have a minimum, before that lane = fma(float(sum of the 4 i), minimum * scale
+// of b, lane). Lanes are added as dot() adds them. So the bits are the same on every processor.
+
+typedef uint8_t Bytes64 __attribute__((vector_size(64)));
+typedef int32_t Ints __attribute__((vector_size(64)));
+typedef float Lanes16 __attribute__((vector_size(64)));
+typedef int64_t Sixteen __attribute__((vector_size(16)));   // 16 bytes
+
+const int GROUP = 128;
+
+// 128 numbers of input, as above; digits[0] the high ones.
+struct alignas(64) Group {
+    int8_t digits[3][2][64];   // [h][16 b + i]: element i of half h of block b
+    int32_t sum[2][16];        // [h][4 b + l]: of 4 elements
+    Four scale;                // [b]
+};
+
+// sum[j] += q[4 j] x[4 j] + ... + q[4 j + 3] x[4 j + 3], for q up to 63.
+[[gnu::always_inline]] inline void add_products(Ints& sum, const Bytes64& q, const int8_t* x) {
+#if defined(__AVX512VNNI__)
+    sum = (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)q, _mm512_load_si512(x));
+#elif defined(__AVX2__)
+    for (int i = 0; i < 2; i++) {
+        const __m256i pairs = _mm256_maddubs_epi16(((const __m256i*)&q)[i],
+                                                   ((const __m256i*)x)[i]);
+        __m256i* to = (__m256i*)&sum + i;
+        *to = _mm256_add_epi32(*to, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    }
+#else
+    for (int i = 0; i < 4; i++) {
+        const int8x16_t w = vld1q_s8((const int8_t*)&q + 16 * i), inp = vld1q_s8(x + 16 * i);
+        const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(inp));
+        const int16x8_t pairs = vpaddq_s16(low, vmull_high_s8(w, inp));
+        int32_t* to = (int32_t*)&sum + 4 * i;
+        vst1q_s32(to, vpadalq_s16(vld1q_s32(to), pairs));
+    }
+#endif
+}
+
+// sum[j] = the same with the numbers that x's digits stand for, of half h.
+[[gnu::always_inline]] inline void multiply_digits(Ints& sum, const Bytes64& q, const Group& x,
+                                                   int h) {
+    sum = (Ints){};
+    add_products(sum, q, x.digits[0][h]);
+    sum <<= 7;
+    add_products(sum, q, x.digits[1][h]);
+    sum <<= 7;
+    add_products(sum, q, x.digits[2][h]);
+}
+
+inline int groups_of(int n) { return (n + GROUP - 1) / GROUP; }
+
+// n numbers, a multiple of 32, as groups; what the last one lacks is 0.
+inline void make_groups(Group* to, const float* x, int n) {
+    const float MOST = 127 << 14, ROUND = 12582912.0f;   // 1.5 * 2^23, as in exp_f
+    for (; n > 0; n -= GROUP, to++) {
+        memset(to, 0, sizeof *to);
+        for (int b = 0; b < std::min(4, n / 32); b++, x += 32) {
+            uint32_t bits = 0;
+            for (int i = 0; i < 32; i++) {
+                const uint32_t magnitude = float_to_bits(x[i]) & 0x7fffffff;
+                bits = magnitude > bits ? magnitude : bits;
+            }
+            const float most = bits_to_float(bits);
+            const bool finite = bits < 0x7f800000, some = finite && most > 1e-30f;
+            const float inverse = some ? MOST / most : 0;
+            to->scale[b] = some ? most / MOST : finite ? 0 : NAN;   // one NaN, and all is
+            int8_t digits[3][32];   // aside, so that the loop vectorises
+            for (int i = 0; i < 32; i++) {
+                const float shifted = x[i] * inverse + ROUND;
+                const int all = (int)(float_to_bits(shifted) - float_to_bits(ROUND));
+                const int high = (all + (1 << 13)) >> 14, rest = all - high * (1 << 14);
+                const int middle = (rest + 64) >> 7;
+                digits[0][i] = (int8_t)high;
+                digits[1][i] = (int8_t)middle;
+                digits[2][i] = (int8_t)(rest - middle * 128);
+            }
+            for (int digit = 0; digit < 3; digit++)
+                for (int h = 0; h < 2; h++)
+                    memcpy(&to->digits[digit][h][16 * b], &digits[digit][16 * h], 16);
+        }
+        const Bytes64 ones = (Bytes64){} + 1;
+        for (int h = 0; h < 2; h++) {
+            Ints sum;
+            multiply_digits(sum, ones, *to, h);
+            memcpy(to->sum[h], &sum, sizeof sum);
+        }
+    }
+}
+
+[[gnu::always_inline]] inline void add_fma(Lanes16& sum, const Lanes16& a, const Lanes16& b) {
+    for (int v = 0; v < 16; v += VEC) {
+        float* to = (float*)&sum + v;
+        vec_store(to, vec_fma(vec_load((const float*)&a + v), vec_load((const float*)&b + v),
+                              vec_load(to)));
+    }
+}
+
+// Each of four numbers four times: a block's lanes.
+[[gnu::always_inline]] inline void spread(Lanes16& to, Four x) {
+#if defined(__AVX512F__)   // g++ 12 goes by memory here, and waits for it
+    const __m512i block = {0, 0, 1 | 1ll << 32, 1 | 1ll << 32, 2 | 2ll << 32, 2 | 2ll << 32,
+                           3 | 3ll << 32, 3 | 3ll << 32};
+    to = (Lanes16)_mm512_maskz_permutexvar_ps(0xffff, block, _mm512_castps128_ps512((__m128)x));
+#else
+    to = __builtin_shufflevector(x, x, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+#endif
+}
+
+typedef int32_t FourInts __attribute__((vector_size(16)));
+
+// Four 16-bit numbers, as they follow one another.
+[[gnu::always_inline]] inline FourInts four_shorts(const uint8_t* p) {
+    int64_t four;
+    memcpy(&four, p, 8);
+#if defined(__AVX2__)
+    return (FourInts)_mm_cvtepu16_epi32(_mm_cvtsi64_si128(four));
+#else
+    return (FourInts)vmovl_u16(vcreate_u16((uint64_t)four));
+#endif
+}
+
+// The halfs at p, p + stride, ...
+[[gnu::always_inline]] inline Four four_halves(const uint8_t* p, int stride) {
+    uint64_t four = 0;
+    for (int i = 0; i < 4; i++) {
+        uint16_t h;
+        memcpy(&h, p + i * stride, 2);
+        four |= (uint64_t)h << 16 * i;
+    }
+#if defined(__F16C__)
+    return _mm_cvtph_ps(_mm_cvtsi64_si128((long long)four));
+#else
+    return vcvt_f32_f16(vreinterpret_f16_u64(vcreate_u64(four)));
+#endif
+}
+
+[[gnu::always_inline]] inline Sixteen sixteen_at(const uint8_t* p) {
+    Sixteen s;
+    memcpy(&s, p, 16);
+    return s;
+}
+
+// Two by two, or g++ 12 goes by memory here too.
+[[gnu::always_inline]] inline void join(Bytes64& to, Sixteen a, Sixteen b, Sixteen c, Sixteen d) {
+    const auto low = __builtin_shufflevector(a, b, 0, 1, 2, 3);
+    const auto high = __builtin_shufflevector(c, d, 0, 1, 2, 3);
+    to = (Bytes64)__builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+
+// The 16 bytes of nibbles at p, p + stride, ...: the lower ones and the upper.
+[[gnu::always_inline]] inline void four_nibbles(Bytes64* q, const uint8_t* p, int stride) {
+    join(q[1], sixteen_at(p), sixteen_at(p + stride), sixteen_at(p + 2 * stride),
+         sixteen_at(p + 3 * stride));
+    q[0] = q[1] & 15;
+    q[1] >>= 4;
+}
+
+// 128 weights, where the products above want them.
+struct Quants {
+    Bytes64 q[2];
+    Lanes16 scale[2], minimum;
+};
+
+// Group g of a row, and the input's scales.
+
+[[gnu::always_inline]] inline void group_q4_0(Quants& to, const uint8_t* row, int g, Four scale) {
+    const uint8_t* block = row + g * 4 * 18;
+    four_nibbles(to.q, block + 2, 18);
+    spread(to.scale[0], four_halves(block, 18) * scale);
+    to.scale[1] = to.scale[0];
+}
+
+[[gnu::always_inline]] inline void group_q4_1(Quants& to, const uint8_t* row, int g, Four scale) {
+    const uint8_t* block = row + g * 4 * 20;
+    four_nibbles(to.q, block + 4, 20);
+    spread(to.scale[0], four_halves(block, 20) * scale);
+    to.scale[1] = to.scale[0];
+    spread(to.minimum, four_halves(block + 2, 20) * scale);
+}
+
+// Half a block. Its 64 bytes of nibbles are pieces of 16 bytes, of which 0 and 2 hold the first
+// halves of blocks 0 and 1 below those of 2 and 3. The upper bits of all four share 16 bytes.
+[[gnu::always_inline]] inline void group_q6_k(Quants& to, const uint8_t* row, int g, Four scale) {
+    typedef uint32_t Words __attribute__((vector_size(64)));
+    const Words down = {0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4, 4, 4};
+    const Words up = {4, 4, 4, 4, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0};
+    const Words back = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2};
+    const uint8_t* block = row + g / 2 * 210;
+    const Four d = half_at(block + 208) * scale;
+    const FourInts pairs = four_shorts(block + 192 + g % 2 * 8);   // int8: of halves 0, of halves 1
+    spread(to.scale[0], __builtin_convertvector(pairs << 24 >> 24, Four) * d);
+    spread(to.scale[1], __builtin_convertvector(pairs << 16 >> 24, Four) * d);
+    for (int h = 0; h < 2; h++) {
+        const uint8_t *nibbles = block + g % 2 * 64 + 16 * h, *two = block + 128 + g % 2 * 32;
+        const Sixteen a = sixteen_at(nibbles), b = sixteen_at(nibbles + 32);
+        const Sixteen u = sixteen_at(two + 16 * h);
+        Bytes64 low, upper;
+        join(low, a, b, a, b);
+        join(upper, u, u, u, u);
+        to.q[h] = (Bytes64)(((Words)low >> down & 0x0f0f0f0f) |
+                            ((Words)upper << up >> back & 0x30303030));
+    }
+}
+
+// sum[h] += the products of a group's half h.
+template <int ZERO, bool MINIMUM>
+[[gnu::always_inline]] inline void multiply_group(Lanes16* sum, const Group& x, const Quants& w) {
+    for (int h = 0; h < 2; h++) {
+        Ints products, inp;
+        memcpy(&inp, x.sum[h], sizeof inp);
+        multiply_digits(products, w.q[h], x, h);
+        if (MINIMUM) add_fma(sum[h], __builtin_convertvector(inp, Lanes16), w.minimum);
+        products -= inp * ZERO;
+        add_fma(sum[h], __builtin_convertvector(products, Lanes16), w.scale[h]);
+    }
+}
+
+// As multiply_blocks(): one row of input and two of weights, n of each; BYTES for 128 weights, of
+// which n need not be a multiple: the last group is then completed with blocks of 0.
+template <void (*UNPACK)(Quants&, const uint8_t*, int, Four), int ZERO, bool MINIMUM, int BYTES>
+inline void multiply_groups(float (*lanes)[LANES], const Group* x, const uint8_t* row0,
+                            const uint8_t* row1, int n) {
+    Lanes16 sum0[2] = {}, sum1[2] = {};
+    auto add = [&](const Group& group, const uint8_t* from0, const uint8_t* from1, int g) {
+        Quants w0, w1;
+        UNPACK(w0, from0, g, group.scale);
+        UNPACK(w1, from1, g, group.scale);
+        multiply_group<ZERO, MINIMUM>(sum0, group, w0);
+        multiply_group<ZERO, MINIMUM>(sum1, group, w1);
+    };
+    for (int g = 0; g < n / GROUP; g++) {
+        ask_ahead(row0 + g * BYTES, BYTES);
+        ask_ahead(row1 + g * BYTES, BYTES);
+        add(x[g], row0, row1, g);
+    }
+    if (n % GROUP) {
+        uint8_t last[2][2 * BYTES] = {};   // two groups: a block of Q6_K
+        const int whole = n / GROUP * BYTES, rest = n % GROUP * BYTES / GROUP;
+        memcpy(last[0], row0 + whole, rest);
+        memcpy(last[1], row1 + whole, rest);
+        add(x[n / GROUP], last[0], last[1], 0);
+    }
+    memcpy(lanes[0], sum0, sizeof sum0);
+    memcpy(lanes[1], sum1, sizeof sum1);
 }
 
 // ---- encoding -----------------------------------------------------------------------------------
@@ -384,23 +655,29 @@ struct Format {
     GgmlType type;
     uint32_t file_type;   // llama.cpp's number for a file of them: the key general.file_type
     void (*dequantize)(float* to, const uint8_t* from, int64_t n);
-    // Of rows of a multiple of 32; null: decoded to floats first, and then multiplied.
+    // Of rows of a multiple of 32, by float or in integers; both null: decoded to floats first,
+    // and then multiplied.
     void (*multiply)(float (*lanes)[LANES], const float* x, const uint8_t* row0,
                      const uint8_t* row1, int n);
+    void (*multiply_groups)(float (*lanes)[LANES], const Group* x, const uint8_t* row0,
+                            const uint8_t* row1, int n);
     void (*quantize)(uint8_t* to, const float* from, int64_t n);   // null: only read
 };
 
-#define BLOCKS(...) dequantize_blocks<__VA_ARGS__>, multiply_blocks<__VA_ARGS__>
+#define BLOCKS(...) dequantize_blocks<__VA_ARGS__>, multiply_blocks<__VA_ARGS__>, nullptr
 inline const Format FORMATS[] = {
-    {GGML_F32, 0, dequantize_f32, nullptr, quantize_f32},
-    {GGML_F16, 1, dequantize_f16, multiply_blocks<unpack_f16, 32, 64>, quantize_f16},
-    {GGML_BF16, 32, dequantize_bf16, nullptr, quantize_bf16},
+    {GGML_F32, 0, dequantize_f32, nullptr, nullptr, quantize_f32},
+    {GGML_F16, 1, dequantize_f16, multiply_blocks<unpack_f16, 32, 64>, nullptr, quantize_f16},
+    {GGML_BF16, 32, dequantize_bf16, nullptr, nullptr, quantize_bf16},
     {GGML_Q8_0, 7, BLOCKS(unpack_q8_0, 32, 34), quantize_q8_0},
-    {GGML_Q4_0, 2, BLOCKS(unpack_q4_0, 32, 18), quantize_q4_0},
-    {GGML_Q4_1, 3, BLOCKS(unpack_q4_1, 32, 20), nullptr},
+    {GGML_Q4_0, 2, dequantize_blocks<unpack_q4_0, 32, 18>, nullptr,
+     multiply_groups<group_q4_0, 8, false, 72>, quantize_q4_0},
+    {GGML_Q4_1, 3, dequantize_blocks<unpack_q4_1, 32, 20>, nullptr,
+     multiply_groups<group_q4_1, 0, true, 80>, nullptr},
     {GGML_Q4_K, 15, BLOCKS(unpack_q4_k, 256, 144), nullptr},
     {GGML_Q5_K, 17, BLOCKS(unpack_q5_k, 256, 176), nullptr},
-    {GGML_Q6_K, 18, BLOCKS(unpack_q6_k, 256, 210), quantize_q6_k}};
+    {GGML_Q6_K, 18, dequantize_blocks<unpack_q6_k, 256, 210>, nullptr,
+     multiply_groups<group_q6_k, 32, false, 105>, quantize_q6_k}};
 #undef BLOCKS
 
 // Null for a type that cannot be computed with.
@@ -459,17 +736,21 @@ inline void product_of_row(float* out, const float* inp, const Weight& w, const 
         out[(int64_t)i * w.out + o] = add_lanes(lanes[i]) + (bias ? bias[o] : 0);
 }
 
-// Columns o and o + half of out, for one row of inp. Two rows of weights that far apart, and not
-// two neighbours: a thread then reads two streams, which the processor's prefetching follows, while
-// two that lie within a page of each other made Q8_0 four times slower.
-inline void product_of_two_rows(float* out, const float* inp, const Weight& w, const Format& format,
-                                const float* bias, int o, int half) {
+// Columns o and o + half of out. Two rows of weights that far apart, and not two neighbours: a
+// thread then reads two streams, which the processor's prefetching follows, while two that lie
+// within a page of each other made Q8_0 four times slower. groups: inp, for products in integers.
+inline void product_of_two_rows(float* out, const float* inp, const Group* groups, const Weight& w,
+                                const Format& format, const float* bias, int n, int o, int half) {
     const int64_t bytes = row_bytes(w.type, w.in);
     const int second = std::min(o + half, w.out - 1);   // of an odd number, one is computed twice
+    const uint8_t *row0 = w.data + o * bytes, *row1 = w.data + second * bytes;
     alignas(64) float lanes[2][LANES];
-    format.multiply(lanes, inp, w.data + o * bytes, w.data + second * bytes, w.in);
-    out[o] = add_lanes(lanes[0]) + (bias ? bias[o] : 0);
-    if (o + half == second) out[second] = add_lanes(lanes[1]) + (bias ? bias[second] : 0);
+    for (int i = 0; i < n; i++, inp += w.in, groups += groups_of(w.in), out += w.out) {
+        if (format.multiply) format.multiply(lanes, inp, row0, row1, w.in);
+        else format.multiply_groups(lanes, groups, row0, row1, w.in);
+        out[o] = add_lanes(lanes[0]) + (bias ? bias[o] : 0);
+        if (o + half == second) out[second] = add_lanes(lanes[1]) + (bias ? bias[second] : 0);
+    }
 }
 
 // Many rows of input: matmul() on a part of the rows of weights at a time, decoded by all threads
@@ -512,15 +793,27 @@ inline void products(std::initializer_list<Product> list, const float* inp, int 
     if (n >= FEW) return;
     // Small matrices are done before other threads would have begun.
 #pragma omp parallel if (work > 1 << 17)
-    for (const Product& p : list) {
-        const Weight& w = *p.w;
-        const Format& format = *find_format(w.type);
-        const bool two = n == 1 && format.multiply && w.in % 32 == 0;
-        const int rows = two ? (w.out + 1) / 2 : w.out;
+    {
+        static thread_local std::vector<Group> groups;   // each thread's own: none waits for them
+        groups.clear();
+        for (const Product& p : list) {
+            const Weight& w = *p.w;
+            const Format& format = *find_format(w.type);
+            if (format.multiply_groups && groups.empty()) {
+                groups.resize((size_t)n * groups_of(w.in));
+                for (int i = 0; i < n; i++)
+                    make_groups(&groups[i * groups_of(w.in)], inp + (int64_t)i * w.in, w.in);
+            }
+            const bool two = format.multiply_groups ||
+                             (n == 1 && format.multiply && w.in % 32 == 0);
+            const int rows = two ? (w.out + 1) / 2 : w.out;
 #pragma omp for schedule(static) nowait
-        for (int o = 0; o < rows; o++) {
-            if (two) product_of_two_rows(p.out, inp, w, format, p.bias, o, rows);
-            else product_of_row(p.out, inp, w, format, p.bias, n, o);
+            for (int o = 0; o < rows; o++) {
+                if (two)
+                    product_of_two_rows(p.out, inp, groups.data(), w, format, p.bias, n, o, rows);
+                else
+                    product_of_row(p.out, inp, w, format, p.bias, n, o);
+            }
         }
     }
 }

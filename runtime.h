@@ -198,18 +198,26 @@ inline Model load_model(const std::string& path) {
     return m;
 }
 
+// The sum of f(w) over the matrices that a token is multiplied by.
+template <typename F>
+inline double sum_over_products(const Model& m, F f) {
+    double sum = f(m.output.weight);
+    for (const Block& b : m.blocks)
+        for (const Linear* l : {&b.attn_q, &b.attn_k, &b.attn_v, &b.attn_output, &b.ffn_gate,
+                                &b.ffn_up, &b.ffn_down})
+            if (l->weight.data) sum += f(l->weight);
+    return sum;
+}
+
+inline double weights_per_token(const Model& m) {
+    return sum_over_products(m, [](const Weight& w) { return (double)w.in * w.out; });
+}
+
 // Bytes of weights that one token makes the processor read.
 inline double bytes_per_token(const Model& m) {
-    auto bytes = [](const Linear& l) {
-        return (double)row_bytes(l.weight.type, l.weight.in) * l.weight.out;
-    };
-    double sum = bytes(m.output);
-    for (const Block& b : m.blocks) {
-        sum += bytes(b.attn_q) + bytes(b.attn_k) + bytes(b.attn_v) + bytes(b.attn_output);
-        sum += bytes(b.ffn_up) + bytes(b.ffn_down);
-        if (m.d.family.gated) sum += bytes(b.ffn_gate);
-    }
-    return sum;
+    return sum_over_products(m, [](const Weight& w) {
+        return (double)row_bytes(w.type, w.in) * w.out;
+    });
 }
 
 // ---- the layers ---------------------------------------------------------------------------------

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <vector>
+#include "ceilings.h"
 #include "files.h"
 #include "layers.h"
 #include "matmul.h"
@@ -42,49 +43,7 @@ void device_dtype(const char* dtype) {
         fail("--dtype bf16: this processor has no bfloat16 instructions (AVX512-BF16)");
 }
 
-// The best of the runs of about a millisecond that fit into a fifth of a second, in which every
-// thread does nothing but multiply-adds. The first few are slow: threads that were just made share
-// a core until the system spreads them.
-double device_peak_flops() {
-    double best = 0;
-    const double end = seconds_now() + 0.2;
-    do {
-        double flops = 0, start = seconds_now();
-#pragma omp parallel reduction(+ : flops)
-        flops += products->flops(500000);
-        best = std::max(best, flops / (seconds_now() - start));
-    } while (seconds_now() < end);
-    return best;
-}
-
-// Bytes a second, the best of 10 runs over 4 buffers of 64 MB, more than caches hold: all four
-// read, and with `updates` three of them written too, as AdamW does.
-static double memory_bandwidth(bool updates) {
-    const int64_t N = 1 << 24;
-    std::vector<float> a(N), b(N), c(N), d(N);
-    double best = 0;
-    for (int run = 0; run < 10; run++) {
-        double start = seconds_now(), total = 0;
-        if (updates) {
-#pragma omp parallel for simd
-            for (int64_t i = 0; i < N; i++) {
-                float x = a[i];
-                b[i] += x, c[i] += x, d[i] += x;
-            }
-        } else {
-#pragma omp parallel for reduction(+ : total)
-            for (int64_t i = 0; i < N; i += LANES) {
-                float lanes[LANES];
-                for (int j = 0; j < LANES; j++)
-                    lanes[j] = a[i + j] + b[i + j] + c[i + j] + d[i + j];
-                total += lanes[0];
-            }
-        }
-        if (total != 0) fail("memory_bandwidth: zeros have a sum of %g", total);
-        best = std::max(best, (updates ? 7.0 : 4.0) * sizeof(float) * N / (seconds_now() - start));
-    }
-    return best;
-}
+double device_peak_flops() { return peak_flops(*products); }
 
 bool device_profile() {
     profile.flops = device_peak_flops();

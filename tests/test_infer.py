@@ -440,6 +440,35 @@ def test_context(folder):
     report("the context's end, and ids out of range")
 
 
+def test_bench(folder):
+    model = Model(L=2, NH=2, C=24, F=96, T=24, V=61)
+    path = model.write(f"{folder}/bench.gguf")
+    for prompt, tokens, rounds in ((16, 8, 1), (24, 0, 3), (0, 24, 2)):
+        out, _ = run("bench", "-m", path, "--prompt", prompt, "--generate", tokens, "--rounds",
+                     rounds, "--threads", 1)
+        lines = out.decode().splitlines()
+        weights = 2 * (4 * 24 * 24 + 2 * 24 * 96) + 61 * 24
+        check(f"{weights / 1e6:.1f} M weights, {weights * 4 / 1e6:.1f} MB" in lines[0]
+              and "GB/s" in lines[1], f"bench: {lines[:2]}")
+        rows = [line.strip("|").split("|") for line in lines[5:]]
+        want = [f"pp{prompt}"] * (prompt > 0) + [f"tg{tokens}"] * (tokens > 0)
+        check([row[0].strip() for row in rows] == want, f"bench: {rows}, expected {want}")
+        for row in rows:
+            name, speed, deviation, read, _, flops, _ = (word.strip(" %") for word in row)
+            n, one = int(name[2:]), name[:2] == "tg"
+            speed = float(speed)
+            # The same from the shapes: bytes and FLOPs of a run, times runs a second.
+            work = 2 * (weights - 61 * 24) * n + 2 * 61 * 24 * (n if one else 1)
+            work += 2 * 2 * 24 * n * (n + 1)
+            check(speed > 0 and (float(deviation) > 0 or rounds == 1)
+                  and abs(float(read) - 4 * weights * speed * (1 if one else 1 / n) / 1e9) < 0.006
+                  and abs(float(flops) - work * speed / n / 1e9) < 0.06, f"bench: {row}")
+    refused(["--prompt", "25 tokens", "24"], "bench", "-m", path, "--prompt", 25)
+    refused(["nothing to time"], "bench", "-m", path, "--prompt", 0, "--generate", 0)
+    refused(["--generate", "24"], "bench", "-m", path, "--prompt", 1, "--generate", 25)
+    report("bench")
+
+
 # ---- text ----------------------------------------------------------------------------------------
 
 def text_model(folder, T=24, seed=4):
@@ -1102,11 +1131,11 @@ def main():
         sys.exit(f"{INFER}: is not a program (build it with make, or set INFER)")
     with tempfile.TemporaryDirectory() as folder:
         return run_tests([test_logits, test_llama_family, test_wrong_llamas, test_bits, test_cache,
-                          test_sampling, test_end_of_text, test_context, test_text, test_streaming,
-                          test_terminal, test_tokenize, test_perplexity, test_documents, test_stop,
-                          test_json, test_logit_bias, test_prompt_files, test_batch, test_windows,
-                          test_show, test_flags, test_wrong_models, test_not_finite, test_memory,
-                          test_hostile_files],
+                          test_sampling, test_bench, test_end_of_text, test_context, test_text,
+                          test_streaming, test_terminal, test_tokenize, test_perplexity,
+                          test_documents, test_stop, test_json, test_logit_bias, test_prompt_files,
+                          test_batch, test_windows, test_show, test_flags, test_wrong_models,
+                          test_not_finite, test_memory, test_hostile_files],
                          lambda test: test(folder))
 
 

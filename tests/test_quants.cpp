@@ -1,5 +1,5 @@
 // test_quants.cpp - quants.h: every format against its equation in double, weight by weight;
-// product() against dot() on decoded rows, bit for bit; and the quantizers: known bytes, how near
+// product() against its definition, bit for bit; and the quantizers: known bytes, how near
 // the weights come back, and rows that are hard.
 #include "check.h"
 #include "../quants.h"
@@ -92,9 +92,57 @@ static void test_decoding() {
 
 // ---- the product --------------------------------------------------------------------------------
 
-// Few rows: dot() on decoded weights. Many: matmul.h's chain, from the bias on, in the order of k.
-static float expected(const float* x, const float* w, const float* bias, int in, int n) {
-    if (n < FEW) return dot(x, w, in) + (bias ? *bias : 0);
+// Weight i of a block as q, zero, scale and minimum; and a row's sum as quants.h defines it for
+// products in integers, number by number.
+struct Parts {
+    int q, zero;
+    float scale, minimum;   // scale without Q6_K's s
+    int s;
+};
+
+static Parts parts_of(GgmlType type, const uint8_t* b, int i) {
+    auto half = [&](int at) { return half_to_float((uint16_t)(b[at] | b[at + 1] << 8)); };
+    auto nibble = [&](int at) { return i < 16 ? b[at + i] % 16 : b[at + i - 16] / 16; };
+    if (type == GGML_Q4_0) return {nibble(2), 8, half(0), 0, 1};
+    if (type == GGML_Q4_1) return {nibble(4), 0, half(0), half(2), 1};
+    const int s = (int8_t)b[192 + i / 16];
+    uint8_t plain[210];   // the same block with d = 1 and s = 1: its weights are q - 32
+    memcpy(plain, b, 210);
+    memset(plain + 192, 1, 16);
+    plain[208] = 0, plain[209] = 0x3c;
+    return {32 + (int)slow_weight(type, plain, i), 32, half(208), 0, s};
+}
+
+static float integer_sum(GgmlType type, const float* x, const uint8_t* row, int in) {
+    const GgmlTypeFacts facts = ggml_type_facts(type);
+    float lanes[LANES] = {};
+    for (int at = 0; at < in; at += 32) {   // a block of input
+        float most = 0;
+        for (int i = at; i < at + 32; i++) most = std::max(most, fabsf(x[i]));
+        const float inverse = most > 1e-30f ? (127 << 14) / most : 0, scale = most / (127 << 14);
+        for (int j = 0; j < 8; j++) {   // 4 elements
+            int64_t sum = 0, inputs = 0;
+            Parts p = {};
+            for (int i = at + 4 * j; i < at + 4 * j + 4; i++) {
+                const int digits = (int)rintf(x[i] * inverse), block = (int)facts.block;
+                p = parts_of(type, row + i / block * facts.bytes, i % block);
+                sum += (p.q - p.zero) * digits, inputs += digits;
+            }
+            float& lane = lanes[j / 4 * 16 + at / 32 % 4 * 4 + j % 4];
+            if (type == GGML_Q4_1) lane = fmaf((float)inputs, p.minimum * scale, lane);
+            lane = fmaf((float)sum, (float)p.s * (p.scale * scale), lane);
+        }
+    }
+    return add_lanes(lanes);
+}
+
+// Few rows: dot() on decoded weights, or integers. Many: matmul.h's chain, from the bias on, in the
+// order of k.
+static float expected(const Format& f, const float* x, const float* w, const uint8_t* row,
+                      const float* bias, int in, int n) {
+    if (n < FEW)
+        return (f.multiply_groups ? integer_sum(f.type, x, row, in) : dot(x, w, in)) +
+               (bias ? *bias : 0);
     float sum = bias ? *bias : 0;
     for (int k = 0; k < in; k++) sum = fmaf(x[k], w[k], sum);
     return sum;
@@ -112,7 +160,8 @@ static void check_product(const Format& f, int in, int out, int n, bool with_bia
     for (int i = 0; i < n; i++)
         for (int o = 0; o < out; o++) {
             const float *row = &w[(size_t)o * in], *inp = &x[(size_t)i * in];
-            want[(size_t)i * out + o] = expected(inp, row, b ? b + o : nullptr, in, n);
+            const uint8_t* bytes = data.data() + o * row_bytes(f.type, in);
+            want[(size_t)i * out + o] = expected(f, inp, row, bytes, b ? b + o : nullptr, in, n);
             double exact = b ? b[o] : 0, scale = fabs(exact);
             for (int k = 0; k < in; k++)
                 exact += (double)inp[k] * row[k], scale += fabs((double)inp[k] * row[k]);
@@ -136,11 +185,48 @@ static void test_product() {
             for (int out : {1, 2, 5, 33}) check_product(f, 256, out, n, out % 2);
         for (int n : {1, 3, 8}) check_product(f, 1280, 7, n, true);   // longer than CHUNK
         check_product(f, 768, 179, 1, true);   // enough for threads to share it
+        if (ggml_type_facts(f.type).block == 32)   // rows that end within a group of 128
+            for (int in : {32, 64, 96, 160, 576}) check_product(f, in, 5, 2, true);
         if (ggml_type_facts(f.type).block == 1)
             for (int n : {1, 3, 8})
                 for (int in : {1, 31, 37, 1031}) check_product(f, in, 3, n, true);
     }
     report("product");
+}
+
+// What the digits of integer products can and cannot hold: extremes, zeros, numbers too small to
+// count, and those that are none, which must come out as none.
+static void test_hard_input() {
+    for (const Format& f : FORMATS) {
+        if (!f.multiply_groups) continue;
+        const char* name = ggml_type_facts(f.type).name;
+        const int in = 512;
+        Block row(row_bytes(f.type, in), 0xff);   // every q at its most, every scale NaN but:
+        const GgmlTypeFacts facts = ggml_type_facts(f.type);
+        for (size_t b = 0; b < row.size(); b += facts.bytes)
+            for (size_t half : {(size_t)(f.type == GGML_Q6_K ? 208 : 0),
+                                (size_t)(f.type == GGML_Q4_1 ? 2 : f.type == GGML_Q6_K ? 208 : 0)})
+                put_half(&row[b + half], 1);
+        Floats x(in, 1);
+        for (int i = 0; i < in; i++) {
+            if (i < 128) x[i] = i % 2 ? -3e38f : 3e38f;
+            else x[i] = i < 256 ? 0.0f : i < 384 ? 1e-36f : i % 32 ? 1e-6f : -1;
+        }
+        for (int i = 0; i < 128; i++) x[i] *= i < 64 ? 1e-37f : 1;
+        for (int i = 64; i < 128; i++) x[i] *= 1e-35f;
+        float got;
+        product(&got, x.data(), {f.type, row.data(), in, 1}, nullptr, 1);
+        const float want = integer_sum(f.type, x.data(), row.data(), in);
+        check(memcmp(&got, &want, 4) == 0, "%s: hard input gives %a, expected %a", name, got, want);
+        for (float bad : {NAN, INFINITY, -INFINITY})
+            for (int at : {0, 200, 511}) {
+                Floats y = x;
+                y[at] = bad;
+                product(&got, y.data(), {f.type, row.data(), in, 1}, nullptr, 1);
+                check(!std::isfinite(got), "%s: %g at %d gives %g", name, bad, at, got);
+            }
+    }
+    report("hard input");
 }
 
 // A matrix of which product_of_matrices() decodes two parts, one after the other.
@@ -249,6 +335,7 @@ static void test_rounding() {
 int main(int argc, char** argv) {
     return run_tests(argc, argv, {{"decoding", test_decoding},
                                   {"product", test_product},
+                                  {"hard input", test_hard_input},
                                   {"parts", test_parts},
                                   {"known bytes", test_known_bytes},
                                   {"rounding", test_rounding}});
