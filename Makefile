@@ -274,7 +274,7 @@ fuzz: $(BUILD)/fuzz
 	@for t in $(FUZZ_TARGETS); do $(if $(LIBFUZZER),$(RUN_LIBFUZZER),$(RUN_FUZZ)) || exit 1; done
 
 test-mutants:
-	$(NEED_PYTHON)$(NEED_CXX)CXX="$(CXX)" "$(PYTHON)" tests/mutants.py
+	$(NEED_PYTHON)$(NEED_CXX)"$(PYTHON)" tests/mutants.py
 
 sanitize:
 	$(MAKE) test EMU= BUILD=build/sanitize BIN=build/sanitize OPTIMIZE=-O1 \
