@@ -28,7 +28,7 @@ PROMPT = ("-p", "the ", "--temp", 0, "-n", 12, "--ignore-eos")
 def run(program, *arguments, code=0, stdin=b"", **more):
     """stdout and stderr of a program, or of a command that ends with one."""
     command = [*([program] if isinstance(program, str) else program), *map(str, arguments)]
-    p = subprocess.run(command, input=stdin, capture_output=True, timeout=60, **more)
+    p = subprocess.run(command, input=stdin, capture_output=True, timeout=600, **more)
     err = p.stderr.decode(errors="replace")
     check(p.returncode == code, f"{command}: exit code {p.returncode}, expected {code}: {err}")
     return p.stdout, err
