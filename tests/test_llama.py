@@ -58,7 +58,7 @@ def start_llama(path):
     p = xllamacpp.CommonParams()
     p.model.path = path
     p.n_ctx, p.n_parallel, p.warmup = 256, 1, False
-    p.cpuparams.n_threads = 1   # two wait for each other by spinning, for minutes beside other tests
+    p.cpuparams.n_threads = 1   # two spin while they wait, for minutes beside other tests
     p.cache_type_k = p.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     p.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     return xllamacpp.Server(p)
