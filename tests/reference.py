@@ -336,7 +336,9 @@ def llama(w, tokens, NH, NKV, eps, base, dims):
         q, k = rotate(heads(inp, b + "attn_q", NH)), rotate(heads(inp, b + "attn_k", NKV))
         v = heads(inp, b + "attn_v", NKV)
         k, v = (t.repeat_interleave(NH // NKV, dim=1) for t in (k, v))
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        scores = q @ k.transpose(-1, -2) / math.sqrt(hs)
+        scores = scores.masked_fill(torch.ones(T, T).triu(1).bool(), -math.inf)
+        out = torch.softmax(scores, -1) @ v
         x = x + F.linear(out.transpose(1, 2).reshape(B, T, C), w[b + "attn_output.weight"])
         inp = norm(x, b + "ffn_norm")
         up = F.silu(F.linear(inp, w[b + "ffn_gate.weight"])) * F.linear(inp, w[b + "ffn_up.weight"])
