@@ -250,7 +250,7 @@ int main(int argc, char** argv) {
     EXPECT(freopen("/dev/null", "w", stdout));
     for (int number : {SIGABRT, SIGALRM}) signal(number, on_crash);
     uint64_t accepted = 0;
-    double start = seconds();
+    double start = seconds_now();
     std::vector<Input> corpus = inputs;
     for (auto& entry : std::filesystem::directory_iterator(text("tests/fuzz/%s", running->name)))
         if (inputs.empty()) corpus.push_back(read_bytes(entry.path()));
@@ -268,7 +268,7 @@ int main(int argc, char** argv) {
         accepted += run_one(*running, current);
     }
     alarm(0);
-    double took = seconds() - start;
+    double took = seconds_now() - start;
     fprintf(stderr, "%-10s %llu runs, %llu accepted, %.0f runs/s, no finding\n", running->name,
             (unsigned long long)runs, (unsigned long long)accepted, (double)runs / took);
     unlink(input_file().c_str());
