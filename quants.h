@@ -245,22 +245,28 @@ inline void multiply_blocks(float (*lanes)[LANES], const float* x, const uint8_t
 }
 
 // For weights in float32, n of a row, and ROWS rows of x, which lie `stride` apart: of each row
-// lanes += x * w, every element in its lane of dot(). A weight is loaded once for all rows, and one
-// vector's lanes are summed up after another's, so that the sums of all rows stay in registers.
+// lanes += x * w, every element in its lane of dot(). A weight is loaded once for all rows. Of
+// several rows one vector's lanes are summed up after another's, so that the sums of all stay in
+// registers; for a single row w is read once from end to end, since it may come from memory.
 template <int ROWS>
 inline void multiply_floats(float (*lanes)[LANES], const float* x, int64_t stride, const float* w,
                             int n) {
-    const int whole = n / LANES * LANES;
-    for (int v = 0; v < LANES; v += VEC) {
-        Vec sum[ROWS];
-        for (int r = 0; r < ROWS; r++) sum[r] = vec_load(lanes[r] + v);
+    const int whole = n / LANES * LANES, TOGETHER = ROWS == 1 ? LANES : VEC;
+    for (int v = 0; v < LANES; v += TOGETHER) {
+        Vec sum[ROWS][TOGETHER / VEC];
+        for (int r = 0; r < ROWS; r++)
+            for (int j = 0; j < TOGETHER; j += VEC) sum[r][j / VEC] = vec_load(lanes[r] + v + j);
         for (int i = v; i < whole; i += LANES) {
             if (v == 0) ask_ahead(w + i, LANES * sizeof(float));
-            const Vec weight = vec_load(w + i);
-            for (int r = 0; r < ROWS; r++)
-                sum[r] = vec_fma(vec_load(x + r * stride + i), weight, sum[r]);
+            for (int j = 0; j < TOGETHER; j += VEC) {
+                const Vec weight = vec_load(w + i + j);
+                for (int r = 0; r < ROWS; r++)
+                    sum[r][j / VEC] =
+                        vec_fma(vec_load(x + r * stride + i + j), weight, sum[r][j / VEC]);
+            }
         }
-        for (int r = 0; r < ROWS; r++) vec_store(lanes[r] + v, sum[r]);
+        for (int r = 0; r < ROWS; r++)
+            for (int j = 0; j < TOGETHER; j += VEC) vec_store(lanes[r] + v + j, sum[r][j / VEC]);
     }
     for (int r = 0; r < ROWS; r++)
         for (int i = whole; i < n; i++)
