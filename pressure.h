@@ -98,8 +98,8 @@ struct PressureWatch {
     }
 };
 
-// The pressure is high: trims the text, and its draft's cache, which
-// computes the tail again. Says what it did.
+// The pressure is high: trims the text, and its draft's cache, which computes the tail again. Says
+// what it did.
 inline void relieve(PressureWatch& watch, double now, const Model& m, State& s,
                     std::vector<int>& ids, int keep, int tail, Draft& draft) {
     const int had = s.pos;
