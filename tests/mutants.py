@@ -596,7 +596,7 @@ MUTANTS = [
     ("infer.cpp", "a text of a batch gets its neighbour's logits",
      "&logit[(i - first) * m.d.V]", "&logit[i * m.d.V]", "infer batch"),
     ("quants.h", "a batch's rows all see the first row's input",
-     "vec_fma(vec_load(x + r * stride + i)", "vec_fma(vec_load(x + i)", "quants product"),
+     "vec_fma(vec_load(x + r * stride + i + j)", "vec_fma(vec_load(x + i + j)", "quants product"),
     ("runtime.h", "the file's epsilon is ignored",
      "sqrt(squares / C + d.eps)", "sqrt(squares / C + 1e-5f)", "infer logits"),
     ("sampling.h", "the penalty makes negative logits likelier",
