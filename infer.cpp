@@ -624,17 +624,11 @@ static GgmlType quantized_type(const GgufTensor& t, GgmlType wanted, bool pure, 
     return wanted == GGML_Q6_K && t.dims[0] % 32 == 0 ? GGML_Q8_0 : GGML_F16;
 }
 
-// to = t as another type. Returns the error's rms as a part of that of the weights.
-static double quantize_tensor(std::vector<uint8_t>& to, const Gguf& g, const GgufTensor& t,
-                              GgmlType type) {
-    const char *path = g.file.path.c_str(), *name = t.name.c_str();
-    const char *from = ggml_type_facts(t.type).name, *wanted = ggml_type_facts(type).name;
-    if (t.type != GGML_F32 && t.type != GGML_F16 && t.type != GGML_BF16)
-        fail("%s: tensor %s: type %s, expected F32, F16 or BF16 to make %s of it (twice quantized"
-             " is twice rounded: take the file it was made from)", path, name, from, wanted);
+// Writes t as another type. Returns the error's rms as a part of that of the weights.
+static double quantize_tensor(AtomicFile& f, const Gguf& g, const GgufTensor& t, GgmlType type) {
     const int64_t n = (int64_t)t.dims[0], rows = (int64_t)t.count / n;
     const int64_t bytes = row_bytes(type, n), from_bytes = row_bytes(t.type, n);
-    to.resize((size_t)(rows * bytes));
+    std::vector<uint8_t> to((size_t)(rows * bytes));
     std::vector<double> squares(rows), errors(rows);
 #pragma omp parallel
     {
@@ -654,10 +648,13 @@ static double quantize_tensor(std::vector<uint8_t>& to, const Gguf& g, const Ggu
     for (int64_t r = 0; r < rows; r++) {
         square += squares[r], error += errors[r];
         if (std::isfinite(squares[r]) && std::isfinite(errors[r])) continue;
-        fail("%s: tensor %s: row %" PRId64 " has a number that %s", path, name, r,
-             std::isfinite(squares[r]) ? text("is too large for %s", wanted).c_str()
-                                       : "is not finite (did its training diverge?)");
+        atomic_abandon(f);
+        fail("%s: tensor %s: row %" PRId64 " has a number that is %s%s", g.file.path.c_str(),
+             t.name.c_str(), r, std::isfinite(squares[r])
+                 ? "too large for " : "not finite (did its training diverge?)",
+             std::isfinite(squares[r]) ? ggml_type_facts(type).name : "");
     }
+    atomic_write(f, to.data(), to.size());
     return square > 0 ? sqrt(error / square) : 0;
 }
 
@@ -686,20 +683,27 @@ static void run_quantize(const Options& o) {
     gguf_put_int(w, "general.file_type", wanted->file_type);
     gguf_put_int(w, "general.quantization_version", 2);
     const bool tied = !gguf_tensor(g, "output.weight");
-    std::vector<std::vector<uint8_t>> made(g.tensors.size());   // what will be written, all of it
     uint64_t before = 0, after = 0;
-    for (size_t i = 0; i < g.tensors.size(); i++) {
-        const GgufTensor& t = g.tensors[i];
+    for (const GgufTensor& t : g.tensors) {
         const GgmlType type = quantized_type(t, wanted->type, o.pure, tied);
-        const bool same = type == t.type;
-        const double error = same ? 0 : quantize_tensor(made[i], g, t, type);
-        gguf_put_tensor(w, t.name, type, {t.dims, t.dims + t.n_dims},
-                        same ? t.data : made[i].data());
+        if (type != t.type && t.type != GGML_F32 && t.type != GGML_F16 && t.type != GGML_BF16)
+            fail("%s: tensor %s: type %s, expected F32, F16 or BF16 to make %s of it (twice"
+                 " quantized is twice rounded: take the file it was made from)", o.file.c_str(),
+                 t.name.c_str(), ggml_type_facts(t.type).name, ggml_type_facts(type).name);
+        gguf_put_tensor(w, t.name, type, {t.dims, t.dims + t.n_dims}, nullptr);
         before += t.bytes, after += w.tensors.back().tensor.bytes;
-        printf("%-30s %-16s %-4s -> %-4s  rms error %.3g\n", t.name.c_str(), gguf_shape(t).c_str(),
-               ggml_type_facts(t.type).name, ggml_type_facts(type).name, error);
     }
-    gguf_write(w, o.out);
+    AtomicFile f = gguf_begin(w, o.out);   // and then a tensor at a time
+    for (size_t i = 0; i < g.tensors.size(); i++) {
+        const GgufTensor &t = g.tensors[i], &to = w.tensors[i].tensor;
+        double error = 0;
+        if (t.type == to.type) atomic_write(f, t.data, t.bytes);
+        else error = quantize_tensor(f, g, t, to.type);
+        gguf_write_padding(f, to.bytes, w.alignment);
+        printf("%-30s %-16s %-4s -> %-4s  rms error %.3g\n", t.name.c_str(), gguf_shape(t).c_str(),
+               ggml_type_facts(t.type).name, ggml_type_facts(to.type).name, error);
+    }
+    atomic_close(f);
     printf("%s: %.1f MB of weights, %.1f MB before\n", o.out.c_str(), (double)after / 1e6,
            (double)before / 1e6);
 }
