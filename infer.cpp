@@ -63,6 +63,7 @@ static std::string read_all(FILE* stream) {
 
 // What the flags say. The initial values are the defaults, which --help prints.
 struct Options {
+    std::string program;   // as it was called: messages name it so, infer or ./tale
     std::string model, reference, prompt, ids, file, batch, out, type, chat_template, system,
                 runtime, draft, psi_file = "/proc/pressure/memory";
     std::vector<std::string> stop, logit_bias;
@@ -713,7 +714,7 @@ static void run_quantize(const Options& o) {
 static std::string find_runtime() {
     const std::string self = own_path();
     if (self.empty())
-        fail("--runtime: needed, since this system does not say where infer lies");
+        fail("--runtime: needed, since this system does not say where this program lies");
     if (read_bundle(self).gguf_at) return self;
     utsname machine;
     uname(&machine);
@@ -768,20 +769,20 @@ struct Command {
 };
 
 static const Command COMMANDS[] = {
-    {GENERATE, "infer", "continue a text (-p) or token ids (--ids), or begin one", run_generate},
-    {CHAT, "infer chat", "answer each line of stdin, as a conversation (/help)", run_chat},
-    {TOKENIZE, "infer tokenize", "text on stdin to ids separated by spaces", run_tokenize},
-    {DETOKENIZE, "infer detokenize",
+    {GENERATE, "", "continue a text (-p) or token ids (--ids), or begin one", run_generate},
+    {CHAT, "chat", "answer each line of stdin, as a conversation (/help)", run_chat},
+    {TOKENIZE, "tokenize", "text on stdin to ids separated by spaces", run_tokenize},
+    {DETOKENIZE, "detokenize",
      "ids on stdin, separated by spaces, commas or newlines, to bytes", run_detokenize},
-    {LOGITS, "infer logits",
+    {LOGITS, "logits",
      "for each of --ids, a line with the logits of what follows it", run_logits},
-    {PERPLEXITY, "infer perplexity", "how well the model predicts a text (-f)", run_perplexity},
-    {BENCH, "infer bench", "how fast it is, beside what the machine can do", run_bench},
-    {SHOW, "infer show", "the keys and tensors of any GGUF file", run_show},
-    {QUANTIZE, "infer quantize", "the same model with smaller weights", run_quantize},
-    {BUNDLE, "infer bundle", "one executable (-o) of runtime and model; after --, flags baked in",
+    {PERPLEXITY, "perplexity", "how well the model predicts a text (-f)", run_perplexity},
+    {BENCH, "bench", "how fast it is, beside what the machine can do", run_bench},
+    {SHOW, "show", "the keys and tensors of any GGUF file", run_show},
+    {QUANTIZE, "quantize", "the same model with smaller weights", run_quantize},
+    {BUNDLE, "bundle", "one executable (-o) of runtime and model; after --, flags baked in",
      run_bundle},
-    {EXTRACT, "infer extract", "the GGUF that is in a bundle, byte for byte", run_extract}};
+    {EXTRACT, "extract", "the GGUF that is in a bundle, byte for byte", run_extract}};
 
 static std::vector<Flag> flag_table(Options& o) {
     return {
@@ -794,7 +795,7 @@ static std::vector<Flag> flag_table(Options& o) {
         {"-o", "FILE", &o.out, BUNDLE, "the executable to write", BUNDLE},
         {"-o", "FILE.gguf", &o.out, EXTRACT, "the file to write, if not standard output"},
         {"--runtime", "FILE", &o.runtime, BUNDLE,
-         "the program to pack, if not infer-MACHINE from infer's folder"},
+         "the program to pack, if not infer-MACHINE from this program's folder"},
         {"-p", "TEXT", &o.prompt, GENERATE, "the text to continue, printed as well"},
         {"--ids", "1,2,3", &o.ids, GENERATE | LOGITS,
          "token ids, taken as they are; no tokenizer is needed", LOGITS},
@@ -854,15 +855,20 @@ static std::vector<Flag> flag_table(Options& o) {
     };
 }
 
-// o holds the defaults.
+static std::string call_of(const Options& o, const Command& c) {
+    return o.program + (*c.name ? " " : "") + c.name;
+}
+
+// o holds the defaults, and in a bundle the file.
 static void print_help(const Command& command, Options& o) {
     std::vector<Flag> flags = flag_table(o);
+    const char *p = o.program.c_str(), *model = (o.model + o.file).empty() ? " -m model.gguf" : "";
     printf("infer - run a GPT-2 or a Llama from a GGUF file\n\n"
-           "  infer -m model.gguf -p \"Once upon a time\" -n 100\n\n"
-           "commands (infer COMMAND --help lists the flags of one)\n");
+           "  %s%s -p \"Once upon a time\" -n 100\n\n"
+           "commands (%s COMMAND --help lists the flags of one)\n", p, model, p);
     for (const Command& c : COMMANDS)
-        printf("  %-28s %s\n", usage(flags, c.name, c.bit).c_str(), c.help);
-    printf("\nflags of %s\n", command.name);
+        printf("  %-28s %s\n", usage(flags, call_of(o, c), c.bit).c_str(), c.help);
+    printf("\nflags of %s\n", call_of(o, command).c_str());
     print_flags(flags, command.bit);
     printf("\nDefaults are in brackets. A text begins with the end-of-text token, as every text did"
            "\nin training, whatever the file's key add_bos_token says; where tokenizer.ggml.pre is"
@@ -871,14 +877,14 @@ static void print_help(const Command& command, Options& o) {
 }
 
 // The command that the words begin with, which is taken off them; generate has no word.
-static const Command& take_command(std::vector<std::string>& words) {
+static const Command& take_command(std::vector<std::string>& words, const Options& o) {
     if (words.empty() || words[0][0] == '-') return COMMANDS[0];
     const std::string name = words[0];
     words.erase(words.begin());
     for (const Command& c : COMMANDS)
-        if (c.name == "infer " + name) return c;
-    fail("%s: unknown command (infer --help lists them; to run a model:"
-         " infer -m FILE.gguf -p \"Once upon a time\")", gguf_printable(name, 60).c_str());
+        if (*c.name && c.name == name) return c;
+    fail("%s: unknown command (%s --help lists them, and shows how to run a model)",
+         gguf_printable(name, 60).c_str(), o.program.c_str());
 }
 
 // Fills in the options, and returns the command. In a bundle, the model is the bundle itself, and
@@ -887,20 +893,21 @@ static const Command& take_command(std::vector<std::string>& words) {
 static const Command& parse_command_line(Options& o, const Bundle& self,
                                          std::vector<std::string> words) {
     std::vector<std::string> baked = self.words;
-    const Command& usual = take_command(baked);
+    const Command& usual = take_command(baked, o);
     const bool named = !words.empty() && words[0][0] != '-';
-    const Command& command = named ? take_command(words) : usual;
+    const Command& command = named ? take_command(words, o) : usual;
     if (command.bit == BUNDLE) {
         auto dashes = std::find(words.begin(), words.end(), "--");
         if (dashes != words.end()) o.bake.assign(dashes + 1, words.end());
         words.erase(dashes, words.end());
         Options trial;   // a bundle that does not understand its own words is not written
+        trial.program = o.program;
         trial.help = true;   // what the words do not give, the user may
         parse_command_line(trial, Bundle{1, o.bake}, {});
     }
     std::vector<Flag> flags = flag_table(o);
     auto parse = [&](const std::vector<std::string>& part) {
-        o.given.merge(parse_flags(flags, part, command.name, command.bit));
+        o.given.merge(parse_flags(flags, part, call_of(o, command), command.bit));
     };
     if (self.gguf_at && (command.bit & WITH_MODEL)) parse({"-m", own_path()});
     if (self.gguf_at && (command.bit & WITH_FILE)) parse({own_path()});
@@ -908,7 +915,7 @@ static const Command& parse_command_line(Options& o, const Bundle& self,
     Options defaults = o;
     parse(words);
     if (o.help) o = defaults, o.help = true;   // which --help prints
-    else require_flags(flags, o.given, command.name, command.bit);
+    else require_flags(flags, o.given, call_of(o, command), command.bit);
     return command;
 }
 
@@ -916,6 +923,7 @@ int main(int argc, char** argv) {
     spin_briefly(argv);
     const std::string self = own_path();
     Options o;
+    o.program = gguf_printable(argv[0], 200);
     const Command& command =
         parse_command_line(o, access(self.c_str(), R_OK) == 0 ? read_bundle(self) : Bundle(),
                            {argv + 1, argv + argc});

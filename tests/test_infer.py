@@ -944,7 +944,7 @@ def test_flags(folder):
     refused(["--frobnicate", "unknown flag"], *base, "--frobnicate", 1)
     refused(["frobnicate", "unknown command"], "frobnicate", *base)
     refused(["upon", "quotes"], "-m", path, "-p", "Once", "upon", "a", "time")
-    refused(["--temp", "not a flag of infer tokenize"], "tokenize", "-m", path, "--temp", 1)
+    refused(["--temp", f"not a flag of {INFER} tokenize"], "tokenize", "-m", path, "--temp", 1)
     refused(["--temp", "needs a value"], *base, "--temp")
     refused(["-n: given twice"], *base, "-n", 1, "-n=2")
     refused(["--ignore-eos", "takes no value"], *base, "--ignore-eos=1")
