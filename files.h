@@ -122,6 +122,21 @@ inline MappedFile map_file(const std::string& path, uint64_t at = 0) {
     return f;
 }
 
+// Maps all pages now, by all threads. Whoever touches them in an order of his own, as products do,
+// has a file that is not in memory read in small pieces, which Linux then keeps as small pages: to
+// map those takes each later start ten times as long. The parts are smaller than what it reads
+// ahead, and follow each other. A system that does not know this advice maps pages as ever.
+inline void populate(const MappedFile& f) {
+#ifdef MADV_POPULATE_READ
+    const uint64_t PART = 2 << 20;
+#pragma omp parallel for schedule(dynamic) if (f.size > PART)
+    for (uint64_t at = 0; at < f.size; at += PART)
+        madvise((void*)(f.data + at), std::min(PART, f.size - at), MADV_POPULATE_READ);
+#else
+    (void)f;
+#endif
+}
+
 inline void unmap_file(MappedFile& f) {
     if (f.data) munmap((void*)f.data, f.size);
     for (MappedRange* r = mapped_ranges; r; r = r->next)
@@ -162,9 +177,9 @@ struct AtomicFile {
     std::string pending;   // bytes that are still here, fewer than ATOMIC_PIECE
 };
 
-// What is written in pieces of this size, at multiples of it, and from memory that needs not be
-// read first, Linux keeps in pages as large: of those a program maps 500 MB in 2 ms, and in 45 ms
-// where a large file was handed over as it lay in another mapping.
+// What is written in pieces of this size, at multiples of it, and from memory that is there, Linux
+// keeps in pages as large: of those a program maps 500 MB in 2 ms. It took 68 ms where all was
+// handed over at once, as it lay in another file's mapping: 120,000 small pages.
 const size_t ATOMIC_PIECE = 2 << 20;
 
 // O_EXCL: the temporary file is new, never somebody's file or what a symbolic link points to. Its
