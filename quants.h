@@ -716,7 +716,7 @@ struct Weight {
     int in, out;
 };
 
-const int FEW = 17;       // from so many rows on, matmul() on decoded weights is faster
+const int FEW = 17;       // from so many rows on, decoding a matrix into a buffer is worth it
 const int CHUNK = 1024;   // weights of a row that are decoded at a time: they stay in L1
 
 // Column o of out, by one thread: the row of weights is read once, and used for all n rows of inp.

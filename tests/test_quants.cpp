@@ -184,8 +184,8 @@ static void test_product() {
         for (int n : {1, 2, 3, 7, 8, 33})
             for (int out : {1, 2, 5, 33}) check_product(f, 256, out, n, out % 2);
         for (int n : {1, 3, 8}) check_product(f, 1280, 7, n, true);   // longer than CHUNK
-        check_product(f, 1280, 135, 33, true);   // KC ends within a block; two BLOCKs of columns
         check_product(f, 768, 179, 1, true);   // enough for threads to share it
+        check_product(f, 1280, 135, 33, true);   // KC ends within a block; two BLOCKs of columns
         if (ggml_type_facts(f.type).block == 32)   // rows that end within a group of 128
             for (int in : {32, 64, 96, 160, 576}) check_product(f, in, 5, 2, true);
         if (ggml_type_facts(f.type).block == 1)
