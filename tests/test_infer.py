@@ -89,6 +89,12 @@ def on_terminal(*arguments, stdin=b""):
     return out
 
 
+def sanitized():
+    """Whether infer is built with the address sanitizer, which needs terabytes of addresses."""
+    with open(INFER, "rb") as f:
+        return b"__asan_init" in f.read()
+
+
 def commas(ids):
     return ",".join(map(str, ids))
 
@@ -939,7 +945,7 @@ def test_flags(folder):
     refused(["--frobnicate", "unknown flag"], *base, "--frobnicate", 1)
     refused(["frobnicate", "unknown command"], "frobnicate", *base)
     refused(["upon", "quotes"], "-m", path, "-p", "Once", "upon", "a", "time")
-    refused(["--temp", "not a flag of infer tokenize"], "tokenize", "-m", path, "--temp", 1)
+    refused(["--temp", f"not a flag of {INFER} tokenize"], "tokenize", "-m", path, "--temp", 1)
     refused(["--temp", "needs a value"], *base, "--temp")
     refused(["-n: given twice"], *base, "-n", 1, "-n=2")
     refused(["--ignore-eos", "takes no value"], *base, "--ignore-eos=1")
@@ -1090,9 +1096,7 @@ def test_memory(folder):
     check(code == 0 and peak - usual < 100e6,
           f"a deep model of {os.path.getsize(path)} bytes takes {peak - usual} bytes")
 
-    with open(INFER, "rb") as f:
-        sanitized = b"__asan_init" in f.read()   # which needs terabytes of addresses
-    if sys.platform == "linux" and not sanitized:
+    if sys.platform == "linux" and not sanitized():
         limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20))
         path = Model(L=1, NH=1, C=1, F=1, T=64, V=2000000).write(f"{folder}/wide.gguf", "F16")
         p = subprocess.run([INFER, "logits", "-m", path, "--ids", commas([1] * 64)],
