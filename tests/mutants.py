@@ -35,8 +35,8 @@ SCRIPTS = {"infer": ["infer"], "chat": ["infer"], "draft": ["infer"],   # tests/
            "trainer": ["train_gpt2", "infer"], "quantize": ["infer"],
            "safety": ["train_gpt2", "infer"], "data": ["infer"], "bundle": ["infer", "runtime"],
            "corpora": []}
-# How that is built. Without optimisation, since most of the time goes into compiling; by clang if it
-# is there, which takes half as long as g++.
+# How that is built. Without optimisation, since most of the time goes into compiling; by clang where
+# there is one, which takes half as long as g++.
 KINDS = {"slow": ["OPTIMIZE=-O1", "CLANG"],   # these run longer than it takes to compile them
          "usual": ["OPTIMIZE=-O0", "CLANG", "EMU_CHECK=0"],
          "g++": ["OPTIMIZE=-O0"],   # for the emulator's checks, and OpenMP in a static program
