@@ -53,7 +53,7 @@ inline Bytes bytes_at(const uint8_t* p) {
     return b;
 }
 
-const int V = 32 / VEC;   // vectors that hold 32 weights
+const int VECS = 32 / VEC;   // vectors that hold 32 weights
 
 // What a nibble stands for, d * (nibble - zero) + m; m = -0.0f adds nothing, not even a sign to 0.
 struct Nibbles {
@@ -118,20 +118,47 @@ struct Nibbles {
 }
 #endif
 
+// VEC bfloats. One is the upper half of a float.
+[[gnu::always_inline]] inline Vec vec_bfloats(const uint8_t* p) {
+    typedef uint16_t Shorts __attribute__((vector_size(2 * VEC)));
+    typedef uint32_t Words __attribute__((vector_size(4 * VEC)));
+    Shorts upper;
+    memcpy(&upper, p, sizeof upper);
+    return (Vec)(__builtin_convertvector(upper, Words) << 16);
+}
+
 // The weights of piece j of a block, 32 of them: a function for each format.
 
+// A file aligns its tensors to 32 bytes, which may be the middle of a line of the cache: a vector
+// of 64 bytes is read by halves, or reading one across two lines would take half the time again.
+[[gnu::always_inline]] inline void unpack_f32(Vec* w, const uint8_t* block, int) {
+    for (int v = 0; v < VECS; v++) {
+        const float* p = (const float*)block + v * VEC;
+#if defined(__AVX512F__)
+        w[v] = _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(p)),
+                                  _mm256_loadu_ps(p + 8), 1);
+#else
+        w[v] = vec_load(p);
+#endif
+    }
+}
+
 [[gnu::always_inline]] inline void unpack_f16(Vec* w, const uint8_t* block, int) {
-    for (int v = 0; v < V; v++) w[v] = vec_halves(block + 2 * v * VEC);
+    for (int v = 0; v < VECS; v++) w[v] = vec_halves(block + 2 * v * VEC);
+}
+
+[[gnu::always_inline]] inline void unpack_bf16(Vec* w, const uint8_t* block, int) {
+    for (int v = 0; v < VECS; v++) w[v] = vec_bfloats(block + 2 * v * VEC);
 }
 
 [[gnu::always_inline]] inline void unpack_q8_0(Vec* w, const uint8_t* block, int) {
     const Vec d = vec_all(half_at(block));
-    for (int v = 0; v < V; v++) w[v] = d * vec_int8(bytes_at(block + 2), v);
+    for (int v = 0; v < VECS; v++) w[v] = d * vec_int8(bytes_at(block + 2), v);
 }
 
 // The first 16 weights are lower nibbles, the last 16 upper ones.
 [[gnu::always_inline]] inline void unpack_16_bytes(Vec* w, Nibbles n, const uint8_t* p) {
-    for (int v = 0; v < V; v++) w[v] = vec_nibbles(n, p + v * VEC % 16, v * VEC / 16 * 4);
+    for (int v = 0; v < VECS; v++) w[v] = vec_nibbles(n, p + v * VEC % 16, v * VEC / 16 * 4);
 }
 
 [[gnu::always_inline]] inline void unpack_q4_0(Vec* w, const uint8_t* block, int) {
@@ -156,7 +183,7 @@ struct Nibbles {
     float d, m;
     unpack_scales(block, j, &d, &m);
     const uint8_t* p = block + 16 + j / 2 * 32;
-    for (int v = 0; v < V; v++) w[v] = vec_nibbles(nibbles(d, 0, m), p + v * VEC, j % 2 * 4);
+    for (int v = 0; v < VECS; v++) w[v] = vec_nibbles(nibbles(d, 0, m), p + v * VEC, j % 2 * 4);
 }
 
 // Bit j of byte i of fifth[] is the fifth bit of weight i of piece j.
@@ -165,7 +192,7 @@ struct Nibbles {
     unpack_scales(block, j, &d, &m);
     const Bytes fifth = bytes_at(block + 16) >> j & 1;
     const Bytes q = (bytes_at(block + 48 + j / 2 * 32) >> (j % 2 * 4) & 15) | fifth << 4;
-    for (int v = 0; v < V; v++) w[v] = vec_all(d) * vec_int8(q, v) + vec_all(m);
+    for (int v = 0; v < VECS; v++) w[v] = vec_all(d) * vec_int8(q, v) + vec_all(m);
 }
 
 // Half a block is 4 pieces. Their lower 4 bits lie in 64 bytes, in whose lower halves are pieces 0
@@ -176,7 +203,7 @@ struct Nibbles {
     const int8_t* scale = (const int8_t*)block + 192 + 2 * j;
     const Bytes low = bytes_at(block + j / 4 * 64 + j % 2 * 32) >> (j % 4 / 2 * 4) & 15;
     const Bytes up = bytes_at(block + 128 + j / 4 * 32) >> (j % 4 * 2) & 3;
-    for (int v = 0; v < V; v++)
+    for (int v = 0; v < VECS; v++)
         w[v] = vec_all(d * (float)scale[v * VEC / 16]) * vec_int8((low | up << 4) - 32, v);
 }
 
@@ -186,9 +213,9 @@ inline void dequantize_blocks(float* __restrict to, const uint8_t* __restrict fr
     for (; n > 0; n -= BLOCK, from += BYTES)
 #pragma GCC unroll 8
         for (int j = 0; j < BLOCK / 32; j++, to += 32) {
-            Vec w[V];
+            Vec w[VECS];
             UNPACK(w, from, j);
-            for (int v = 0; v < V; v++) vec_store(to + v * VEC, w[v]);
+            for (int v = 0; v < VECS; v++) vec_store(to + v * VEC, w[v]);
         }
 }
 
@@ -216,61 +243,46 @@ inline void dequantize_bf16(float* to, const uint8_t* from, int64_t n) {
     for (int i = 0; i < bytes; i += 64) __builtin_prefetch((const uint8_t*)p + 4096 + i);
 }
 
-// One row of input and two of weights: lanes[r] = the lanes of dot(x, row r), n elements, with the
-// weights in registers from decoding to the sum. Two, so that a sum waits less for itself.
-template <void (*UNPACK)(Vec*, const uint8_t*, int), int BLOCK, int BYTES>
+// Of a matrix two rows are in work at a time, and with them up to four rows of input: weights are
+// decoded to registers once for all four, a number of input is loaded once for both, and a sum
+// waits less for itself, because there are others.
+const int AT_ONCE = 4;
+
+// lanes[2 r + k] = the lanes of dot(row r of x, row k of weights), of n elements each. As many
+// lanes at a time as half of the registers hold.
+template <int ROWS, void (*UNPACK)(Vec*, const uint8_t*, int), int BLOCK, int BYTES>
 inline void multiply_blocks(float (*lanes)[LANES], const float* x, const uint8_t* row0,
                             const uint8_t* row1, int n) {
-    Vec sum0[V], sum1[V];
-    for (int v = 0; v < V; v++) sum0[v] = sum1[v] = vec_all(0);
-    for (; n > 0; n -= BLOCK, row0 += BYTES, row1 += BYTES) {
-        ask_ahead(row0, BYTES);
-        ask_ahead(row1, BYTES);
+    const int REGISTERS = VEC == 8 ? 16 : 32;
+    const int TOGETHER = std::min(VECS, REGISTERS / 2 / (2 * ROWS));
 #pragma GCC unroll 8
-        for (int j = 0; j < BLOCK / 32; j++, x += 32) {
-            Vec w0[V], w1[V];
-            UNPACK(w0, row0, j);
-            UNPACK(w1, row1, j);
-            for (int v = 0; v < V; v++) {
-                const Vec inp = vec_load(x + v * VEC);
-                sum0[v] = vec_fma(inp, w0[v], sum0[v]);
-                sum1[v] = vec_fma(inp, w1[v], sum1[v]);
+    for (int first = 0; first < VECS; first += TOGETHER) {
+        Vec sum[2 * ROWS][TOGETHER];
+        for (auto& s : sum)
+            for (Vec& v : s) v = vec_all(0);
+        const uint8_t *block0 = row0, *block1 = row1;
+        for (int i = 0; i < n; block0 += BYTES, block1 += BYTES) {
+            if (first == 0) {
+                ask_ahead(block0, BYTES);
+                ask_ahead(block1, BYTES);
+            }
+#pragma GCC unroll 8
+            for (int j = 0; j < BLOCK / 32; j++, i += 32) {
+                Vec w0[VECS], w1[VECS];
+                UNPACK(w0, block0, j);
+                UNPACK(w1, block1, j);
+                for (int v = 0; v < TOGETHER; v++)
+                    for (int r = 0; r < ROWS; r++) {
+                        const Vec inp = vec_load(x + (int64_t)r * n + i + (first + v) * VEC);
+                        sum[2 * r][v] = vec_fma(inp, w0[first + v], sum[2 * r][v]);
+                        sum[2 * r + 1][v] = vec_fma(inp, w1[first + v], sum[2 * r + 1][v]);
+                    }
             }
         }
+        for (int k = 0; k < 2 * ROWS; k++)
+            for (int v = 0; v < TOGETHER; v++)
+                vec_store(lanes[k] + (first + v) * VEC, sum[k][v]);
     }
-    for (int v = 0; v < V; v++) {
-        vec_store(lanes[0] + v * VEC, sum0[v]);
-        vec_store(lanes[1] + v * VEC, sum1[v]);
-    }
-}
-
-// For weights in float32, n of a row, and ROWS rows of x, which lie `stride` apart: of each row
-// lanes += x * w, every element in its lane of dot(). A weight is loaded once for all rows. Of
-// several rows one vector's lanes are summed up after another's, so that the sums of all stay in
-// registers; for a single row w is read once from end to end, since it may come from memory.
-template <int ROWS>
-inline void multiply_floats(float (*lanes)[LANES], const float* x, int64_t stride, const float* w,
-                            int n) {
-    const int whole = n / LANES * LANES, TOGETHER = ROWS == 1 ? LANES : VEC;
-    for (int v = 0; v < LANES; v += TOGETHER) {
-        Vec sum[ROWS][TOGETHER / VEC];
-        for (int r = 0; r < ROWS; r++)
-            for (int j = 0; j < TOGETHER; j += VEC) sum[r][j / VEC] = vec_load(lanes[r] + v + j);
-        for (int i = v; i < whole; i += LANES) {
-            if (v == 0) ask_ahead(w + i, LANES * sizeof(float));
-            for (int j = 0; j < TOGETHER; j += VEC) {
-                const Vec weight = vec_load(w + i + j);
-                for (int r = 0; r < ROWS; r++)
-                    sum[r][j / VEC] =
-                        vec_fma(vec_load(x + r * stride + i + j), weight, sum[r][j / VEC]);
-            }
-        }
-        for (int r = 0; r < ROWS; r++)
-            for (int j = 0; j < TOGETHER; j += VEC) vec_store(lanes[r] + v + j, sum[r][j / VEC]);
-    }
-    for (int r = 0; r < ROWS; r++)
-        for (int i = whole; i < n; i++)
-            lanes[r][i - whole] = __builtin_fmaf(x[r * stride + i], w[i], lanes[r][i - whole]);
 }
 
 // ---- products with few rows, in integers --------------------------------------------------------
@@ -304,7 +316,7 @@ const int GROUP = 128;
 struct alignas(64) Group {
     int8_t digits[3][2][64];   // [h][16 b + i]: element i of half h of block b
     int32_t sum[2][16];        // [h][4 b + l]: of 4 elements
-    Four scale;                // [b]
+    float scale[16];           // [4 b + l]: of block b
 };
 
 // sum[j] += q[4 j] x[4 j] + ... + q[4 j + 3] x[4 j + 3], for q up to 63.
@@ -356,7 +368,8 @@ inline void make_groups(Group* to, const float* x, int n) {
             const float most = bits_to_float(bits);
             const bool finite = bits < 0x7f800000, some = finite && most > 1e-30f;
             const float inverse = some ? MOST / most : 0;
-            to->scale[b] = some ? most / MOST : finite ? 0 : NAN;   // one NaN, and all is
+            for (int l = 4 * b; l < 4 * b + 4; l++)   // one NaN, and all is
+                to->scale[l] = some ? most / MOST : finite ? 0 : NAN;
             int8_t digits[3][32];   // aside, so that the loop vectorises
             for (int i = 0; i < 32; i++) {
                 const float shifted = x[i] * inverse + ROUND;
@@ -451,38 +464,36 @@ typedef int32_t FourInts __attribute__((vector_size(16)));
 // 128 weights, where the products above want them.
 struct Quants {
     Bytes64 q[2];
-    Lanes16 scale[2], minimum;
+    Lanes16 d, minimum, scale[2];
 };
 
-// Group g of a row, and the input's scales.
+// Group g of a row.
 
-[[gnu::always_inline]] inline void group_q4_0(Quants& to, const uint8_t* row, int g, Four scale) {
+[[gnu::always_inline]] inline void group_q4_0(Quants& to, const uint8_t* row, int g) {
     const uint8_t* block = row + g * 4 * 18;
     four_nibbles(to.q, block + 2, 18);
-    spread(to.scale[0], four_halves(block, 18) * scale);
-    to.scale[1] = to.scale[0];
+    spread(to.d, four_halves(block, 18));
 }
 
-[[gnu::always_inline]] inline void group_q4_1(Quants& to, const uint8_t* row, int g, Four scale) {
+[[gnu::always_inline]] inline void group_q4_1(Quants& to, const uint8_t* row, int g) {
     const uint8_t* block = row + g * 4 * 20;
     four_nibbles(to.q, block + 4, 20);
-    spread(to.scale[0], four_halves(block, 20) * scale);
-    to.scale[1] = to.scale[0];
-    spread(to.minimum, four_halves(block + 2, 20) * scale);
+    spread(to.d, four_halves(block, 20));
+    spread(to.minimum, four_halves(block + 2, 20));
 }
 
 // Half a block. Its 64 bytes of nibbles are pieces of 16 bytes, of which 0 and 2 hold the first
 // halves of blocks 0 and 1 below those of 2 and 3. The upper bits of all four share 16 bytes.
-[[gnu::always_inline]] inline void group_q6_k(Quants& to, const uint8_t* row, int g, Four scale) {
+[[gnu::always_inline]] inline void group_q6_k(Quants& to, const uint8_t* row, int g) {
     typedef uint32_t Words __attribute__((vector_size(64)));
     const Words down = {0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4, 4, 4};
     const Words up = {4, 4, 4, 4, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0};
     const Words back = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2};
     const uint8_t* block = row + g / 2 * 210;
-    const Four d = half_at(block + 208) * scale;
+    to.d = (Lanes16){} + half_at(block + 208);
     const FourInts pairs = four_shorts(block + 192 + g % 2 * 8);   // int8: of halves 0, of halves 1
-    spread(to.scale[0], __builtin_convertvector(pairs << 24 >> 24, Four) * d);
-    spread(to.scale[1], __builtin_convertvector(pairs << 16 >> 24, Four) * d);
+    spread(to.scale[0], __builtin_convertvector(pairs << 24 >> 24, Four));
+    spread(to.scale[1], __builtin_convertvector(pairs << 16 >> 24, Four));
     for (int h = 0; h < 2; h++) {
         const uint8_t *nibbles = block + g % 2 * 64 + 16 * h, *two = block + 128 + g % 2 * 32;
         const Sixteen a = sixteen_at(nibbles), b = sixteen_at(nibbles + 32);
@@ -496,45 +507,51 @@ struct Quants {
 }
 
 // sum[h] += the products of a group's half h.
-template <int ZERO, bool MINIMUM>
+template <int ZERO, bool MINIMUM, bool SCALES>
 [[gnu::always_inline]] inline void multiply_group(Lanes16* sum, const Group& x, const Quants& w) {
+    Lanes16 scale;
+    memcpy(&scale, x.scale, sizeof scale);
+    const Lanes16 d = w.d * scale, minimum = w.minimum * scale;
     for (int h = 0; h < 2; h++) {
         Ints products, inp;
         memcpy(&inp, x.sum[h], sizeof inp);
         multiply_digits(products, w.q[h], x, h);
-        if (MINIMUM) add_fma(sum[h], __builtin_convertvector(inp, Lanes16), w.minimum);
+        if (MINIMUM) add_fma(sum[h], __builtin_convertvector(inp, Lanes16), minimum);
         products -= inp * ZERO;
-        add_fma(sum[h], __builtin_convertvector(products, Lanes16), w.scale[h]);
+        add_fma(sum[h], __builtin_convertvector(products, Lanes16), SCALES ? w.scale[h] * d : d);
     }
 }
 
-// As multiply_blocks(): one row of input and two of weights, n of each; BYTES for 128 weights, of
-// which n need not be a multiple: the last group is then completed with blocks of 0.
-template <void (*UNPACK)(Quants&, const uint8_t*, int, Four), int ZERO, bool MINIMUM, int BYTES>
+// As multiply_blocks(), n weights of BYTES for 128. Of n the last group may be a part: it is then
+// completed with blocks of 0.
+template <int ROWS, void (*UNPACK)(Quants&, const uint8_t*, int), int ZERO, bool MINIMUM,
+          bool SCALES, int BYTES>
 inline void multiply_groups(float (*lanes)[LANES], const Group* x, const uint8_t* row0,
                             const uint8_t* row1, int n) {
-    Lanes16 sum0[2] = {}, sum1[2] = {};
-    auto add = [&](const Group& group, const uint8_t* from0, const uint8_t* from1, int g) {
+    Lanes16 sum[2 * ROWS][2] = {};
+    const int groups = groups_of(n);
+    auto add = [&](int at, const uint8_t* from0, const uint8_t* from1, int g) {
         Quants w0, w1;
-        UNPACK(w0, from0, g, group.scale);
-        UNPACK(w1, from1, g, group.scale);
-        multiply_group<ZERO, MINIMUM>(sum0, group, w0);
-        multiply_group<ZERO, MINIMUM>(sum1, group, w1);
+        UNPACK(w0, from0, g);
+        UNPACK(w1, from1, g);
+        for (int r = 0; r < ROWS; r++) {
+            multiply_group<ZERO, MINIMUM, SCALES>(sum[2 * r], x[r * groups + at], w0);
+            multiply_group<ZERO, MINIMUM, SCALES>(sum[2 * r + 1], x[r * groups + at], w1);
+        }
     };
     for (int g = 0; g < n / GROUP; g++) {
         ask_ahead(row0 + g * BYTES, BYTES);
         ask_ahead(row1 + g * BYTES, BYTES);
-        add(x[g], row0, row1, g);
+        add(g, row0, row1, g);
     }
     if (n % GROUP) {
         uint8_t last[2][2 * BYTES] = {};   // two groups: a block of Q6_K
         const int whole = n / GROUP * BYTES, rest = n % GROUP * BYTES / GROUP;
         memcpy(last[0], row0 + whole, rest);
         memcpy(last[1], row1 + whole, rest);
-        add(x[n / GROUP], last[0], last[1], 0);
+        add(n / GROUP, last[0], last[1], 0);
     }
-    memcpy(lanes[0], sum0, sizeof sum0);
-    memcpy(lanes[1], sum1, sizeof sum1);
+    memcpy(lanes, sum, sizeof sum);
 }
 
 // ---- encoding -----------------------------------------------------------------------------------
@@ -661,30 +678,35 @@ struct Format {
     GgmlType type;
     uint32_t file_type;   // llama.cpp's number for a file of them: the key general.file_type
     void (*dequantize)(float* to, const uint8_t* from, int64_t n);
-    // Of rows of a multiple of 32, by float or in integers; both null: decoded to floats first,
-    // and then multiplied.
-    void (*multiply)(float (*lanes)[LANES], const float* x, const uint8_t* row0,
-                     const uint8_t* row1, int n);
-    void (*multiply_groups)(float (*lanes)[LANES], const Group* x, const uint8_t* row0,
-                            const uint8_t* row1, int n);
+    // Of 1 to AT_ONCE rows of input; either in floats, or in integers.
+    void (*multiply[AT_ONCE])(float (*lanes)[LANES], const float* x, const uint8_t* row0,
+                              const uint8_t* row1, int n);
+    void (*multiply_groups[AT_ONCE])(float (*lanes)[LANES], const Group* x, const uint8_t* row0,
+                                     const uint8_t* row1, int n);
     void (*quantize)(uint8_t* to, const float* from, int64_t n);   // null: only read
 };
 
-#define BLOCKS(...) dequantize_blocks<__VA_ARGS__>, multiply_blocks<__VA_ARGS__>, nullptr
+#define ROWS(F, ...) {F<1, __VA_ARGS__>, F<2, __VA_ARGS__>, F<3, __VA_ARGS__>, F<4, __VA_ARGS__>}
+#define FLOATS(...) ROWS(multiply_blocks, __VA_ARGS__), {}
+#define BLOCKS(...) dequantize_blocks<__VA_ARGS__>, FLOATS(__VA_ARGS__)
+#define INTEGERS(...) {}, ROWS(multiply_groups, __VA_ARGS__)
 inline const Format FORMATS[] = {
-    {GGML_F32, 0, dequantize_f32, nullptr, nullptr, quantize_f32},
-    {GGML_F16, 1, dequantize_f16, multiply_blocks<unpack_f16, 32, 64>, nullptr, quantize_f16},
-    {GGML_BF16, 32, dequantize_bf16, nullptr, nullptr, quantize_bf16},
+    {GGML_F32, 0, dequantize_f32, FLOATS(unpack_f32, 32, 128), quantize_f32},
+    {GGML_F16, 1, dequantize_f16, FLOATS(unpack_f16, 32, 64), quantize_f16},
+    {GGML_BF16, 32, dequantize_bf16, FLOATS(unpack_bf16, 32, 64), quantize_bf16},
     {GGML_Q8_0, 7, BLOCKS(unpack_q8_0, 32, 34), quantize_q8_0},
-    {GGML_Q4_0, 2, dequantize_blocks<unpack_q4_0, 32, 18>, nullptr,
-     multiply_groups<group_q4_0, 8, false, 72>, quantize_q4_0},
-    {GGML_Q4_1, 3, dequantize_blocks<unpack_q4_1, 32, 20>, nullptr,
-     multiply_groups<group_q4_1, 0, true, 80>, nullptr},
+    {GGML_Q4_0, 2, dequantize_blocks<unpack_q4_0, 32, 18>,
+     INTEGERS(group_q4_0, 8, false, false, 72), quantize_q4_0},
+    {GGML_Q4_1, 3, dequantize_blocks<unpack_q4_1, 32, 20>,
+     INTEGERS(group_q4_1, 0, true, false, 80), nullptr},
     {GGML_Q4_K, 15, BLOCKS(unpack_q4_k, 256, 144), nullptr},
     {GGML_Q5_K, 17, BLOCKS(unpack_q5_k, 256, 176), nullptr},
-    {GGML_Q6_K, 18, dequantize_blocks<unpack_q6_k, 256, 210>, nullptr,
-     multiply_groups<group_q6_k, 32, false, 105>, quantize_q6_k}};
+    {GGML_Q6_K, 18, dequantize_blocks<unpack_q6_k, 256, 210>,
+     INTEGERS(group_q6_k, 32, false, true, 105), quantize_q6_k}};
+#undef ROWS
+#undef FLOATS
 #undef BLOCKS
+#undef INTEGERS
 
 // Null for a type that cannot be computed with.
 inline const Format* find_format(uint32_t type) {
@@ -717,29 +739,16 @@ struct Weight {
 };
 
 const int FEW = 17;       // from so many rows on, decoding a matrix into a buffer is worth it
-const int CHUNK = 1024;   // weights of a row that are decoded at a time: they stay in L1
 
-// Column o of out, by one thread: the row of weights is read once, and used for all n rows of inp.
-inline void product_of_row(float* out, const float* inp, const Weight& w, const Format& format,
-                           const float* bias, int n, int o) {
-    const uint8_t* row = w.data + o * row_bytes(w.type, w.in);
-    alignas(64) float lanes[FEW][LANES], decoded[CHUNK];
-    memset(lanes, 0, sizeof lanes[0] * n);
-    for (int at = 0; at < w.in; at += CHUNK) {
-        const int count = std::min(CHUNK, w.in - at);
-        const uint8_t* from = row + row_bytes(w.type, at);
-        const float* floats = w.type == GGML_F32 ? (const float*)from : decoded;
-        if (floats == decoded) format.dequantize(decoded, from, count);
-        int i = 0;
-        for (; i + 8 <= n; i += 8)
-            multiply_floats<8>(lanes + i, inp + (int64_t)i * w.in + at, w.in, floats, count);
-        for (; i + 4 <= n; i += 4)
-            multiply_floats<4>(lanes + i, inp + (int64_t)i * w.in + at, w.in, floats, count);
-        for (; i < n; i++)
-            multiply_floats<1>(lanes + i, inp + (int64_t)i * w.in + at, w.in, floats, count);
-    }
+// Column o of out, by one thread, where rows are no multiple of 32.
+inline void product_of_row(float* out, const float* inp, const Weight& w, const float* bias, int n,
+                           int o) {
+    static thread_local Scratch scratch;
+    float* row = scratch.at_least(w.in);
+    dequantize(row, w.type, w.data + o * row_bytes(w.type, w.in), 0, w.in);
     for (int i = 0; i < n; i++)
-        out[(int64_t)i * w.out + o] = add_lanes(lanes[i]) + (bias ? bias[o] : 0);
+        out[(int64_t)i * w.out + o] =
+            dot(inp + (int64_t)i * w.in, row, w.in) + (bias ? bias[o] : 0);
 }
 
 // Columns o and o + half of out. Two rows of weights that far apart, and not two neighbours: a
@@ -750,12 +759,18 @@ inline void product_of_two_rows(float* out, const float* inp, const Group* group
     const int64_t bytes = row_bytes(w.type, w.in);
     const int second = std::min(o + half, w.out - 1);   // of an odd number, one is computed twice
     const uint8_t *row0 = w.data + o * bytes, *row1 = w.data + second * bytes;
-    alignas(64) float lanes[2][LANES];
-    for (int i = 0; i < n; i++, inp += w.in, groups += groups_of(w.in), out += w.out) {
-        if (format.multiply) format.multiply(lanes, inp, row0, row1, w.in);
-        else format.multiply_groups(lanes, groups, row0, row1, w.in);
-        out[o] = add_lanes(lanes[0]) + (bias ? bias[o] : 0);
-        if (o + half == second) out[second] = add_lanes(lanes[1]) + (bias ? bias[second] : 0);
+    alignas(64) float lanes[2 * AT_ONCE][LANES];
+    for (int i = 0, rows; i < n; i += rows) {
+        rows = std::min(AT_ONCE, n - i);
+        if (format.multiply[0])
+            format.multiply[rows - 1](lanes, inp + (int64_t)i * w.in, row0, row1, w.in);
+        else
+            format.multiply_groups[rows - 1](lanes, groups + i * groups_of(w.in), row0, row1, w.in);
+        for (int r = 0; r < rows; r++, out += w.out) {
+            out[o] = add_lanes(lanes[2 * r]) + (bias ? bias[o] : 0);
+            if (o + half == second)
+                out[second] = add_lanes(lanes[2 * r + 1]) + (bias ? bias[second] : 0);
+        }
     }
 }
 
@@ -805,20 +820,19 @@ inline void products(std::initializer_list<Product> list, const float* inp, int 
         for (const Product& p : list) {
             const Weight& w = *p.w;
             const Format& format = *find_format(w.type);
-            if (format.multiply_groups && groups.empty()) {
+            if (format.multiply_groups[0] && groups.empty()) {
                 groups.resize((size_t)n * groups_of(w.in));
                 for (int i = 0; i < n; i++)
                     make_groups(&groups[i * groups_of(w.in)], inp + (int64_t)i * w.in, w.in);
             }
-            const bool two = format.multiply_groups ||
-                             (n == 1 && format.multiply && w.in % 32 == 0);
+            const bool two = w.in % 32 == 0;
             const int rows = two ? (w.out + 1) / 2 : w.out;
 #pragma omp for schedule(static) nowait
             for (int o = 0; o < rows; o++) {
                 if (two)
                     product_of_two_rows(p.out, inp, groups.data(), w, format, p.bias, n, o, rows);
                 else
-                    product_of_row(p.out, inp, w, format, p.bias, n, o);
+                    product_of_row(p.out, inp, w, p.bias, n, o);
             }
         }
     }
