@@ -70,6 +70,9 @@ struct Nibbles {
 //     vec_halves   VEC halfs
 #if defined(__AVX512F__)
 // The forms with a mask that leaves nothing out, because g++ 12 warns about those without.
+[[gnu::always_inline]] inline __m512i two_halves(__m256i low, __m256i high) {
+    return _mm512_maskz_inserti64x4(0xff, _mm512_castsi256_si512(low), high, 1);
+}
 [[gnu::always_inline]] inline Vec vec_int8(Bytes q, int v) {
     const __m128i half = v ? _mm256_extracti128_si256((__m256i)q, 1)
                            : _mm256_castsi256_si128((__m256i)q);
@@ -135,8 +138,8 @@ struct Nibbles {
     for (int v = 0; v < VECS; v++) {
         const float* p = (const float*)block + v * VEC;
 #if defined(__AVX512F__)
-        w[v] = _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(p)),
-                                  _mm256_loadu_ps(p + 8), 1);
+        w[v] = (Vec)two_halves(_mm256_loadu_si256((const __m256i*)p),
+                               _mm256_loadu_si256((const __m256i*)(p + 8)));
 #else
         w[v] = vec_load(p);
 #endif
@@ -305,51 +308,45 @@ inline void multiply_blocks(float (*lanes)[LANES], const float* x, const uint8_t
 // and where weights have a minimum, before that lane = fma(float(sum of the 4 i), minimum * scale
 // of b, lane). Lanes are added as dot() adds them. So the bits are the same on every processor.
 
-typedef uint8_t Bytes64 __attribute__((vector_size(64)));
-typedef int32_t Ints __attribute__((vector_size(64)));
-typedef float Lanes16 __attribute__((vector_size(64)));
-typedef int64_t Sixteen __attribute__((vector_size(16)));   // 16 bytes
+// A register of bytes, and one of sums; a group is VECS of each. (Of vectors wider than registers
+// g++ 12 makes code that goes by memory, 10 times slower.)
+typedef uint8_t ByteVec __attribute__((vector_size(4 * VEC)));
+typedef int32_t IntVec __attribute__((vector_size(4 * VEC)));
 
 const int GROUP = 128;
 
 // 128 numbers of input, as above; digits[0] the high ones.
 struct alignas(64) Group {
-    int8_t digits[3][2][64];   // [h][16 b + i]: element i of half h of block b
-    int32_t sum[2][16];        // [h][4 b + l]: of 4 elements
-    float scale[16];           // [4 b + l]: of block b
+    int8_t digits[3][GROUP];   // [64 h + 16 b + i]: element i of half h of block b
+    int32_t sum[LANES];        // [16 h + 4 b + l]: of 4 elements
+    float scale[LANES / 2];    // [4 b + l]: of block b
 };
 
 // sum[j] += q[4 j] x[4 j] + ... + q[4 j + 3] x[4 j + 3], for q up to 63.
-[[gnu::always_inline]] inline void add_products(Ints& sum, const Bytes64& q, const int8_t* x) {
+[[gnu::always_inline]] inline void add_products(IntVec& sum, ByteVec q, const int8_t* x) {
 #if defined(__AVX512VNNI__)
-    sum = (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)q, _mm512_load_si512(x));
+    sum = (IntVec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)q, _mm512_load_si512(x));
+#elif defined(__AVX512F__)
+    const __m512i pairs = _mm512_maddubs_epi16((__m512i)q, _mm512_load_si512(x));
+    sum += (IntVec)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
 #elif defined(__AVX2__)
-    for (int i = 0; i < 2; i++) {
-        const __m256i pairs = _mm256_maddubs_epi16(((const __m256i*)&q)[i],
-                                                   ((const __m256i*)x)[i]);
-        __m256i* to = (__m256i*)&sum + i;
-        *to = _mm256_add_epi32(*to, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-    }
+    const __m256i pairs = _mm256_maddubs_epi16((__m256i)q, *(const __m256i*)x);
+    sum += (IntVec)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 #else
-    for (int i = 0; i < 4; i++) {
-        const int8x16_t w = vld1q_s8((const int8_t*)&q + 16 * i), inp = vld1q_s8(x + 16 * i);
-        const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(inp));
-        const int16x8_t pairs = vpaddq_s16(low, vmull_high_s8(w, inp));
-        int32_t* to = (int32_t*)&sum + 4 * i;
-        vst1q_s32(to, vpadalq_s16(vld1q_s32(to), pairs));
-    }
+    const int8x16_t w = (int8x16_t)q, inp = vld1q_s8(x);
+    const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(inp));
+    sum = (IntVec)vpadalq_s16((int32x4_t)sum, vpaddq_s16(low, vmull_high_s8(w, inp)));
 #endif
 }
 
-// sum[j] = the same with the numbers that x's digits stand for, of half h.
-[[gnu::always_inline]] inline void multiply_digits(Ints& sum, const Bytes64& q, const Group& x,
-                                                   int h) {
-    sum = (Ints){};
-    add_products(sum, q, x.digits[0][h]);
-    sum <<= 7;
-    add_products(sum, q, x.digits[1][h]);
-    sum <<= 7;
-    add_products(sum, q, x.digits[2][h]);
+// The same with the numbers that x's digits stand for, of register v.
+[[gnu::always_inline]] inline IntVec multiply_digits(ByteVec q, const Group& x, int v) {
+    IntVec sum = {};
+    for (int digit = 0; digit < 3; digit++) {
+        sum <<= 7;
+        add_products(sum, q, x.digits[digit] + v * 4 * VEC);
+    }
+    return sum;
 }
 
 inline int groups_of(int n) { return (n + GROUP - 1) / GROUP; }
@@ -382,34 +379,53 @@ inline void make_groups(Group* to, const float* x, int n) {
             }
             for (int digit = 0; digit < 3; digit++)
                 for (int h = 0; h < 2; h++)
-                    memcpy(&to->digits[digit][h][16 * b], &digits[digit][16 * h], 16);
+                    memcpy(&to->digits[digit][64 * h + 16 * b], &digits[digit][16 * h], 16);
         }
-        const Bytes64 ones = (Bytes64){} + 1;
-        for (int h = 0; h < 2; h++) {
-            Ints sum;
-            multiply_digits(sum, ones, *to, h);
-            memcpy(to->sum[h], &sum, sizeof sum);
+        for (int v = 0; v < VECS; v++) {
+            const IntVec sum = multiply_digits((ByteVec){} + 1, *to, v);
+            memcpy(to->sum + v * VEC, &sum, sizeof sum);
         }
     }
 }
 
-[[gnu::always_inline]] inline void add_fma(Lanes16& sum, const Lanes16& a, const Lanes16& b) {
-    for (int v = 0; v < 16; v += VEC) {
-        float* to = (float*)&sum + v;
-        vec_store(to, vec_fma(vec_load((const float*)&a + v), vec_load((const float*)&b + v),
-                              vec_load(to)));
-    }
-}
+// In each half of a group four blocks follow one another; a register holds all four, or two, or
+// one. The next two functions make what register v of a half holds.
 
-// Each of four numbers four times: a block's lanes.
-[[gnu::always_inline]] inline void spread(Lanes16& to, Four x) {
-#if defined(__AVX512F__)   // g++ 12 goes by memory here, and waits for it
+// Lanes: each of four numbers four times.
+[[gnu::always_inline]] inline Vec spread(Four x, [[maybe_unused]] int v) {
+#if defined(__AVX512F__)
     const __m512i block = {0, 0, 1 | 1ll << 32, 1 | 1ll << 32, 2 | 2ll << 32, 2 | 2ll << 32,
                            3 | 3ll << 32, 3 | 3ll << 32};
-    to = (Lanes16)_mm512_maskz_permutexvar_ps(0xffff, block, _mm512_castps128_ps512((__m128)x));
+    return _mm512_maskz_permutexvar_ps(0xffff, block, _mm512_castps128_ps512((__m128)x));
+#elif defined(__AVX2__)
+    const int b = 2 * v;
+    return _mm256_permutevar8x32_ps(_mm256_castps128_ps256((__m128)x),
+                                    _mm256_setr_epi32(b, b, b, b, b + 1, b + 1, b + 1, b + 1));
 #else
-    to = __builtin_shufflevector(x, x, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    return vec_all(x[v]);
 #endif
+}
+
+// Bytes: the 16 at each of four addresses.
+[[gnu::always_inline]] inline ByteVec join(const uint8_t* a, const uint8_t* b, const uint8_t* c,
+                                           const uint8_t* d, int v) {
+    ByteVec all;
+#if defined(__AVX2__)
+    auto two = [](const uint8_t* low, const uint8_t* high) {
+        return _mm256_inserti128_si256(
+            _mm256_castsi128_si256(_mm_loadu_si128((const __m128i*)low)),
+            _mm_loadu_si128((const __m128i*)high), 1);
+    };
+#endif
+#if defined(__AVX512F__)
+    (void)v;
+    all = (ByteVec)two_halves(two(a, b), two(c, d));
+#elif defined(__AVX2__)
+    all = (ByteVec)(v == 0 ? two(a, b) : two(c, d));
+#else
+    memcpy(&all, v == 0 ? a : v == 1 ? b : v == 2 ? c : d, 16);
+#endif
+    return all;
 }
 
 typedef int32_t FourInts __attribute__((vector_size(16)));
@@ -440,85 +456,75 @@ typedef int32_t FourInts __attribute__((vector_size(16)));
 #endif
 }
 
-[[gnu::always_inline]] inline Sixteen sixteen_at(const uint8_t* p) {
-    Sixteen s;
-    memcpy(&s, p, 16);
-    return s;
-}
-
-// Two by two, or g++ 12 goes by memory here too.
-[[gnu::always_inline]] inline void join(Bytes64& to, Sixteen a, Sixteen b, Sixteen c, Sixteen d) {
-    const auto low = __builtin_shufflevector(a, b, 0, 1, 2, 3);
-    const auto high = __builtin_shufflevector(c, d, 0, 1, 2, 3);
-    to = (Bytes64)__builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
-}
-
-// The 16 bytes of nibbles at p, p + stride, ...: the lower ones and the upper.
-[[gnu::always_inline]] inline void four_nibbles(Bytes64* q, const uint8_t* p, int stride) {
-    join(q[1], sixteen_at(p), sixteen_at(p + stride), sixteen_at(p + 2 * stride),
-         sixteen_at(p + 3 * stride));
-    q[0] = q[1] & 15;
-    q[1] >>= 4;
-}
-
-// 128 weights, where the products above want them.
+// 128 weights, where the products above want them. What is the same in both halves is there once.
+const int HALF = VECS / 2;
 struct Quants {
-    Bytes64 q[2];
-    Lanes16 d, minimum, scale[2];
+    ByteVec q[VECS];
+    Vec d[HALF], minimum[HALF], scale[VECS];
 };
 
 // Group g of a row.
 
+template <int BYTES, int SCALES>
+[[gnu::always_inline]] inline void group_nibbles(Quants& to, const uint8_t* block) {
+    const uint8_t* p = block + SCALES;
+    for (int v = 0; v < HALF; v++) {
+        const ByteVec both = join(p, p + BYTES, p + 2 * BYTES, p + 3 * BYTES, v);
+        to.q[v] = both & 15;
+        to.q[HALF + v] = both >> 4;
+        to.d[v] = spread(four_halves(block, BYTES), v);
+        if (SCALES == 4) to.minimum[v] = spread(four_halves(block + 2, BYTES), v);
+    }
+}
+
 [[gnu::always_inline]] inline void group_q4_0(Quants& to, const uint8_t* row, int g) {
-    const uint8_t* block = row + g * 4 * 18;
-    four_nibbles(to.q, block + 2, 18);
-    spread(to.d, four_halves(block, 18));
+    group_nibbles<18, 2>(to, row + g * 4 * 18);
 }
 
 [[gnu::always_inline]] inline void group_q4_1(Quants& to, const uint8_t* row, int g) {
-    const uint8_t* block = row + g * 4 * 20;
-    four_nibbles(to.q, block + 4, 20);
-    spread(to.d, four_halves(block, 20));
-    spread(to.minimum, four_halves(block + 2, 20));
+    group_nibbles<20, 4>(to, row + g * 4 * 20);
 }
 
 // Half a block. Its 64 bytes of nibbles are pieces of 16 bytes, of which 0 and 2 hold the first
 // halves of blocks 0 and 1 below those of 2 and 3. The upper bits of all four share 16 bytes.
 [[gnu::always_inline]] inline void group_q6_k(Quants& to, const uint8_t* row, int g) {
-    typedef uint32_t Words __attribute__((vector_size(64)));
-    const Words down = {0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4, 4, 4};
-    const Words up = {4, 4, 4, 4, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0};
-    const Words back = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2};
+    typedef uint32_t Words __attribute__((vector_size(4 * VEC)));
+    static const uint32_t DOWN[16] = {0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4, 4, 4};
+    static const uint32_t UP[16] = {4, 4, 4, 4, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0};
+    static const uint32_t BACK[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2};
     const uint8_t* block = row + g / 2 * 210;
-    to.d = (Lanes16){} + half_at(block + 208);
     const FourInts pairs = four_shorts(block + 192 + g % 2 * 8);   // int8: of halves 0, of halves 1
-    spread(to.scale[0], __builtin_convertvector(pairs << 24 >> 24, Four));
-    spread(to.scale[1], __builtin_convertvector(pairs << 16 >> 24, Four));
-    for (int h = 0; h < 2; h++) {
-        const uint8_t *nibbles = block + g % 2 * 64 + 16 * h, *two = block + 128 + g % 2 * 32;
-        const Sixteen a = sixteen_at(nibbles), b = sixteen_at(nibbles + 32);
-        const Sixteen u = sixteen_at(two + 16 * h);
-        Bytes64 low, upper;
-        join(low, a, b, a, b);
-        join(upper, u, u, u, u);
-        to.q[h] = (Bytes64)(((Words)low >> down & 0x0f0f0f0f) |
-                            ((Words)upper << up >> back & 0x30303030));
+    const Four scales[2] = {__builtin_convertvector(pairs << 24 >> 24, Four),
+                            __builtin_convertvector(pairs << 16 >> 24, Four)};
+    for (int i = 0; i < VECS; i++) {
+        const int h = i / HALF, v = i % HALF;
+        const uint8_t* low = block + g % 2 * 64 + 16 * h;
+        const uint8_t* two = block + 128 + g % 2 * 32 + 16 * h;
+        Words down, up, back;
+        memcpy(&down, DOWN + v * VEC, sizeof down);
+        memcpy(&up, UP + v * VEC, sizeof up);
+        memcpy(&back, BACK + v * VEC, sizeof back);
+        const Words nibbles = (Words)join(low, low + 32, low, low + 32, v) >> down & 0x0f0f0f0f;
+        const Words upper = (Words)join(two, two, two, two, v) << up >> back & 0x30303030;
+        to.q[i] = (ByteVec)(nibbles | upper);
+        to.d[v] = vec_all(half_at(block + 208));
+        to.scale[i] = spread(scales[h], v);
     }
 }
 
-// sum[h] += the products of a group's half h.
+// sum += the products of a group.
 template <int ZERO, bool MINIMUM, bool SCALES>
-[[gnu::always_inline]] inline void multiply_group(Lanes16* sum, const Group& x, const Quants& w) {
-    Lanes16 scale;
-    memcpy(&scale, x.scale, sizeof scale);
-    const Lanes16 d = w.d * scale, minimum = w.minimum * scale;
-    for (int h = 0; h < 2; h++) {
-        Ints products, inp;
-        memcpy(&inp, x.sum[h], sizeof inp);
-        multiply_digits(products, w.q[h], x, h);
-        if (MINIMUM) add_fma(sum[h], __builtin_convertvector(inp, Lanes16), minimum);
-        products -= inp * ZERO;
-        add_fma(sum[h], __builtin_convertvector(products, Lanes16), SCALES ? w.scale[h] * d : d);
+[[gnu::always_inline]] inline void multiply_group(Vec* sum, const Group& x, const Quants& w) {
+    for (int v = 0; v < VECS; v++) {
+        const Vec scale = vec_load(x.scale + v % HALF * VEC), d = w.d[v % HALF] * scale;
+        IntVec inp;
+        memcpy(&inp, x.sum + v * VEC, sizeof inp);
+        if (MINIMUM)
+            sum[v] = vec_fma(__builtin_convertvector(inp, Vec), w.minimum[v % HALF] * scale,
+                             sum[v]);
+        const IntVec products = multiply_digits(w.q[v], x, v) - inp * ZERO;
+        sum[v] = vec_fma(__builtin_convertvector(products, Vec), SCALES ? w.scale[v] * d : d,
+                         sum[v]);
     }
 }
 
@@ -528,7 +534,9 @@ template <int ROWS, void (*UNPACK)(Quants&, const uint8_t*, int), int ZERO, bool
           bool SCALES, int BYTES>
 inline void multiply_groups(float (*lanes)[LANES], const Group* x, const uint8_t* row0,
                             const uint8_t* row1, int n) {
-    Lanes16 sum[2 * ROWS][2] = {};
+    Vec sum[2 * ROWS][VECS];
+    for (auto& s : sum)
+        for (Vec& v : s) v = vec_all(0);
     const int groups = groups_of(n);
     auto add = [&](int at, const uint8_t* from0, const uint8_t* from1, int g) {
         Quants w0, w1;
@@ -551,7 +559,8 @@ inline void multiply_groups(float (*lanes)[LANES], const Group* x, const uint8_t
         memcpy(last[1], row1 + whole, rest);
         add(n / GROUP, last[0], last[1], 0);
     }
-    memcpy(lanes, sum, sizeof sum);
+    for (int k = 0; k < 2 * ROWS; k++)
+        for (int v = 0; v < VECS; v++) vec_store(lanes[k] + v * VEC, sum[k][v]);
 }
 
 // ---- encoding -----------------------------------------------------------------------------------
