@@ -251,18 +251,22 @@ inline void dequantize_bf16(float* to, const uint8_t* from, int64_t n) {
 // waits less for itself, because there are others.
 const int AT_ONCE = 4;
 
-// lanes[2 r + k] = the lanes of dot(row r of x, row k of weights), of n elements each. As many
+// Rows of input, one after the other: as floats, or as groups (below).
+struct Input {
+    const float* x;
+    const struct Group* groups;
+};
+
+// lanes[2 r + k] = the lanes of dot(row r of input, row k of weights), of n elements each. As many
 // lanes at a time as half of the registers hold.
 template <int ROWS, void (*UNPACK)(Vec*, const uint8_t*, int), int BLOCK, int BYTES>
-inline void multiply_blocks(float (*lanes)[LANES], const float* x, const uint8_t* row0,
+inline void multiply_blocks(float (*lanes)[LANES], Input inp, const uint8_t* row0,
                             const uint8_t* row1, int n) {
     const int REGISTERS = VEC == 8 ? 16 : 32;
     const int TOGETHER = std::min(VECS, REGISTERS / 2 / (2 * ROWS));
 #pragma GCC unroll 8
     for (int first = 0; first < VECS; first += TOGETHER) {
-        Vec sum[2 * ROWS][TOGETHER];
-        for (auto& s : sum)
-            for (Vec& v : s) v = vec_all(0);
+        Vec sum[2 * ROWS][TOGETHER] = {};
         const uint8_t *block0 = row0, *block1 = row1;
         for (int i = 0; i < n; block0 += BYTES, block1 += BYTES) {
             if (first == 0) {
@@ -276,9 +280,9 @@ inline void multiply_blocks(float (*lanes)[LANES], const float* x, const uint8_t
                 UNPACK(w1, block1, j);
                 for (int v = 0; v < TOGETHER; v++)
                     for (int r = 0; r < ROWS; r++) {
-                        const Vec inp = vec_load(x + (int64_t)r * n + i + (first + v) * VEC);
-                        sum[2 * r][v] = vec_fma(inp, w0[first + v], sum[2 * r][v]);
-                        sum[2 * r + 1][v] = vec_fma(inp, w1[first + v], sum[2 * r + 1][v]);
+                        const Vec x = vec_load(inp.x + (int64_t)r * n + i + (first + v) * VEC);
+                        sum[2 * r][v] = vec_fma(x, w0[first + v], sum[2 * r][v]);
+                        sum[2 * r + 1][v] = vec_fma(x, w1[first + v], sum[2 * r + 1][v]);
                     }
             }
         }
@@ -463,11 +467,11 @@ struct Quants {
     Vec d[HALF], minimum[HALF], scale[VECS];
 };
 
-// Group g of a row.
-
+// Group g of a row: of Q4_0, whose blocks have BYTES, of which the first 2 are a scale; or of Q4_1,
+// where there are a scale and a minimum, 4.
 template <int BYTES, int SCALES>
-[[gnu::always_inline]] inline void group_nibbles(Quants& to, const uint8_t* block) {
-    const uint8_t* p = block + SCALES;
+[[gnu::always_inline]] inline void group_q4(Quants& to, const uint8_t* row, int g) {
+    const uint8_t *block = row + g * 4 * BYTES, *p = block + SCALES;
     for (int v = 0; v < HALF; v++) {
         const ByteVec both = join(p, p + BYTES, p + 2 * BYTES, p + 3 * BYTES, v);
         to.q[v] = both & 15;
@@ -477,21 +481,12 @@ template <int BYTES, int SCALES>
     }
 }
 
-[[gnu::always_inline]] inline void group_q4_0(Quants& to, const uint8_t* row, int g) {
-    group_nibbles<18, 2>(to, row + g * 4 * 18);
-}
-
-[[gnu::always_inline]] inline void group_q4_1(Quants& to, const uint8_t* row, int g) {
-    group_nibbles<20, 4>(to, row + g * 4 * 20);
-}
-
 // Half a block. Its 64 bytes of nibbles are pieces of 16 bytes, of which 0 and 2 hold the first
 // halves of blocks 0 and 1 below those of 2 and 3. The upper bits of all four share 16 bytes.
 [[gnu::always_inline]] inline void group_q6_k(Quants& to, const uint8_t* row, int g) {
     typedef uint32_t Words __attribute__((vector_size(4 * VEC)));
-    static const uint32_t DOWN[16] = {0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4, 4, 4};
-    static const uint32_t UP[16] = {4, 4, 4, 4, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0};
-    static const uint32_t BACK[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2};
+    static const uint32_t NIBBLE[16] = {0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4, 4, 4};
+    static const uint32_t UPPER[16] = {0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6};
     const uint8_t* block = row + g / 2 * 210;
     const FourInts pairs = four_shorts(block + 192 + g % 2 * 8);   // int8: of halves 0, of halves 1
     const Four scales[2] = {__builtin_convertvector(pairs << 24 >> 24, Four),
@@ -500,64 +495,63 @@ template <int BYTES, int SCALES>
         const int h = i / HALF, v = i % HALF;
         const uint8_t* low = block + g % 2 * 64 + 16 * h;
         const uint8_t* two = block + 128 + g % 2 * 32 + 16 * h;
-        Words down, up, back;
-        memcpy(&down, DOWN + v * VEC, sizeof down);
-        memcpy(&up, UP + v * VEC, sizeof up);
-        memcpy(&back, BACK + v * VEC, sizeof back);
-        const Words nibbles = (Words)join(low, low + 32, low, low + 32, v) >> down & 0x0f0f0f0f;
-        const Words upper = (Words)join(two, two, two, two, v) << up >> back & 0x30303030;
-        to.q[i] = (ByteVec)(nibbles | upper);
+        Words nibble, upper;
+        memcpy(&nibble, NIBBLE + v * VEC, sizeof nibble);
+        memcpy(&upper, UPPER + v * VEC, sizeof upper);
+        nibble = (Words)join(low, low + 32, low, low + 32, v) >> nibble & 0x0f0f0f0f;
+        upper = (Words)join(two, two, two, two, v) >> upper & 0x03030303;
+        to.q[i] = (ByteVec)(nibble | upper << 4);
         to.d[v] = vec_all(half_at(block + 208));
         to.scale[i] = spread(scales[h], v);
     }
 }
 
-// sum += the products of a group.
-template <int ZERO, bool MINIMUM, bool SCALES>
-[[gnu::always_inline]] inline void multiply_group(Vec* sum, const Group& x, const Quants& w) {
-    for (int v = 0; v < VECS; v++) {
-        const Vec scale = vec_load(x.scale + v % HALF * VEC), d = w.d[v % HALF] * scale;
-        IntVec inp;
-        memcpy(&inp, x.sum + v * VEC, sizeof inp);
-        if (MINIMUM)
-            sum[v] = vec_fma(__builtin_convertvector(inp, Vec), w.minimum[v % HALF] * scale,
-                             sum[v]);
-        const IntVec products = multiply_digits(w.q[v], x, v) - inp * ZERO;
-        sum[v] = vec_fma(__builtin_convertvector(products, Vec), SCALES ? w.scale[v] * d : d,
-                         sum[v]);
-    }
+// sum[2 r + k] += the products of row r of input, `stride` groups apart, with row k of weights: one
+// group, the weights' g-th.
+template <int ROWS, void (*UNPACK)(Quants&, const uint8_t*, int), int ZERO, bool MINIMUM,
+          bool SCALES>
+[[gnu::always_inline]] inline void multiply_group(Vec (*sum)[VECS], const Group* x, int stride,
+                                                  const uint8_t* row0, const uint8_t* row1, int g) {
+    Quants w[2];
+    UNPACK(w[0], row0, g);
+    UNPACK(w[1], row1, g);
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; r++, x += stride)
+#pragma GCC unroll 8
+        for (int v = 0; v < VECS; v++) {
+            const Vec scale = vec_load(x->scale + v % HALF * VEC);
+            IntVec inp;
+            memcpy(&inp, x->sum + v * VEC, sizeof inp);
+            const Vec inp_floats = __builtin_convertvector(inp, Vec);
+            for (int k = 0; k < 2; k++) {
+                Vec &lanes = sum[2 * r + k][v], d = w[k].d[v % HALF] * scale;
+                if (MINIMUM) lanes = vec_fma(inp_floats, w[k].minimum[v % HALF] * scale, lanes);
+                const IntVec products = multiply_digits(w[k].q[v], *x, v) - inp * ZERO;
+                lanes = vec_fma(__builtin_convertvector(products, Vec),
+                                SCALES ? w[k].scale[v] * d : d, lanes);
+            }
+        }
 }
 
 // As multiply_blocks(), n weights of BYTES for 128. Of n the last group may be a part: it is then
 // completed with blocks of 0.
 template <int ROWS, void (*UNPACK)(Quants&, const uint8_t*, int), int ZERO, bool MINIMUM,
           bool SCALES, int BYTES>
-inline void multiply_groups(float (*lanes)[LANES], const Group* x, const uint8_t* row0,
+inline void multiply_groups(float (*lanes)[LANES], Input inp, const uint8_t* row0,
                             const uint8_t* row1, int n) {
-    Vec sum[2 * ROWS][VECS];
-    for (auto& s : sum)
-        for (Vec& v : s) v = vec_all(0);
-    const int groups = groups_of(n);
-    auto add = [&](int at, const uint8_t* from0, const uint8_t* from1, int g) {
-        Quants w0, w1;
-        UNPACK(w0, from0, g);
-        UNPACK(w1, from1, g);
-        for (int r = 0; r < ROWS; r++) {
-            multiply_group<ZERO, MINIMUM, SCALES>(sum[2 * r], x[r * groups + at], w0);
-            multiply_group<ZERO, MINIMUM, SCALES>(sum[2 * r + 1], x[r * groups + at], w1);
-        }
-    };
+    const auto add = multiply_group<ROWS, UNPACK, ZERO, MINIMUM, SCALES>;
+    Vec sum[2 * ROWS][VECS] = {};
     for (int g = 0; g < n / GROUP; g++) {
         ask_ahead(row0 + g * BYTES, BYTES);
         ask_ahead(row1 + g * BYTES, BYTES);
-        add(g, row0, row1, g);
+        add(sum, inp.groups + g, groups_of(n), row0, row1, g);
     }
     if (n % GROUP) {
         uint8_t last[2][2 * BYTES] = {};   // two groups: a block of Q6_K
         const int whole = n / GROUP * BYTES, rest = n % GROUP * BYTES / GROUP;
         memcpy(last[0], row0 + whole, rest);
         memcpy(last[1], row1 + whole, rest);
-        add(n / GROUP, last[0], last[1], 0);
+        add(sum, inp.groups + n / GROUP, groups_of(n), last[0], last[1], 0);
     }
     for (int k = 0; k < 2 * ROWS; k++)
         for (int v = 0; v < VECS; v++) vec_store(lanes[k] + v * VEC, sum[k][v]);
@@ -687,35 +681,37 @@ struct Format {
     GgmlType type;
     uint32_t file_type;   // llama.cpp's number for a file of them: the key general.file_type
     void (*dequantize)(float* to, const uint8_t* from, int64_t n);
-    // Of 1 to AT_ONCE rows of input; either in floats, or in integers.
-    void (*multiply[AT_ONCE])(float (*lanes)[LANES], const float* x, const uint8_t* row0,
+    bool integers;        // the product is the one in integers
+    // Of 1 to AT_ONCE rows of input; null where it is faster to decode a row of weights to memory
+    // first, once for all rows of input.
+    void (*multiply[AT_ONCE])(float (*lanes)[LANES], Input inp, const uint8_t* row0,
                               const uint8_t* row1, int n);
-    void (*multiply_groups[AT_ONCE])(float (*lanes)[LANES], const Group* x, const uint8_t* row0,
-                                     const uint8_t* row1, int n);
     void (*quantize)(uint8_t* to, const float* from, int64_t n);   // null: only read
 };
 
 #define ROWS(F, ...) {F<1, __VA_ARGS__>, F<2, __VA_ARGS__>, F<3, __VA_ARGS__>, F<4, __VA_ARGS__>}
-#define FLOATS(...) ROWS(multiply_blocks, __VA_ARGS__), {}
-#define BLOCKS(...) dequantize_blocks<__VA_ARGS__>, FLOATS(__VA_ARGS__)
-#define INTEGERS(...) {}, ROWS(multiply_groups, __VA_ARGS__)
+#define FLOATS(...) false, ROWS(multiply_blocks, __VA_ARGS__)
+#define INTEGERS(...) true, ROWS(multiply_groups, __VA_ARGS__)
+#define DECODE(...) dequantize_blocks<__VA_ARGS__>
+#define TWO(...) false, {multiply_blocks<1, __VA_ARGS__>, multiply_blocks<2, __VA_ARGS__>}
 inline const Format FORMATS[] = {
     {GGML_F32, 0, dequantize_f32, FLOATS(unpack_f32, 32, 128), quantize_f32},
     {GGML_F16, 1, dequantize_f16, FLOATS(unpack_f16, 32, 64), quantize_f16},
     {GGML_BF16, 32, dequantize_bf16, FLOATS(unpack_bf16, 32, 64), quantize_bf16},
-    {GGML_Q8_0, 7, BLOCKS(unpack_q8_0, 32, 34), quantize_q8_0},
-    {GGML_Q4_0, 2, dequantize_blocks<unpack_q4_0, 32, 18>,
-     INTEGERS(group_q4_0, 8, false, false, 72), quantize_q4_0},
-    {GGML_Q4_1, 3, dequantize_blocks<unpack_q4_1, 32, 20>,
-     INTEGERS(group_q4_1, 0, true, false, 80), nullptr},
-    {GGML_Q4_K, 15, BLOCKS(unpack_q4_k, 256, 144), nullptr},
-    {GGML_Q5_K, 17, BLOCKS(unpack_q5_k, 256, 176), nullptr},
-    {GGML_Q6_K, 18, dequantize_blocks<unpack_q6_k, 256, 210>,
-     INTEGERS(group_q6_k, 32, false, true, 105), quantize_q6_k}};
+    {GGML_Q8_0, 7, DECODE(unpack_q8_0, 32, 34), FLOATS(unpack_q8_0, 32, 34), quantize_q8_0},
+    {GGML_Q4_0, 2, DECODE(unpack_q4_0, 32, 18), INTEGERS(group_q4<18, 2>, 8, false, false, 72),
+     quantize_q4_0},
+    {GGML_Q4_1, 3, DECODE(unpack_q4_1, 32, 20), INTEGERS(group_q4<20, 4>, 0, true, false, 80),
+     nullptr},
+    {GGML_Q4_K, 15, DECODE(unpack_q4_k, 256, 144), TWO(unpack_q4_k, 256, 144), nullptr},
+    {GGML_Q5_K, 17, DECODE(unpack_q5_k, 256, 176), TWO(unpack_q5_k, 256, 176), nullptr},
+    {GGML_Q6_K, 18, DECODE(unpack_q6_k, 256, 210), INTEGERS(group_q6_k, 32, false, true, 105),
+     quantize_q6_k}};
 #undef ROWS
 #undef FLOATS
-#undef BLOCKS
 #undef INTEGERS
+#undef DECODE
+#undef TWO
 
 // Null for a type that cannot be computed with.
 inline const Format* find_format(uint32_t type) {
@@ -768,13 +764,20 @@ inline void product_of_two_rows(float* out, const float* inp, const Group* group
     const int64_t bytes = row_bytes(w.type, w.in);
     const int second = std::min(o + half, w.out - 1);   // of an odd number, one is computed twice
     const uint8_t *row0 = w.data + o * bytes, *row1 = w.data + second * bytes;
+    const auto* multiply = format.multiply;
+    if (!multiply[std::min(AT_ONCE, n) - 1]) {
+        static thread_local Scratch scratch;
+        float *floats = scratch.at_least((size_t)2 * w.in), *floats1 = floats + w.in;
+        format.dequantize(floats, row0, w.in);
+        format.dequantize(floats1, row1, w.in);
+        row0 = (const uint8_t*)floats, row1 = (const uint8_t*)floats1;
+        multiply = find_format(GGML_F32)->multiply;
+    }
     alignas(64) float lanes[2 * AT_ONCE][LANES];
     for (int i = 0, rows; i < n; i += rows) {
         rows = std::min(AT_ONCE, n - i);
-        if (format.multiply[0])
-            format.multiply[rows - 1](lanes, inp + (int64_t)i * w.in, row0, row1, w.in);
-        else
-            format.multiply_groups[rows - 1](lanes, groups + i * groups_of(w.in), row0, row1, w.in);
+        const Group* some = format.integers ? groups + i * groups_of(w.in) : nullptr;
+        multiply[rows - 1](lanes, {inp + (int64_t)i * w.in, some}, row0, row1, w.in);
         for (int r = 0; r < rows; r++, out += w.out) {
             out[o] = add_lanes(lanes[2 * r]) + (bias ? bias[o] : 0);
             if (o + half == second)
@@ -815,7 +818,7 @@ struct Product {
 // All of them, by all threads, which for few rows wait for each other only once. Each takes ranges
 // of rows that follow one another, so that it reads memory as a stream.
 inline void products(std::initializer_list<Product> list, const float* inp, int n) {
-    int64_t work = 0;
+    [[maybe_unused]] int64_t work = 0;   // without OpenMP, nobody asks
     for (const Product& p : list) {
         work += (int64_t)p.w->in * p.w->out;
         if (n >= FEW) product_of_matrices(p.out, inp, *p.w, *find_format(p.w->type), p.bias, n);
@@ -829,7 +832,7 @@ inline void products(std::initializer_list<Product> list, const float* inp, int 
         for (const Product& p : list) {
             const Weight& w = *p.w;
             const Format& format = *find_format(w.type);
-            if (format.multiply_groups[0] && groups.empty()) {
+            if (format.integers && groups.empty()) {
                 groups.resize((size_t)n * groups_of(w.in));
                 for (int i = 0; i < n; i++)
                     make_groups(&groups[i * groups_of(w.in)], inp + (int64_t)i * w.in, w.in);

@@ -141,7 +141,7 @@ static float integer_sum(GgmlType type, const float* x, const uint8_t* row, int 
 static float expected(const Format& f, const float* x, const float* w, const uint8_t* row,
                       const float* bias, int in, int n) {
     if (n < FEW)
-        return (f.multiply_groups[0] ? integer_sum(f.type, x, row, in) : dot(x, w, in)) +
+        return (f.integers ? integer_sum(f.type, x, row, in) : dot(x, w, in)) +
                (bias ? *bias : 0);
     float sum = bias ? *bias : 0;
     for (int k = 0; k < in; k++) sum = fmaf(x[k], w[k], sum);
@@ -198,7 +198,7 @@ static void test_product() {
 // count, and those that are none, which must come out as none.
 static void test_hard_input() {
     for (const Format& f : FORMATS) {
-        if (!f.multiply_groups[0]) continue;
+        if (!f.integers) continue;
         const char* name = ggml_type_facts(f.type).name;
         const int in = 512;
         Block row(row_bytes(f.type, in), 0xff);   // every q at its most, every scale NaN but:
