@@ -343,7 +343,7 @@ struct Task {
 };
 
 // Memory for std::vector that begins with a line of the cache: a product reads each row of input
-// many times, and a vector that lies across two lines takes twice as long.
+// many times, and a register's worth that lies across two lines takes two reads.
 template <typename T>
 struct Aligned {
     typedef T value_type;
@@ -352,29 +352,29 @@ struct Aligned {
     bool operator==(Aligned) const { return true; }
     bool operator!=(Aligned) const { return false; }
 };
-typedef std::vector<float, Aligned<float>> Buffer;
+typedef std::vector<float, Aligned<float>> AlignedFloats;
 
 // Buffers for the rows of a call; they grow when they must. One serves any number of texts.
 struct Work {
     std::vector<Row> rows;
-    std::vector<Task> tasks;   // of attention
-    Buffer x;                  // (n, C)    the residual stream
-    Buffer norm;               // (n, C)    its norm; also what a layer adds to it
-    Buffer q;                  // (n, C)
-    Buffer k, v;               // (n, NKV hs)
-    Buffer heads;              // (n, C)    what attention's heads found
-    Buffer gate;               // (n, F)    where gated
-    Buffer up;                 // (n, F)
-    Buffer angles;             // (n, rope_dims)   of each pair its cosine and sine
-    Buffer out;                // (wanted, C)      final vectors, for logits()
+    std::vector<Task> tasks;          // of attention
+    AlignedFloats x;                  // (n, C)    the residual stream
+    AlignedFloats norm;               // (n, C)    its norm; also what a layer adds to it
+    AlignedFloats q;                  // (n, C)
+    AlignedFloats k, v;               // (n, NKV hs)
+    AlignedFloats heads;              // (n, C)    what attention's heads found
+    AlignedFloats gate;               // (n, F)    where gated
+    AlignedFloats up;                 // (n, F)
+    AlignedFloats angles;             // (n, rope_dims)   of each pair its cosine and sine
+    AlignedFloats out;                // (wanted, C)      final vectors, for logits()
 };
 
 inline void make_room(Work& w, const Description& d, int n) {
-    auto at_least = [&](Buffer& buffer, int64_t columns) {
+    auto at_least = [&](AlignedFloats& buffer, int64_t columns) {
         if (buffer.size() < (size_t)(n * columns)) buffer.resize((size_t)(n * columns));
     };
-    for (Buffer* buffer : {&w.x, &w.norm, &w.q, &w.heads}) at_least(*buffer, d.C);
-    for (Buffer* buffer : {&w.k, &w.v}) at_least(*buffer, d.NKV * d.hs);
+    for (AlignedFloats* buffer : {&w.x, &w.norm, &w.q, &w.heads}) at_least(*buffer, d.C);
+    for (AlignedFloats* buffer : {&w.k, &w.v}) at_least(*buffer, d.NKV * d.hs);
     at_least(w.up, d.F);
     if (d.family.gated) at_least(w.gate, d.F);
     at_least(w.angles, d.rope_dims);
