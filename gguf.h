@@ -647,7 +647,8 @@ inline void gguf_put_strings(GgufWriter& w, const std::string& name,
     gguf_put(w, name, GGUF_ARRAY, GGUF_STRING, x.size(), bytes.data(), bytes.size());
 }
 
-// A tensor. data, as the file will hold it, must live until gguf_write.
+// A tensor. data, as the file will hold it, must live until gguf_write; for gguf_begin it may be
+// null.
 inline void gguf_put_tensor(GgufWriter& w, const std::string& name, GgmlType type,
                             const std::vector<uint64_t>& dims, const void* data) {
     const char* n = name.c_str();
@@ -672,11 +673,8 @@ inline void gguf_write_padding(AtomicFile& f, uint64_t written, uint64_t alignme
     atomic_write(f, zeros.data(), zeros.size());
 }
 
-// Writes everything: path is replaced in one piece when all of it is on disk. read: copies a part
-// of a tensor's data to the host, for data on a device; a megabyte at a time, so that saving a
-// model takes no room for another copy of it.
-inline void gguf_write(const GgufWriter& w, const std::string& path,
-                       void (*read)(void* host, const void* data, size_t bytes) = nullptr) {
+// Begins a file: all but the tensors' data, which follow in their order.
+inline AtomicFile gguf_begin(const GgufWriter& w, const std::string& path) {
     std::string head = "GGUF";
     gguf_append_u32(head, 3);
     gguf_append_u64(head, w.tensors.size());
@@ -694,6 +692,15 @@ inline void gguf_write(const GgufWriter& w, const std::string& path,
     AtomicFile f = atomic_open(path);
     atomic_write(f, head.data(), head.size());
     gguf_write_padding(f, head.size(), w.alignment);
+    return f;
+}
+
+// Writes everything: path is replaced in one piece when all of it is on disk. read: copies a part
+// of a tensor's data to the host, for data on a device; a megabyte at a time, so that saving a
+// model takes no room for another copy of it.
+inline void gguf_write(const GgufWriter& w, const std::string& path,
+                       void (*read)(void* host, const void* data, size_t bytes) = nullptr) {
+    AtomicFile f = gguf_begin(w, path);
     std::string piece(1 << 20, '\0');
     for (const GgufPending& p : w.tensors) {
         if (!read) atomic_write(f, p.data, p.tensor.bytes);

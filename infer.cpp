@@ -63,6 +63,7 @@ static std::string read_all(FILE* stream) {
 
 // What the flags say. The initial values are the defaults, which --help prints.
 struct Options {
+    std::string program;   // as it was called: messages name it so, infer or ./tale
     std::string model, reference, prompt, ids, file, batch, out, type, chat_template, system,
                 runtime, draft, psi_file = "/proc/pressure/memory";
     std::vector<std::string> stop, logit_bias;
@@ -624,17 +625,11 @@ static GgmlType quantized_type(const GgufTensor& t, GgmlType wanted, bool pure, 
     return wanted == GGML_Q6_K && t.dims[0] % 32 == 0 ? GGML_Q8_0 : GGML_F16;
 }
 
-// to = t as another type. Returns the error's rms as a part of that of the weights.
-static double quantize_tensor(std::vector<uint8_t>& to, const Gguf& g, const GgufTensor& t,
-                              GgmlType type) {
-    const char *path = g.file.path.c_str(), *name = t.name.c_str();
-    const char *from = ggml_type_facts(t.type).name, *wanted = ggml_type_facts(type).name;
-    if (t.type != GGML_F32 && t.type != GGML_F16 && t.type != GGML_BF16)
-        fail("%s: tensor %s: type %s, expected F32, F16 or BF16 to make %s of it (twice quantized"
-             " is twice rounded: take the file it was made from)", path, name, from, wanted);
+// Writes t as another type. Returns the error's rms as a part of that of the weights.
+static double quantize_tensor(AtomicFile& f, const Gguf& g, const GgufTensor& t, GgmlType type) {
     const int64_t n = (int64_t)t.dims[0], rows = (int64_t)t.count / n;
     const int64_t bytes = row_bytes(type, n), from_bytes = row_bytes(t.type, n);
-    to.resize((size_t)(rows * bytes));
+    std::vector<uint8_t> to((size_t)(rows * bytes));
     std::vector<double> squares(rows), errors(rows);
 #pragma omp parallel
     {
@@ -654,10 +649,13 @@ static double quantize_tensor(std::vector<uint8_t>& to, const Gguf& g, const Ggu
     for (int64_t r = 0; r < rows; r++) {
         square += squares[r], error += errors[r];
         if (std::isfinite(squares[r]) && std::isfinite(errors[r])) continue;
-        fail("%s: tensor %s: row %" PRId64 " has a number that %s", path, name, r,
-             std::isfinite(squares[r]) ? text("is too large for %s", wanted).c_str()
-                                       : "is not finite (did its training diverge?)");
+        atomic_abandon(f);
+        fail("%s: tensor %s: row %" PRId64 " has a number that is %s%s", g.file.path.c_str(),
+             t.name.c_str(), r, std::isfinite(squares[r])
+                 ? "too large for " : "not finite (did its training diverge?)",
+             std::isfinite(squares[r]) ? ggml_type_facts(type).name : "");
     }
+    atomic_write(f, to.data(), to.size());
     return square > 0 ? sqrt(error / square) : 0;
 }
 
@@ -686,20 +684,27 @@ static void run_quantize(const Options& o) {
     gguf_put_int(w, "general.file_type", wanted->file_type);
     gguf_put_int(w, "general.quantization_version", 2);
     const bool tied = !gguf_tensor(g, "output.weight");
-    std::vector<std::vector<uint8_t>> made(g.tensors.size());   // what will be written, all of it
     uint64_t before = 0, after = 0;
-    for (size_t i = 0; i < g.tensors.size(); i++) {
-        const GgufTensor& t = g.tensors[i];
+    for (const GgufTensor& t : g.tensors) {
         const GgmlType type = quantized_type(t, wanted->type, o.pure, tied);
-        const bool same = type == t.type;
-        const double error = same ? 0 : quantize_tensor(made[i], g, t, type);
-        gguf_put_tensor(w, t.name, type, {t.dims, t.dims + t.n_dims},
-                        same ? t.data : made[i].data());
+        if (type != t.type && t.type != GGML_F32 && t.type != GGML_F16 && t.type != GGML_BF16)
+            fail("%s: tensor %s: type %s, expected F32, F16 or BF16 to make %s of it (twice"
+                 " quantized is twice rounded: take the file it was made from)", o.file.c_str(),
+                 t.name.c_str(), ggml_type_facts(t.type).name, ggml_type_facts(type).name);
+        gguf_put_tensor(w, t.name, type, {t.dims, t.dims + t.n_dims}, nullptr);
         before += t.bytes, after += w.tensors.back().tensor.bytes;
-        printf("%-30s %-16s %-4s -> %-4s  rms error %.3g\n", t.name.c_str(), gguf_shape(t).c_str(),
-               ggml_type_facts(t.type).name, ggml_type_facts(type).name, error);
     }
-    gguf_write(w, o.out);
+    AtomicFile f = gguf_begin(w, o.out);   // and then a tensor at a time
+    for (size_t i = 0; i < g.tensors.size(); i++) {
+        const GgufTensor &t = g.tensors[i], &to = w.tensors[i].tensor;
+        double error = 0;
+        if (t.type == to.type) atomic_write(f, t.data, t.bytes);
+        else error = quantize_tensor(f, g, t, to.type);
+        gguf_write_padding(f, to.bytes, w.alignment);
+        printf("%-30s %-16s %-4s -> %-4s  rms error %.3g\n", t.name.c_str(), gguf_shape(t).c_str(),
+               ggml_type_facts(t.type).name, ggml_type_facts(to.type).name, error);
+    }
+    atomic_close(f);
     printf("%s: %.1f MB of weights, %.1f MB before\n", o.out.c_str(), (double)after / 1e6,
            (double)before / 1e6);
 }
@@ -709,7 +714,7 @@ static void run_quantize(const Options& o) {
 static std::string find_runtime() {
     const std::string self = own_path();
     if (self.empty())
-        fail("--runtime: needed, since this system does not say where infer lies");
+        fail("--runtime: needed, since this system does not say where this program lies");
     if (read_bundle(self).gguf_at) return self;
     utsname machine;
     uname(&machine);
@@ -764,20 +769,20 @@ struct Command {
 };
 
 static const Command COMMANDS[] = {
-    {GENERATE, "infer", "continue a text (-p) or token ids (--ids), or begin one", run_generate},
-    {CHAT, "infer chat", "answer each line of stdin, as a conversation (/help)", run_chat},
-    {TOKENIZE, "infer tokenize", "text on stdin to ids separated by spaces", run_tokenize},
-    {DETOKENIZE, "infer detokenize",
+    {GENERATE, "", "continue a text (-p) or token ids (--ids), or begin one", run_generate},
+    {CHAT, "chat", "answer each line of stdin, as a conversation (/help)", run_chat},
+    {TOKENIZE, "tokenize", "text on stdin to ids separated by spaces", run_tokenize},
+    {DETOKENIZE, "detokenize",
      "ids on stdin, separated by spaces, commas or newlines, to bytes", run_detokenize},
-    {LOGITS, "infer logits",
+    {LOGITS, "logits",
      "for each of --ids, a line with the logits of what follows it", run_logits},
-    {PERPLEXITY, "infer perplexity", "how well the model predicts a text (-f)", run_perplexity},
-    {BENCH, "infer bench", "how fast it is, beside what the machine can do", run_bench},
-    {SHOW, "infer show", "the keys and tensors of any GGUF file", run_show},
-    {QUANTIZE, "infer quantize", "the same model with smaller weights", run_quantize},
-    {BUNDLE, "infer bundle", "one executable (-o) of runtime and model; after --, flags baked in",
+    {PERPLEXITY, "perplexity", "how well the model predicts a text (-f)", run_perplexity},
+    {BENCH, "bench", "how fast it is, beside what the machine can do", run_bench},
+    {SHOW, "show", "the keys and tensors of any GGUF file", run_show},
+    {QUANTIZE, "quantize", "the same model with smaller weights", run_quantize},
+    {BUNDLE, "bundle", "one executable (-o) of runtime and model; after --, flags baked in",
      run_bundle},
-    {EXTRACT, "infer extract", "the GGUF that is in a bundle, byte for byte", run_extract}};
+    {EXTRACT, "extract", "the GGUF that is in a bundle, byte for byte", run_extract}};
 
 static std::vector<Flag> flag_table(Options& o) {
     return {
@@ -790,7 +795,7 @@ static std::vector<Flag> flag_table(Options& o) {
         {"-o", "FILE", &o.out, BUNDLE, "the executable to write", BUNDLE},
         {"-o", "FILE.gguf", &o.out, EXTRACT, "the file to write, if not standard output"},
         {"--runtime", "FILE", &o.runtime, BUNDLE,
-         "the program to pack, if not infer-MACHINE from infer's folder"},
+         "the program to pack, if not infer-MACHINE from this program's folder"},
         {"-p", "TEXT", &o.prompt, GENERATE, "the text to continue, printed as well"},
         {"--ids", "1,2,3", &o.ids, GENERATE | LOGITS,
          "token ids, taken as they are; no tokenizer is needed", LOGITS},
@@ -850,15 +855,20 @@ static std::vector<Flag> flag_table(Options& o) {
     };
 }
 
-// o holds the defaults.
+static std::string call_of(const Options& o, const Command& c) {
+    return o.program + (*c.name ? " " : "") + c.name;
+}
+
+// o holds the defaults, and in a bundle the file.
 static void print_help(const Command& command, Options& o) {
     std::vector<Flag> flags = flag_table(o);
+    const char *p = o.program.c_str(), *model = (o.model + o.file).empty() ? " -m model.gguf" : "";
     printf("infer - run a GPT-2 or a Llama from a GGUF file\n\n"
-           "  infer -m model.gguf -p \"Once upon a time\" -n 100\n\n"
-           "commands (infer COMMAND --help lists the flags of one)\n");
+           "  %s%s -p \"Once upon a time\" -n 100\n\n"
+           "commands (%s COMMAND --help lists the flags of one)\n", p, model, p);
     for (const Command& c : COMMANDS)
-        printf("  %-28s %s\n", usage(flags, c.name, c.bit).c_str(), c.help);
-    printf("\nflags of %s\n", command.name);
+        printf("  %-28s %s\n", usage(flags, call_of(o, c), c.bit).c_str(), c.help);
+    printf("\nflags of %s\n", call_of(o, command).c_str());
     print_flags(flags, command.bit);
     printf("\nDefaults are in brackets. A text begins with the end-of-text token, as every text did"
            "\nin training, whatever the file's key add_bos_token says; where tokenizer.ggml.pre is"
@@ -867,14 +877,14 @@ static void print_help(const Command& command, Options& o) {
 }
 
 // The command that the words begin with, which is taken off them; generate has no word.
-static const Command& take_command(std::vector<std::string>& words) {
+static const Command& take_command(std::vector<std::string>& words, const Options& o) {
     if (words.empty() || words[0][0] == '-') return COMMANDS[0];
     const std::string name = words[0];
     words.erase(words.begin());
     for (const Command& c : COMMANDS)
-        if (c.name == "infer " + name) return c;
-    fail("%s: unknown command (infer --help lists them; to run a model:"
-         " infer -m FILE.gguf -p \"Once upon a time\")", gguf_printable(name, 60).c_str());
+        if (*c.name && c.name == name) return c;
+    fail("%s: unknown command (%s --help lists them, and shows how to run a model)",
+         gguf_printable(name, 60).c_str(), o.program.c_str());
 }
 
 // Fills in the options, and returns the command. In a bundle, the model is the bundle itself, and
@@ -883,20 +893,21 @@ static const Command& take_command(std::vector<std::string>& words) {
 static const Command& parse_command_line(Options& o, const Bundle& self,
                                          std::vector<std::string> words) {
     std::vector<std::string> baked = self.words;
-    const Command& usual = take_command(baked);
+    const Command& usual = take_command(baked, o);
     const bool named = !words.empty() && words[0][0] != '-';
-    const Command& command = named ? take_command(words) : usual;
+    const Command& command = named ? take_command(words, o) : usual;
     if (command.bit == BUNDLE) {
         auto dashes = std::find(words.begin(), words.end(), "--");
         if (dashes != words.end()) o.bake.assign(dashes + 1, words.end());
         words.erase(dashes, words.end());
         Options trial;   // a bundle that does not understand its own words is not written
+        trial.program = o.program;
         trial.help = true;   // what the words do not give, the user may
         parse_command_line(trial, Bundle{1, o.bake}, {});
     }
     std::vector<Flag> flags = flag_table(o);
     auto parse = [&](const std::vector<std::string>& part) {
-        o.given.merge(parse_flags(flags, part, command.name, command.bit));
+        o.given.merge(parse_flags(flags, part, call_of(o, command), command.bit));
     };
     if (self.gguf_at && (command.bit & WITH_MODEL)) parse({"-m", own_path()});
     if (self.gguf_at && (command.bit & WITH_FILE)) parse({own_path()});
@@ -904,7 +915,7 @@ static const Command& parse_command_line(Options& o, const Bundle& self,
     Options defaults = o;
     parse(words);
     if (o.help) o = defaults, o.help = true;   // which --help prints
-    else require_flags(flags, o.given, command.name, command.bit);
+    else require_flags(flags, o.given, call_of(o, command), command.bit);
     return command;
 }
 
@@ -912,6 +923,7 @@ int main(int argc, char** argv) {
     spin_briefly(argv);
     const std::string self = own_path();
     Options o;
+    o.program = gguf_printable(argv[0], 200);
     const Command& command =
         parse_command_line(o, access(self.c_str(), R_OK) == 0 ? read_bundle(self) : Bundle(),
                            {argv + 1, argv + argc});

@@ -24,11 +24,13 @@
 //                A block of b has 128 columns, 192 KB.
 //     memory     The smaller operand is packed once, by all threads, as many steps at a time as
 //                4 MB hold; the larger one block by block, by the thread that uses the block, so
-//                that one thread may wait for memory while another multiplies.
+//                that one thread may wait for memory while another multiplies. Weights that lie in
+//                memory in another form are decoded there, a panel at a time, and not before.
 #pragma once
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <vector>
 #include "files.h"
 #include "numerics.h"
@@ -287,26 +289,34 @@ inline void matmul_block(const Kernel& kernel, float* c, int64_t ldc, const floa
     }
 }
 
+// Makes a part of b that is no floats in memory: `width` columns from `first` on, `depth` elements
+// of k from k0 on. What it returns may be written over by the thread's next call.
+typedef std::function<Matrix(int first, int width, int k0, int depth)> Decode;
+
 // One of a product's operands, as panels: of a's rows or of b's columns.
 struct Side {
     Matrix x;       // (K, size)
     int size, width;   // width of a panel
     void (*pack)(float* panel, Matrix x, int depth, int width);
+    const Decode* decode;   // or null
 
     // Columns first .. last-1, for `words` words of k from word k0 on; the last may be half empty.
     void pack_panels(float* to, int first, int last, int k0, int words, int K, int per_word) const {
         const int depth = std::min(words * per_word, K - k0 * per_word);
-        for (int p = first; p < last; p += width, to += (int64_t)width * words)
-            pack(to, part(x, (int64_t)k0 * per_word, p), depth, std::min(width, last - p));
+        for (int p = first; p < last; p += width, to += (int64_t)width * words) {
+            const int some = std::min(width, last - p), k = k0 * per_word;
+            pack(to, decode ? (*decode)(p, some, k, depth) : part(x, k, p), depth, some);
+        }
     }
 };
 
 // c (M, N), rows ldc apart, = or += a (M, K) b (K, N), by all threads. c overlaps neither a nor b.
+// decode: instead of b.
 inline void matmul(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int K, Finish f = {},
-                   const Kernel& kernel = FLOAT32) {
+                   const Kernel& kernel = FLOAT32, const Decode* decode = nullptr) {
     static Scratch shared_buffer;
-    const Side rows = {{a.p, a.col, a.row}, M, kernel.mr, kernel.pack_a};
-    const Side columns = {b, N, NR, kernel.pack_b};
+    const Side rows = {{a.p, a.col, a.row}, M, kernel.mr, kernel.pack_a, nullptr};
+    const Side columns = {b, N, NR, kernel.pack_b, decode};
     const bool rows_are_less = M <= N;
     const Side &small = rows_are_less ? rows : columns, &large = rows_are_less ? columns : rows;
     const int words = round_up((K + kernel.per_word - 1) / kernel.per_word, kernel.multiple);

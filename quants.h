@@ -786,26 +786,24 @@ inline void product_of_two_rows(float* out, const float* inp, const Group* group
     }
 }
 
-// Many rows of input: matmul() on a part of the rows of weights at a time, decoded by all threads
-// into a buffer that is kept.
-inline void product_of_matrices(float* out, const float* inp, const Weight& w, const Format& format,
-                                const float* bias, int n) {
-    static Scratch scratch;
-    const int64_t PART = 1 << 22, bytes = row_bytes(w.type, w.in);   // PART in floats: 16 MB
+// Many rows of input: matmul(), which decodes weights as it packs them.
+inline void product_of_matrices(float* out, const float* inp, const Weight& w, const float* bias,
+                                int n) {
+    const int block = (int)ggml_type_facts(w.type).block;
+    const int64_t bytes = row_bytes(w.type, w.in);
+    const Decode decode = [&](int first, int width, int k0, int depth) {
+        static thread_local Scratch scratch;
+        const int from = k0 / block * block, count = round_up(k0 + depth, block) - from;
+        float* to = scratch.at_least((size_t)width * count);
+        for (int i = 0; i < width; i++)
+            dequantize(to + i * count, w.type, w.data + (first + i) * bytes, from, count);
+        return Matrix{to + k0 - from, 1, count};
+    };
+    Finish finish;
+    finish.bias = bias;
     const bool floats = w.type == GGML_F32;
-    const int most = floats ? w.out : std::max(1, std::min(w.out, (int)(PART / w.in)));
-    float* decoded = floats ? nullptr : scratch.at_least((size_t)most * w.in);
-    for (int first = 0; first < w.out; first += most) {
-        const int rows = std::min(most, w.out - first);
-        const uint8_t* from = w.data + first * bytes;
-#pragma omp parallel for schedule(static) if (!floats)
-        for (int o = 0; o < (floats ? 0 : rows); o++)
-            format.dequantize(decoded + (int64_t)o * w.in, from + o * bytes, w.in);
-        Finish finish;
-        finish.bias = bias ? bias + first : nullptr;
-        matmul(out + first, w.out, {inp, w.in, 1}, {floats ? (const float*)from : decoded, 1, w.in},
-               n, rows, w.in, finish);
-    }
+    matmul(out, w.out, {inp, w.in, 1}, {floats ? (const float*)w.data : nullptr, 1, w.in}, n, w.out,
+           w.in, finish, FLOAT32, floats ? nullptr : &decode);
 }
 
 // One of several products of the same input: out (n, w.out) = inp (n, w.in) w^T + bias.
@@ -821,7 +819,7 @@ inline void products(std::initializer_list<Product> list, const float* inp, int 
     [[maybe_unused]] int64_t work = 0;   // without OpenMP, nobody asks
     for (const Product& p : list) {
         work += (int64_t)p.w->in * p.w->out;
-        if (n >= FEW) product_of_matrices(p.out, inp, *p.w, *find_format(p.w->type), p.bias, n);
+        if (n >= FEW) product_of_matrices(p.out, inp, *p.w, p.bias, n);
     }
     if (n >= FEW) return;
     // Small matrices are done before other threads would have begun.

@@ -196,6 +196,7 @@ inline Model load_model(const std::string& path) {
     if (gguf_tensor(g, "output.weight"))
         m.output.weight = load_tensor(m, "output.weight", d.C, d.V, "embedding_length");
     gguf_expect_only(g, m.names);
+    populate(g.file);
     return m;
 }
 

@@ -186,6 +186,18 @@ def test_baked(folder):
         check(not os.path.exists(f"{folder}/no"), f"{words}: nothing is written")
 
 
+def test_names(folder):
+    """Messages and --help name the program as it was called."""
+    tale, model = bundle(folder)
+    for words, call in ((["soup"], ""), (["--soup"], ""), (["chat", "--soup"], " chat"),
+                        (["quantize"], " quantize"), (["bundle", "-o", "no", "--", "--soup"], "")):
+        refused([f"{tale}{call} --help "], tale, *words)
+    out = run("./tale", "chat", "--help", cwd=folder)[0].decode()
+    for said in ("  ./tale -p ", "  ./tale tokenize  ", "\nflags of ./tale chat\n"):
+        check(said in out, f"--help of ./tale chat has no {said!r}: {out}")
+    check(f"  {t.INFER} -m model.gguf -p " in run(t.INFER, "--help")[0].decode(), "infer's own")
+
+
 def test_damaged(folder):
     """A bundle that is cut or changed says so, to whoever reads it, and so when it is run."""
     tale, model = bundle(folder, "-n", 5)
@@ -318,8 +330,8 @@ def main():
     if not os.path.exists(RUNTIME):
         print(f"{RUNTIME}: is not there (make runtime needs static libraries of C++ and OpenMP)")
         return 77
-    tests = [test_extract, test_runs, test_chroot, test_baked, test_damaged, test_refused,
-             test_forms, test_arm]
+    tests = [test_extract, test_runs, test_chroot, test_baked, test_names, test_damaged,
+             test_refused, test_forms, test_arm]
 
     def in_folder(test):
         with tempfile.TemporaryDirectory() as folder:

@@ -89,6 +89,12 @@ def on_terminal(*arguments, stdin=b""):
     return out
 
 
+def sanitized():
+    """Whether infer is built with the address sanitizer, which needs terabytes of addresses."""
+    with open(INFER, "rb") as f:
+        return b"__asan_init" in f.read()
+
+
 def commas(ids):
     return ",".join(map(str, ids))
 
@@ -123,19 +129,22 @@ def shapes(L, C, F, T, V, untied):
 
 
 class Model:
-    """Random weights, each a multiple of 1/64 below 2, so that F16 and BF16 hold them exactly."""
+    """Random weights, each a multiple of 1/64 below 2, so that F16 and BF16 hold them exactly.
+    Without a seed they are 0, and the norms' 1."""
 
     def __init__(self, L=2, NH=3, C=24, F=96, T=24, V=61, untied=False, seed=1, eps=1e-5):
         self.eps = eps
         self.L, self.NH, self.C, self.F, self.T, self.V = L, NH, C, F, T, V
         chance = random.Random(seed)
 
-        def weight(name):
-            x = chance.gauss(1 if "norm.weight" in name else 0, 0.35)
-            return max(-127, min(127, round(64 * x))) / 64
+        def weights(name, n):
+            mean = 1.0 if "norm.weight" in name else 0.0
+            if seed is None:
+                return [mean] * n
+            return [max(-127, min(127, round(64 * chance.gauss(mean, 0.35)))) / 64
+                    for _ in range(n)]
         self.shapes = shapes(L, C, F, T, V, untied)
-        self.weights = {name: [weight(name) for _ in range(math.prod(dims))]
-                        for name, dims in self.shapes.items()}
+        self.weights = {name: weights(name, math.prod(dims)) for name, dims in self.shapes.items()}
         self.keys = {"general.architecture": ("string", "gpt2"), "gpt2.context_length": ("u32", T),
                      "gpt2.embedding_length": ("u32", C), "gpt2.block_count": ("u32", L),
                      "gpt2.feed_forward_length": ("u32", F),
@@ -512,9 +521,7 @@ def chain_model(path, successor, tokens=(), types=()):
     """A model of bytes, and of more tokens, in which one token follows another, always."""
     tokenizer = bpe.from_merges([])
     V = len(tokenizer.tokens) + len(tokens)
-    model = Model(L=1, NH=1, C=V, F=1, T=64, V=V, untied=True)
-    for name, values in model.weights.items():
-        model.weights[name] = [1.0 if name.endswith("norm.weight") else 0.0] * len(values)
+    model = Model(L=1, NH=1, C=V, F=1, T=64, V=V, untied=True, seed=None)
     for id in range(V):
         model.weights["token_embd.weight"][id * V + id] = 1.0
         model.weights["output.weight"][successor.get(id, id) * V + id] = 1.0
@@ -938,7 +945,7 @@ def test_flags(folder):
     refused(["--frobnicate", "unknown flag"], *base, "--frobnicate", 1)
     refused(["frobnicate", "unknown command"], "frobnicate", *base)
     refused(["upon", "quotes"], "-m", path, "-p", "Once", "upon", "a", "time")
-    refused(["--temp", "not a flag of infer tokenize"], "tokenize", "-m", path, "--temp", 1)
+    refused(["--temp", f"not a flag of {INFER} tokenize"], "tokenize", "-m", path, "--temp", 1)
     refused(["--temp", "needs a value"], *base, "--temp")
     refused(["-n: given twice"], *base, "-n", 1, "-n=2")
     refused(["--ignore-eos", "takes no value"], *base, "--ignore-eos=1")
@@ -1089,9 +1096,7 @@ def test_memory(folder):
     check(code == 0 and peak - usual < 100e6,
           f"a deep model of {os.path.getsize(path)} bytes takes {peak - usual} bytes")
 
-    with open(INFER, "rb") as f:
-        sanitized = b"__asan_init" in f.read()   # which needs terabytes of addresses
-    if sys.platform == "linux" and not sanitized:
+    if sys.platform == "linux" and not sanitized():
         limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20))
         path = Model(L=1, NH=1, C=1, F=1, T=64, V=2000000).write(f"{folder}/wide.gguf", "F16")
         p = subprocess.run([INFER, "logits", "-m", path, "--ids", commas([1] * 64)],

@@ -7,15 +7,18 @@ every model here is compared with its, byte by byte. Other models are compared i
 
     LLAMA_QUANTIZE=... tests/test_quantize.py MODEL.gguf
 """
+import array
 import fractions
 import math
 import os
+import resource
+import struct
 import subprocess
 import sys
 import tempfile
 
 from check import check, run_tests
-from test_infer import Model, gguf, logits, refused, run
+from test_infer import INFER, Model, gguf, logits, refused, run, sanitized
 
 LLAMA = os.environ.get("LLAMA_QUANTIZE")
 FILE_TYPES = {"F16": 1, "BF16": 32, "Q8_0": 7, "Q4_0": 2, "Q6_K": 18}
@@ -116,7 +119,25 @@ def test_refused(folder):
         model.write(f"{folder}/wrong.gguf")
         _, err = run("quantize", f"{folder}/wrong.gguf", f"{folder}/no.gguf", "F16", code=1)
         check("blk.0.ffn_up.weight: row 5 " in err and why in err, f"{value}: {err}")
-    check(not os.path.exists(f"{folder}/no.gguf"), "a refused command has left a file")
+    left = [name for name in os.listdir(folder) if name.startswith("no.gguf")]
+    check(not left, f"a refused command has left {left}")
+
+
+def test_memory(folder):
+    """Sixteen tensors of a megabyte, while there is memory for a few: they are made and written
+    one after the other, in pieces that end elsewhere than they do."""
+    rows = [array.array("f", [i + 1.0]) * (1 << 19) for i in range(16)]
+    path, out = f"{folder}/large.gguf", f"{folder}/large-F16.gguf"
+    gguf.write(path, {"general.architecture": ("string", "none")},
+               [(f"t{i}.weight", "F32", (1 << 9, 1 << 10), row) for i, row in enumerate(rows)])
+    small = lambda: resource.setrlimit(resource.RLIMIT_DATA, (12 << 20, 12 << 20))
+    p = subprocess.run([INFER, "quantize", path, out, "F16", "--threads", "1"],
+                       capture_output=True, preexec_fn=None if sanitized() else small)
+    if not check(p.returncode == 0, f"in 12 MB of memory: {p.stderr.decode()}"):
+        return
+    for i, (name, (type, data)) in enumerate(tensors(out).items()):
+        check((name, type, data) == (f"t{i}.weight", "F16", struct.pack("<e", i + 1) * (1 << 19)),
+              f"large: {name} is wrong")
 
 
 # ---- beside llama-quantize -----------------------------------------------------------------------
@@ -152,5 +173,5 @@ if __name__ == "__main__":
         if models:
             sys.argv[1:] = []
             sys.exit(run_tests([compare], lambda test: [test(m, folder) for m in models]))
-        sys.exit(run_tests([test_types, test_exact, test_refused, test_llama],
+        sys.exit(run_tests([test_types, test_exact, test_refused, test_memory, test_llama],
                            lambda test: test(folder)))

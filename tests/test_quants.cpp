@@ -185,6 +185,7 @@ static void test_product() {
             for (int out : {1, 2, 5, 33}) check_product(f, 256, out, n, out % 2);
         for (int n : {1, 3, 8}) check_product(f, 1280, 7, n, true);
         check_product(f, 768, 179, 1, true);   // enough for threads to share it
+        check_product(f, 1280, 135, 33, true);   // KC ends within a block; two BLOCKs of columns
         if (ggml_type_facts(f.type).block == 32)   // rows that end within a group of 128
             for (int in : {32, 64, 96, 160, 576}) check_product(f, in, 5, 2, true);
         if (ggml_type_facts(f.type).block == 1)
@@ -227,13 +228,6 @@ static void test_hard_input() {
             }
     }
     report("hard input");
-}
-
-// A matrix of which product_of_matrices() decodes two parts, one after the other.
-static void test_parts() {
-    const int in = 8192, out = (1 << 22) / in + 3;
-    check_product(*find_format(GGML_Q8_0), in, out, FEW, true);
-    report("parts");
 }
 
 // ---- encoding -----------------------------------------------------------------------------------
@@ -336,7 +330,6 @@ int main(int argc, char** argv) {
     return run_tests(argc, argv, {{"decoding", test_decoding},
                                   {"product", test_product},
                                   {"hard input", test_hard_input},
-                                  {"parts", test_parts},
                                   {"known bytes", test_known_bytes},
                                   {"rounding", test_rounding}});
 }
