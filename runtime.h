@@ -522,7 +522,7 @@ inline void plan_attention(Work& w, const Description& d, int first, int n) {
 // heads = what the queries q of the planned rows find in layer's keys and values.
 inline void attention(Work& w, const Description& d, int layer) {
     const int group = d.NH / d.NKV, hs = d.hs;
-    int64_t products = 0;
+    [[maybe_unused]] int64_t products = 0;   // without OpenMP, nobody asks
     for (const Task& t : w.tasks)
         products += (int64_t)t.count * (w.rows[t.row].pos + 1) * hs * (t.together ? group : 1);
 #pragma omp parallel for schedule(dynamic) if (2 * products > WORTH_THREADS)
