@@ -53,7 +53,7 @@ inline Bytes bytes_at(const uint8_t* p) {
     return b;
 }
 
-const int V = 32 / VEC;   // vectors that hold 32 weights
+const int VECS = 32 / VEC;   // vectors that hold 32 weights
 
 // What a nibble stands for, d * (nibble - zero) + m; m = -0.0f adds nothing, not even a sign to 0.
 struct Nibbles {
@@ -70,6 +70,9 @@ struct Nibbles {
 //     vec_halves   VEC halfs
 #if defined(__AVX512F__)
 // The forms with a mask that leaves nothing out, because g++ 12 warns about those without.
+[[gnu::always_inline]] inline __m512i two_halves(__m256i low, __m256i high) {
+    return _mm512_maskz_inserti64x4(0xff, _mm512_castsi256_si512(low), high, 1);
+}
 [[gnu::always_inline]] inline Vec vec_int8(Bytes q, int v) {
     const __m128i half = v ? _mm256_extracti128_si256((__m256i)q, 1)
                            : _mm256_castsi256_si128((__m256i)q);
@@ -118,20 +121,47 @@ struct Nibbles {
 }
 #endif
 
+// VEC bfloats. One is the upper half of a float.
+[[gnu::always_inline]] inline Vec vec_bfloats(const uint8_t* p) {
+    typedef uint16_t Shorts __attribute__((vector_size(2 * VEC)));
+    typedef uint32_t Words __attribute__((vector_size(4 * VEC)));
+    Shorts upper;
+    memcpy(&upper, p, sizeof upper);
+    return (Vec)(__builtin_convertvector(upper, Words) << 16);
+}
+
 // The weights of piece j of a block, 32 of them: a function for each format.
 
+// A file aligns its tensors to 32 bytes, which may be the middle of a line of the cache: a vector
+// of 64 bytes is read by halves, or reading one across two lines would take half the time again.
+[[gnu::always_inline]] inline void unpack_f32(Vec* w, const uint8_t* block, int) {
+    for (int v = 0; v < VECS; v++) {
+        const float* p = (const float*)block + v * VEC;
+#if defined(__AVX512F__)
+        w[v] = (Vec)two_halves(_mm256_loadu_si256((const __m256i*)p),
+                               _mm256_loadu_si256((const __m256i*)(p + 8)));
+#else
+        w[v] = vec_load(p);
+#endif
+    }
+}
+
 [[gnu::always_inline]] inline void unpack_f16(Vec* w, const uint8_t* block, int) {
-    for (int v = 0; v < V; v++) w[v] = vec_halves(block + 2 * v * VEC);
+    for (int v = 0; v < VECS; v++) w[v] = vec_halves(block + 2 * v * VEC);
+}
+
+[[gnu::always_inline]] inline void unpack_bf16(Vec* w, const uint8_t* block, int) {
+    for (int v = 0; v < VECS; v++) w[v] = vec_bfloats(block + 2 * v * VEC);
 }
 
 [[gnu::always_inline]] inline void unpack_q8_0(Vec* w, const uint8_t* block, int) {
     const Vec d = vec_all(half_at(block));
-    for (int v = 0; v < V; v++) w[v] = d * vec_int8(bytes_at(block + 2), v);
+    for (int v = 0; v < VECS; v++) w[v] = d * vec_int8(bytes_at(block + 2), v);
 }
 
 // The first 16 weights are lower nibbles, the last 16 upper ones.
 [[gnu::always_inline]] inline void unpack_16_bytes(Vec* w, Nibbles n, const uint8_t* p) {
-    for (int v = 0; v < V; v++) w[v] = vec_nibbles(n, p + v * VEC % 16, v * VEC / 16 * 4);
+    for (int v = 0; v < VECS; v++) w[v] = vec_nibbles(n, p + v * VEC % 16, v * VEC / 16 * 4);
 }
 
 [[gnu::always_inline]] inline void unpack_q4_0(Vec* w, const uint8_t* block, int) {
@@ -156,7 +186,7 @@ struct Nibbles {
     float d, m;
     unpack_scales(block, j, &d, &m);
     const uint8_t* p = block + 16 + j / 2 * 32;
-    for (int v = 0; v < V; v++) w[v] = vec_nibbles(nibbles(d, 0, m), p + v * VEC, j % 2 * 4);
+    for (int v = 0; v < VECS; v++) w[v] = vec_nibbles(nibbles(d, 0, m), p + v * VEC, j % 2 * 4);
 }
 
 // Bit j of byte i of fifth[] is the fifth bit of weight i of piece j.
@@ -165,7 +195,7 @@ struct Nibbles {
     unpack_scales(block, j, &d, &m);
     const Bytes fifth = bytes_at(block + 16) >> j & 1;
     const Bytes q = (bytes_at(block + 48 + j / 2 * 32) >> (j % 2 * 4) & 15) | fifth << 4;
-    for (int v = 0; v < V; v++) w[v] = vec_all(d) * vec_int8(q, v) + vec_all(m);
+    for (int v = 0; v < VECS; v++) w[v] = vec_all(d) * vec_int8(q, v) + vec_all(m);
 }
 
 // Half a block is 4 pieces. Their lower 4 bits lie in 64 bytes, in whose lower halves are pieces 0
@@ -176,7 +206,7 @@ struct Nibbles {
     const int8_t* scale = (const int8_t*)block + 192 + 2 * j;
     const Bytes low = bytes_at(block + j / 4 * 64 + j % 2 * 32) >> (j % 4 / 2 * 4) & 15;
     const Bytes up = bytes_at(block + 128 + j / 4 * 32) >> (j % 4 * 2) & 3;
-    for (int v = 0; v < V; v++)
+    for (int v = 0; v < VECS; v++)
         w[v] = vec_all(d * (float)scale[v * VEC / 16]) * vec_int8((low | up << 4) - 32, v);
 }
 
@@ -186,9 +216,9 @@ inline void dequantize_blocks(float* __restrict to, const uint8_t* __restrict fr
     for (; n > 0; n -= BLOCK, from += BYTES)
 #pragma GCC unroll 8
         for (int j = 0; j < BLOCK / 32; j++, to += 32) {
-            Vec w[V];
+            Vec w[VECS];
             UNPACK(w, from, j);
-            for (int v = 0; v < V; v++) vec_store(to + v * VEC, w[v]);
+            for (int v = 0; v < VECS; v++) vec_store(to + v * VEC, w[v]);
         }
 }
 
@@ -216,61 +246,53 @@ inline void dequantize_bf16(float* to, const uint8_t* from, int64_t n) {
     for (int i = 0; i < bytes; i += 64) __builtin_prefetch((const uint8_t*)p + 4096 + i);
 }
 
-// One row of input and two of weights: lanes[r] = the lanes of dot(x, row r), n elements, with the
-// weights in registers from decoding to the sum. Two, so that a sum waits less for itself.
-template <void (*UNPACK)(Vec*, const uint8_t*, int), int BLOCK, int BYTES>
-inline void multiply_blocks(float (*lanes)[LANES], const float* x, const uint8_t* row0,
-                            const uint8_t* row1, int n) {
-    Vec sum0[V], sum1[V];
-    for (int v = 0; v < V; v++) sum0[v] = sum1[v] = vec_all(0);
-    for (; n > 0; n -= BLOCK, row0 += BYTES, row1 += BYTES) {
-        ask_ahead(row0, BYTES);
-        ask_ahead(row1, BYTES);
-#pragma GCC unroll 8
-        for (int j = 0; j < BLOCK / 32; j++, x += 32) {
-            Vec w0[V], w1[V];
-            UNPACK(w0, row0, j);
-            UNPACK(w1, row1, j);
-            for (int v = 0; v < V; v++) {
-                const Vec inp = vec_load(x + v * VEC);
-                sum0[v] = vec_fma(inp, w0[v], sum0[v]);
-                sum1[v] = vec_fma(inp, w1[v], sum1[v]);
-            }
-        }
-    }
-    for (int v = 0; v < V; v++) {
-        vec_store(lanes[0] + v * VEC, sum0[v]);
-        vec_store(lanes[1] + v * VEC, sum1[v]);
-    }
-}
+// Of a matrix two rows are in work at a time, and with them up to four rows of input: weights are
+// decoded to registers once for all four, a number of input is loaded once for both, and a sum
+// waits less for itself, because there are others.
+const int AT_ONCE = 4;
 
-// For weights in float32, n of a row, and ROWS rows of x, which lie `stride` apart: of each row
-// lanes += x * w, every element in its lane of dot(). A weight is loaded once for all rows. Of
-// several rows one vector's lanes are summed up after another's, so that the sums of all stay in
-// registers; for a single row w is read once from end to end, since it may come from memory.
-template <int ROWS>
-inline void multiply_floats(float (*lanes)[LANES], const float* x, int64_t stride, const float* w,
-                            int n) {
-    const int whole = n / LANES * LANES, TOGETHER = ROWS == 1 ? LANES : VEC;
-    for (int v = 0; v < LANES; v += TOGETHER) {
-        Vec sum[ROWS][TOGETHER / VEC];
-        for (int r = 0; r < ROWS; r++)
-            for (int j = 0; j < TOGETHER; j += VEC) sum[r][j / VEC] = vec_load(lanes[r] + v + j);
-        for (int i = v; i < whole; i += LANES) {
-            if (v == 0) ask_ahead(w + i, LANES * sizeof(float));
-            for (int j = 0; j < TOGETHER; j += VEC) {
-                const Vec weight = vec_load(w + i + j);
-                for (int r = 0; r < ROWS; r++)
-                    sum[r][j / VEC] =
-                        vec_fma(vec_load(x + r * stride + i + j), weight, sum[r][j / VEC]);
+// Rows of input, one after the other: as floats, or as groups (below).
+struct Input {
+    const float* x;
+    const struct Group* groups;
+};
+
+// lanes[2 r + k] = the lanes of dot(row r of input, row k of weights), of n elements each. As many
+// lanes at a time as half of the registers hold.
+template <int ROWS, void (*UNPACK)(Vec*, const uint8_t*, int), int BLOCK, int BYTES>
+inline void multiply_blocks(float (*lanes)[LANES], Input inp, const uint8_t* row0,
+                            const uint8_t* row1, int n) {
+    const int REGISTERS = VEC == 8 ? 16 : 32;
+    const int TOGETHER = std::min(VECS, REGISTERS / 2 / (2 * ROWS));
+#pragma GCC unroll 8
+    for (int first = 0; first < VECS; first += TOGETHER) {
+        Vec sum[2 * ROWS][TOGETHER] = {};
+        const uint8_t *block0 = row0, *block1 = row1;
+        for (int i = 0; i < n; block0 += BYTES, block1 += BYTES) {
+            if (first == 0) {
+                ask_ahead(block0, BYTES);
+                ask_ahead(block1, BYTES);
+            }
+#pragma GCC unroll 8
+            for (int j = 0; j < BLOCK / 32; j++, i += 32) {
+                Vec w0[VECS], w1[VECS];
+                UNPACK(w0, block0, j);
+                UNPACK(w1, block1, j);
+                for (int v = 0; v < TOGETHER; v++)
+                    for (int r = 0; r < ROWS; r++) {
+                        Vec x = vec_load(inp.x + (int64_t)r * n + i + (first + v) * VEC);
+#if defined(__AVX512F__)
+                        asm("" : "+v"(x));   // else g++ loads it for each use: 8% of 8 rows' time
+#endif
+                        sum[2 * r][v] = vec_fma(x, w0[first + v], sum[2 * r][v]);
+                        sum[2 * r + 1][v] = vec_fma(x, w1[first + v], sum[2 * r + 1][v]);
+                    }
             }
         }
-        for (int r = 0; r < ROWS; r++)
-            for (int j = 0; j < TOGETHER; j += VEC) vec_store(lanes[r] + v + j, sum[r][j / VEC]);
+        for (int k = 0; k < 2 * ROWS; k++)
+            for (int v = 0; v < TOGETHER; v++)
+                vec_store(lanes[k] + (first + v) * VEC, sum[k][v]);
     }
-    for (int r = 0; r < ROWS; r++)
-        for (int i = whole; i < n; i++)
-            lanes[r][i - whole] = __builtin_fmaf(x[r * stride + i], w[i], lanes[r][i - whole]);
 }
 
 // ---- products with few rows, in integers --------------------------------------------------------
@@ -293,51 +315,45 @@ inline void multiply_floats(float (*lanes)[LANES], const float* x, int64_t strid
 // and where weights have a minimum, before that lane = fma(float(sum of the 4 i), minimum * scale
 // of b, lane). Lanes are added as dot() adds them. So the bits are the same on every processor.
 
-typedef uint8_t Bytes64 __attribute__((vector_size(64)));
-typedef int32_t Ints __attribute__((vector_size(64)));
-typedef float Lanes16 __attribute__((vector_size(64)));
-typedef int64_t Sixteen __attribute__((vector_size(16)));   // 16 bytes
+// A register of bytes, and one of sums; a group is VECS of each. (Of vectors wider than registers
+// g++ 12 makes code that goes by memory, 10 times slower.)
+typedef uint8_t ByteVec __attribute__((vector_size(4 * VEC)));
+typedef int32_t IntVec __attribute__((vector_size(4 * VEC)));
 
 const int GROUP = 128;
 
 // 128 numbers of input, as above; digits[0] the high ones.
 struct alignas(64) Group {
-    int8_t digits[3][2][64];   // [h][16 b + i]: element i of half h of block b
-    int32_t sum[2][16];        // [h][4 b + l]: of 4 elements
-    Four scale;                // [b]
+    int8_t digits[3][GROUP];   // [64 h + 16 b + i]: element i of half h of block b
+    int32_t sum[LANES];        // [16 h + 4 b + l]: of 4 elements
+    float scale[LANES / 2];    // [4 b + l]: of block b
 };
 
 // sum[j] += q[4 j] x[4 j] + ... + q[4 j + 3] x[4 j + 3], for q up to 63.
-[[gnu::always_inline]] inline void add_products(Ints& sum, const Bytes64& q, const int8_t* x) {
+[[gnu::always_inline]] inline void add_products(IntVec& sum, ByteVec q, const int8_t* x) {
 #if defined(__AVX512VNNI__)
-    sum = (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)q, _mm512_load_si512(x));
+    sum = (IntVec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)q, _mm512_load_si512(x));
+#elif defined(__AVX512F__)
+    const __m512i pairs = _mm512_maddubs_epi16((__m512i)q, _mm512_load_si512(x));
+    sum += (IntVec)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
 #elif defined(__AVX2__)
-    for (int i = 0; i < 2; i++) {
-        const __m256i pairs = _mm256_maddubs_epi16(((const __m256i*)&q)[i],
-                                                   ((const __m256i*)x)[i]);
-        __m256i* to = (__m256i*)&sum + i;
-        *to = _mm256_add_epi32(*to, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-    }
+    const __m256i pairs = _mm256_maddubs_epi16((__m256i)q, *(const __m256i*)x);
+    sum += (IntVec)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 #else
-    for (int i = 0; i < 4; i++) {
-        const int8x16_t w = vld1q_s8((const int8_t*)&q + 16 * i), inp = vld1q_s8(x + 16 * i);
-        const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(inp));
-        const int16x8_t pairs = vpaddq_s16(low, vmull_high_s8(w, inp));
-        int32_t* to = (int32_t*)&sum + 4 * i;
-        vst1q_s32(to, vpadalq_s16(vld1q_s32(to), pairs));
-    }
+    const int8x16_t w = (int8x16_t)q, inp = vld1q_s8(x);
+    const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(inp));
+    sum = (IntVec)vpadalq_s16((int32x4_t)sum, vpaddq_s16(low, vmull_high_s8(w, inp)));
 #endif
 }
 
-// sum[j] = the same with the numbers that x's digits stand for, of half h.
-[[gnu::always_inline]] inline void multiply_digits(Ints& sum, const Bytes64& q, const Group& x,
-                                                   int h) {
-    sum = (Ints){};
-    add_products(sum, q, x.digits[0][h]);
-    sum <<= 7;
-    add_products(sum, q, x.digits[1][h]);
-    sum <<= 7;
-    add_products(sum, q, x.digits[2][h]);
+// The same with the numbers that x's digits stand for, of register v.
+[[gnu::always_inline]] inline IntVec multiply_digits(ByteVec q, const Group& x, int v) {
+    IntVec sum = {};
+    for (int digit = 0; digit < 3; digit++) {
+        sum <<= 7;
+        add_products(sum, q, x.digits[digit] + v * 4 * VEC);
+    }
+    return sum;
 }
 
 inline int groups_of(int n) { return (n + GROUP - 1) / GROUP; }
@@ -356,7 +372,8 @@ inline void make_groups(Group* to, const float* x, int n) {
             const float most = bits_to_float(bits);
             const bool finite = bits < 0x7f800000, some = finite && most > 1e-30f;
             const float inverse = some ? MOST / most : 0;
-            to->scale[b] = some ? most / MOST : finite ? 0 : NAN;   // one NaN, and all is
+            for (int l = 4 * b; l < 4 * b + 4; l++)   // one NaN, and all is
+                to->scale[l] = some ? most / MOST : finite ? 0 : NAN;
             int8_t digits[3][32];   // aside, so that the loop vectorises
             for (int i = 0; i < 32; i++) {
                 const float shifted = x[i] * inverse + ROUND;
@@ -369,34 +386,53 @@ inline void make_groups(Group* to, const float* x, int n) {
             }
             for (int digit = 0; digit < 3; digit++)
                 for (int h = 0; h < 2; h++)
-                    memcpy(&to->digits[digit][h][16 * b], &digits[digit][16 * h], 16);
+                    memcpy(&to->digits[digit][64 * h + 16 * b], &digits[digit][16 * h], 16);
         }
-        const Bytes64 ones = (Bytes64){} + 1;
-        for (int h = 0; h < 2; h++) {
-            Ints sum;
-            multiply_digits(sum, ones, *to, h);
-            memcpy(to->sum[h], &sum, sizeof sum);
+        for (int v = 0; v < VECS; v++) {
+            const IntVec sum = multiply_digits((ByteVec){} + 1, *to, v);
+            memcpy(to->sum + v * VEC, &sum, sizeof sum);
         }
     }
 }
 
-[[gnu::always_inline]] inline void add_fma(Lanes16& sum, const Lanes16& a, const Lanes16& b) {
-    for (int v = 0; v < 16; v += VEC) {
-        float* to = (float*)&sum + v;
-        vec_store(to, vec_fma(vec_load((const float*)&a + v), vec_load((const float*)&b + v),
-                              vec_load(to)));
-    }
-}
+// In each half of a group four blocks follow one another; a register holds all four, or two, or
+// one. The next two functions make what register v of a half holds.
 
-// Each of four numbers four times: a block's lanes.
-[[gnu::always_inline]] inline void spread(Lanes16& to, Four x) {
-#if defined(__AVX512F__)   // g++ 12 goes by memory here, and waits for it
+// Lanes: each of four numbers four times.
+[[gnu::always_inline]] inline Vec spread(Four x, [[maybe_unused]] int v) {
+#if defined(__AVX512F__)
     const __m512i block = {0, 0, 1 | 1ll << 32, 1 | 1ll << 32, 2 | 2ll << 32, 2 | 2ll << 32,
                            3 | 3ll << 32, 3 | 3ll << 32};
-    to = (Lanes16)_mm512_maskz_permutexvar_ps(0xffff, block, _mm512_castps128_ps512((__m128)x));
+    return _mm512_maskz_permutexvar_ps(0xffff, block, _mm512_castps128_ps512((__m128)x));
+#elif defined(__AVX2__)
+    const int b = 2 * v;
+    return _mm256_permutevar8x32_ps(_mm256_castps128_ps256((__m128)x),
+                                    _mm256_setr_epi32(b, b, b, b, b + 1, b + 1, b + 1, b + 1));
 #else
-    to = __builtin_shufflevector(x, x, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    return vec_all(x[v]);
 #endif
+}
+
+// Bytes: the 16 at each of four addresses.
+[[gnu::always_inline]] inline ByteVec join(const uint8_t* a, const uint8_t* b, const uint8_t* c,
+                                           const uint8_t* d, int v) {
+    ByteVec all;
+#if defined(__AVX2__)
+    auto two = [](const uint8_t* low, const uint8_t* high) {
+        return _mm256_inserti128_si256(
+            _mm256_castsi128_si256(_mm_loadu_si128((const __m128i*)low)),
+            _mm_loadu_si128((const __m128i*)high), 1);
+    };
+#endif
+#if defined(__AVX512F__)
+    (void)v;
+    all = (ByteVec)two_halves(two(a, b), two(c, d));
+#elif defined(__AVX2__)
+    all = (ByteVec)(v == 0 ? two(a, b) : two(c, d));
+#else
+    memcpy(&all, v == 0 ? a : v == 1 ? b : v == 2 ? c : d, 16);
+#endif
+    return all;
 }
 
 typedef int32_t FourInts __attribute__((vector_size(16)));
@@ -427,114 +463,101 @@ typedef int32_t FourInts __attribute__((vector_size(16)));
 #endif
 }
 
-[[gnu::always_inline]] inline Sixteen sixteen_at(const uint8_t* p) {
-    Sixteen s;
-    memcpy(&s, p, 16);
-    return s;
-}
-
-// Two by two, or g++ 12 goes by memory here too.
-[[gnu::always_inline]] inline void join(Bytes64& to, Sixteen a, Sixteen b, Sixteen c, Sixteen d) {
-    const auto low = __builtin_shufflevector(a, b, 0, 1, 2, 3);
-    const auto high = __builtin_shufflevector(c, d, 0, 1, 2, 3);
-    to = (Bytes64)__builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
-}
-
-// The 16 bytes of nibbles at p, p + stride, ...: the lower ones and the upper.
-[[gnu::always_inline]] inline void four_nibbles(Bytes64* q, const uint8_t* p, int stride) {
-    join(q[1], sixteen_at(p), sixteen_at(p + stride), sixteen_at(p + 2 * stride),
-         sixteen_at(p + 3 * stride));
-    q[0] = q[1] & 15;
-    q[1] >>= 4;
-}
-
-// 128 weights, where the products above want them.
+// 128 weights, where the products above want them. What is the same in both halves is there once.
+const int HALF = VECS / 2;
 struct Quants {
-    Bytes64 q[2];
-    Lanes16 scale[2], minimum;
+    ByteVec q[VECS];
+    Vec d[HALF], minimum[HALF], scale[VECS];
 };
 
-// Group g of a row, and the input's scales.
-
-[[gnu::always_inline]] inline void group_q4_0(Quants& to, const uint8_t* row, int g, Four scale) {
-    const uint8_t* block = row + g * 4 * 18;
-    four_nibbles(to.q, block + 2, 18);
-    spread(to.scale[0], four_halves(block, 18) * scale);
-    to.scale[1] = to.scale[0];
-}
-
-[[gnu::always_inline]] inline void group_q4_1(Quants& to, const uint8_t* row, int g, Four scale) {
-    const uint8_t* block = row + g * 4 * 20;
-    four_nibbles(to.q, block + 4, 20);
-    spread(to.scale[0], four_halves(block, 20) * scale);
-    to.scale[1] = to.scale[0];
-    spread(to.minimum, four_halves(block + 2, 20) * scale);
+// Group g of a row: of Q4_0, whose blocks have BYTES, of which the first 2 are a scale; or of Q4_1,
+// where there are a scale and a minimum, 4.
+template <int BYTES, int SCALES>
+[[gnu::always_inline]] inline void group_q4(Quants& to, const uint8_t* row, int g) {
+    const uint8_t *block = row + g * 4 * BYTES, *p = block + SCALES;
+    for (int v = 0; v < HALF; v++) {
+        const ByteVec both = join(p, p + BYTES, p + 2 * BYTES, p + 3 * BYTES, v);
+        to.q[v] = both & 15;
+        to.q[HALF + v] = both >> 4;
+        to.d[v] = spread(four_halves(block, BYTES), v);
+        if (SCALES == 4) to.minimum[v] = spread(four_halves(block + 2, BYTES), v);
+    }
 }
 
 // Half a block. Its 64 bytes of nibbles are pieces of 16 bytes, of which 0 and 2 hold the first
 // halves of blocks 0 and 1 below those of 2 and 3. The upper bits of all four share 16 bytes.
-[[gnu::always_inline]] inline void group_q6_k(Quants& to, const uint8_t* row, int g, Four scale) {
-    typedef uint32_t Words __attribute__((vector_size(64)));
-    const Words down = {0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4, 4, 4};
-    const Words up = {4, 4, 4, 4, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0};
-    const Words back = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2};
+[[gnu::always_inline]] inline void group_q6_k(Quants& to, const uint8_t* row, int g) {
+    typedef uint32_t Words __attribute__((vector_size(4 * VEC)));
+    static const uint32_t NIBBLE[16] = {0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4, 4, 4};
+    static const uint32_t UPPER[16] = {0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6};
     const uint8_t* block = row + g / 2 * 210;
-    const Four d = half_at(block + 208) * scale;
     const FourInts pairs = four_shorts(block + 192 + g % 2 * 8);   // int8: of halves 0, of halves 1
-    spread(to.scale[0], __builtin_convertvector(pairs << 24 >> 24, Four) * d);
-    spread(to.scale[1], __builtin_convertvector(pairs << 16 >> 24, Four) * d);
-    for (int h = 0; h < 2; h++) {
-        const uint8_t *nibbles = block + g % 2 * 64 + 16 * h, *two = block + 128 + g % 2 * 32;
-        const Sixteen a = sixteen_at(nibbles), b = sixteen_at(nibbles + 32);
-        const Sixteen u = sixteen_at(two + 16 * h);
-        Bytes64 low, upper;
-        join(low, a, b, a, b);
-        join(upper, u, u, u, u);
-        to.q[h] = (Bytes64)(((Words)low >> down & 0x0f0f0f0f) |
-                            ((Words)upper << up >> back & 0x30303030));
+    const Four scales[2] = {__builtin_convertvector(pairs << 24 >> 24, Four),
+                            __builtin_convertvector(pairs << 16 >> 24, Four)};
+    for (int i = 0; i < VECS; i++) {
+        const int h = i / HALF, v = i % HALF;
+        const uint8_t* low = block + g % 2 * 64 + 16 * h;
+        const uint8_t* two = block + 128 + g % 2 * 32 + 16 * h;
+        Words nibble, upper;
+        memcpy(&nibble, NIBBLE + v * VEC, sizeof nibble);
+        memcpy(&upper, UPPER + v * VEC, sizeof upper);
+        nibble = (Words)join(low, low + 32, low, low + 32, v) >> nibble & 0x0f0f0f0f;
+        upper = (Words)join(two, two, two, two, v) >> upper & 0x03030303;
+        to.q[i] = (ByteVec)(nibble | upper << 4);
+        to.d[v] = vec_all(half_at(block + 208));
+        to.scale[i] = spread(scales[h], v);
     }
 }
 
-// sum[h] += the products of a group's half h.
-template <int ZERO, bool MINIMUM>
-[[gnu::always_inline]] inline void multiply_group(Lanes16* sum, const Group& x, const Quants& w) {
-    for (int h = 0; h < 2; h++) {
-        Ints products, inp;
-        memcpy(&inp, x.sum[h], sizeof inp);
-        multiply_digits(products, w.q[h], x, h);
-        if (MINIMUM) add_fma(sum[h], __builtin_convertvector(inp, Lanes16), w.minimum);
-        products -= inp * ZERO;
-        add_fma(sum[h], __builtin_convertvector(products, Lanes16), w.scale[h]);
-    }
+// sum[2 r + k] += the products of row r of input, `stride` groups apart, with row k of weights: one
+// group, the weights' g-th.
+template <int ROWS, void (*UNPACK)(Quants&, const uint8_t*, int), int ZERO, bool MINIMUM,
+          bool SCALES>
+[[gnu::always_inline]] inline void multiply_group(Vec (*sum)[VECS], const Group* x, int stride,
+                                                  const uint8_t* row0, const uint8_t* row1, int g) {
+    Quants w[2];
+    UNPACK(w[0], row0, g);
+    UNPACK(w[1], row1, g);
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; r++, x += stride)
+#pragma GCC unroll 8
+        for (int v = 0; v < VECS; v++) {
+            const Vec scale = vec_load(x->scale + v % HALF * VEC);
+            IntVec inp;
+            memcpy(&inp, x->sum + v * VEC, sizeof inp);
+            const Vec inp_floats = __builtin_convertvector(inp, Vec);
+            for (int k = 0; k < 2; k++) {
+                Vec &lanes = sum[2 * r + k][v], d = w[k].d[v % HALF] * scale;
+                if (MINIMUM) lanes = vec_fma(inp_floats, w[k].minimum[v % HALF] * scale, lanes);
+                const IntVec products = multiply_digits(w[k].q[v], *x, v) - inp * ZERO;
+                lanes = vec_fma(__builtin_convertvector(products, Vec),
+                                SCALES ? w[k].scale[v] * d : d, lanes);
+            }
+        }
 }
 
-// As multiply_blocks(): one row of input and two of weights, n of each; BYTES for 128 weights, of
-// which n need not be a multiple: the last group is then completed with blocks of 0.
-template <void (*UNPACK)(Quants&, const uint8_t*, int, Four), int ZERO, bool MINIMUM, int BYTES>
-inline void multiply_groups(float (*lanes)[LANES], const Group* x, const uint8_t* row0,
+// As multiply_blocks(), n weights of BYTES for 128. Of n the last group may be a part: it is then
+// completed with blocks of 0.
+template <int ROWS, void (*UNPACK)(Quants&, const uint8_t*, int), int ZERO, bool MINIMUM,
+          bool SCALES, int BYTES>
+inline void multiply_groups(float (*lanes)[LANES], Input inp, const uint8_t* row0,
                             const uint8_t* row1, int n) {
-    Lanes16 sum0[2] = {}, sum1[2] = {};
-    auto add = [&](const Group& group, const uint8_t* from0, const uint8_t* from1, int g) {
-        Quants w0, w1;
-        UNPACK(w0, from0, g, group.scale);
-        UNPACK(w1, from1, g, group.scale);
-        multiply_group<ZERO, MINIMUM>(sum0, group, w0);
-        multiply_group<ZERO, MINIMUM>(sum1, group, w1);
-    };
+    const auto add = multiply_group<ROWS, UNPACK, ZERO, MINIMUM, SCALES>;
+    Vec sum[2 * ROWS][VECS] = {};
     for (int g = 0; g < n / GROUP; g++) {
         ask_ahead(row0 + g * BYTES, BYTES);
         ask_ahead(row1 + g * BYTES, BYTES);
-        add(x[g], row0, row1, g);
+        add(sum, inp.groups + g, groups_of(n), row0, row1, g);
     }
     if (n % GROUP) {
         uint8_t last[2][2 * BYTES] = {};   // two groups: a block of Q6_K
         const int whole = n / GROUP * BYTES, rest = n % GROUP * BYTES / GROUP;
         memcpy(last[0], row0 + whole, rest);
         memcpy(last[1], row1 + whole, rest);
-        add(x[n / GROUP], last[0], last[1], 0);
+        add(sum, inp.groups + n / GROUP, groups_of(n), last[0], last[1], 0);
     }
-    memcpy(lanes[0], sum0, sizeof sum0);
-    memcpy(lanes[1], sum1, sizeof sum1);
+    for (int k = 0; k < 2 * ROWS; k++)
+        for (int v = 0; v < VECS; v++) vec_store(lanes[k] + v * VEC, sum[k][v]);
 }
 
 // ---- encoding -----------------------------------------------------------------------------------
@@ -661,30 +684,37 @@ struct Format {
     GgmlType type;
     uint32_t file_type;   // llama.cpp's number for a file of them: the key general.file_type
     void (*dequantize)(float* to, const uint8_t* from, int64_t n);
-    // Of rows of a multiple of 32, by float or in integers; both null: decoded to floats first,
-    // and then multiplied.
-    void (*multiply)(float (*lanes)[LANES], const float* x, const uint8_t* row0,
-                     const uint8_t* row1, int n);
-    void (*multiply_groups)(float (*lanes)[LANES], const Group* x, const uint8_t* row0,
-                            const uint8_t* row1, int n);
+    bool integers;        // the product is the one in integers
+    // Of 1 to AT_ONCE rows of input; null where it is faster to decode a row of weights to memory
+    // first, once for all rows of input.
+    void (*multiply[AT_ONCE])(float (*lanes)[LANES], Input inp, const uint8_t* row0,
+                              const uint8_t* row1, int n);
     void (*quantize)(uint8_t* to, const float* from, int64_t n);   // null: only read
 };
 
-#define BLOCKS(...) dequantize_blocks<__VA_ARGS__>, multiply_blocks<__VA_ARGS__>, nullptr
+#define ROWS(F, ...) {F<1, __VA_ARGS__>, F<2, __VA_ARGS__>, F<3, __VA_ARGS__>, F<4, __VA_ARGS__>}
+#define FLOATS(...) false, ROWS(multiply_blocks, __VA_ARGS__)
+#define INTEGERS(...) true, ROWS(multiply_groups, __VA_ARGS__)
+#define DECODE(...) dequantize_blocks<__VA_ARGS__>
+#define TWO(...) false, {multiply_blocks<1, __VA_ARGS__>, multiply_blocks<2, __VA_ARGS__>}
 inline const Format FORMATS[] = {
-    {GGML_F32, 0, dequantize_f32, nullptr, nullptr, quantize_f32},
-    {GGML_F16, 1, dequantize_f16, multiply_blocks<unpack_f16, 32, 64>, nullptr, quantize_f16},
-    {GGML_BF16, 32, dequantize_bf16, nullptr, nullptr, quantize_bf16},
-    {GGML_Q8_0, 7, BLOCKS(unpack_q8_0, 32, 34), quantize_q8_0},
-    {GGML_Q4_0, 2, dequantize_blocks<unpack_q4_0, 32, 18>, nullptr,
-     multiply_groups<group_q4_0, 8, false, 72>, quantize_q4_0},
-    {GGML_Q4_1, 3, dequantize_blocks<unpack_q4_1, 32, 20>, nullptr,
-     multiply_groups<group_q4_1, 0, true, 80>, nullptr},
-    {GGML_Q4_K, 15, BLOCKS(unpack_q4_k, 256, 144), nullptr},
-    {GGML_Q5_K, 17, BLOCKS(unpack_q5_k, 256, 176), nullptr},
-    {GGML_Q6_K, 18, dequantize_blocks<unpack_q6_k, 256, 210>, nullptr,
-     multiply_groups<group_q6_k, 32, false, 105>, quantize_q6_k}};
-#undef BLOCKS
+    {GGML_F32, 0, dequantize_f32, FLOATS(unpack_f32, 32, 128), quantize_f32},
+    {GGML_F16, 1, dequantize_f16, FLOATS(unpack_f16, 32, 64), quantize_f16},
+    {GGML_BF16, 32, dequantize_bf16, FLOATS(unpack_bf16, 32, 64), quantize_bf16},
+    {GGML_Q8_0, 7, DECODE(unpack_q8_0, 32, 34), FLOATS(unpack_q8_0, 32, 34), quantize_q8_0},
+    {GGML_Q4_0, 2, DECODE(unpack_q4_0, 32, 18), INTEGERS(group_q4<18, 2>, 8, false, false, 72),
+     quantize_q4_0},
+    {GGML_Q4_1, 3, DECODE(unpack_q4_1, 32, 20), INTEGERS(group_q4<20, 4>, 0, true, false, 80),
+     nullptr},
+    {GGML_Q4_K, 15, DECODE(unpack_q4_k, 256, 144), TWO(unpack_q4_k, 256, 144), nullptr},
+    {GGML_Q5_K, 17, DECODE(unpack_q5_k, 256, 176), TWO(unpack_q5_k, 256, 176), nullptr},
+    {GGML_Q6_K, 18, DECODE(unpack_q6_k, 256, 210), INTEGERS(group_q6_k, 32, false, true, 105),
+     quantize_q6_k}};
+#undef ROWS
+#undef FLOATS
+#undef INTEGERS
+#undef DECODE
+#undef TWO
 
 // Null for a type that cannot be computed with.
 inline const Format* find_format(uint32_t type) {
@@ -717,29 +747,16 @@ struct Weight {
 };
 
 const int FEW = 17;       // from so many rows on, decoding a matrix into a buffer is worth it
-const int CHUNK = 1024;   // weights of a row that are decoded at a time: they stay in L1
 
-// Column o of out, by one thread: the row of weights is read once, and used for all n rows of inp.
-inline void product_of_row(float* out, const float* inp, const Weight& w, const Format& format,
-                           const float* bias, int n, int o) {
-    const uint8_t* row = w.data + o * row_bytes(w.type, w.in);
-    alignas(64) float lanes[FEW][LANES], decoded[CHUNK];
-    memset(lanes, 0, sizeof lanes[0] * n);
-    for (int at = 0; at < w.in; at += CHUNK) {
-        const int count = std::min(CHUNK, w.in - at);
-        const uint8_t* from = row + row_bytes(w.type, at);
-        const float* floats = w.type == GGML_F32 ? (const float*)from : decoded;
-        if (floats == decoded) format.dequantize(decoded, from, count);
-        int i = 0;
-        for (; i + 8 <= n; i += 8)
-            multiply_floats<8>(lanes + i, inp + (int64_t)i * w.in + at, w.in, floats, count);
-        for (; i + 4 <= n; i += 4)
-            multiply_floats<4>(lanes + i, inp + (int64_t)i * w.in + at, w.in, floats, count);
-        for (; i < n; i++)
-            multiply_floats<1>(lanes + i, inp + (int64_t)i * w.in + at, w.in, floats, count);
-    }
+// Column o of out, by one thread, where rows are no multiple of 32.
+inline void product_of_row(float* out, const float* inp, const Weight& w, const float* bias, int n,
+                           int o) {
+    static thread_local Scratch scratch;
+    float* row = scratch.at_least(w.in);
+    dequantize(row, w.type, w.data + o * row_bytes(w.type, w.in), 0, w.in);
     for (int i = 0; i < n; i++)
-        out[(int64_t)i * w.out + o] = add_lanes(lanes[i]) + (bias ? bias[o] : 0);
+        out[(int64_t)i * w.out + o] =
+            dot(inp + (int64_t)i * w.in, row, w.in) + (bias ? bias[o] : 0);
 }
 
 // Columns o and o + half of out. Two rows of weights that far apart, and not two neighbours: a
@@ -750,12 +767,25 @@ inline void product_of_two_rows(float* out, const float* inp, const Group* group
     const int64_t bytes = row_bytes(w.type, w.in);
     const int second = std::min(o + half, w.out - 1);   // of an odd number, one is computed twice
     const uint8_t *row0 = w.data + o * bytes, *row1 = w.data + second * bytes;
-    alignas(64) float lanes[2][LANES];
-    for (int i = 0; i < n; i++, inp += w.in, groups += groups_of(w.in), out += w.out) {
-        if (format.multiply) format.multiply(lanes, inp, row0, row1, w.in);
-        else format.multiply_groups(lanes, groups, row0, row1, w.in);
-        out[o] = add_lanes(lanes[0]) + (bias ? bias[o] : 0);
-        if (o + half == second) out[second] = add_lanes(lanes[1]) + (bias ? bias[second] : 0);
+    const auto* multiply = format.multiply;
+    if (!multiply[std::min(AT_ONCE, n) - 1]) {
+        static thread_local Scratch scratch;
+        float *floats = scratch.at_least((size_t)2 * w.in), *floats1 = floats + w.in;
+        format.dequantize(floats, row0, w.in);
+        format.dequantize(floats1, row1, w.in);
+        row0 = (const uint8_t*)floats, row1 = (const uint8_t*)floats1;
+        multiply = find_format(GGML_F32)->multiply;
+    }
+    alignas(64) float lanes[2 * AT_ONCE][LANES];
+    for (int i = 0, rows; i < n; i += rows) {
+        rows = std::min(AT_ONCE, n - i);
+        const Group* some = format.integers ? groups + i * groups_of(w.in) : nullptr;
+        multiply[rows - 1](lanes, {inp + (int64_t)i * w.in, some}, row0, row1, w.in);
+        for (int r = 0; r < rows; r++, out += w.out) {
+            out[o] = add_lanes(lanes[2 * r]) + (bias ? bias[o] : 0);
+            if (o + half == second)
+                out[second] = add_lanes(lanes[2 * r + 1]) + (bias ? bias[second] : 0);
+        }
     }
 }
 
@@ -789,7 +819,7 @@ struct Product {
 // All of them, by all threads, which for few rows wait for each other only once. Each takes ranges
 // of rows that follow one another, so that it reads memory as a stream.
 inline void products(std::initializer_list<Product> list, const float* inp, int n) {
-    int64_t work = 0;
+    [[maybe_unused]] int64_t work = 0;   // without OpenMP, nobody asks
     for (const Product& p : list) {
         work += (int64_t)p.w->in * p.w->out;
         if (n >= FEW) product_of_matrices(p.out, inp, *p.w, p.bias, n);
@@ -803,20 +833,19 @@ inline void products(std::initializer_list<Product> list, const float* inp, int 
         for (const Product& p : list) {
             const Weight& w = *p.w;
             const Format& format = *find_format(w.type);
-            if (format.multiply_groups && groups.empty()) {
+            if (format.integers && groups.empty()) {
                 groups.resize((size_t)n * groups_of(w.in));
                 for (int i = 0; i < n; i++)
                     make_groups(&groups[i * groups_of(w.in)], inp + (int64_t)i * w.in, w.in);
             }
-            const bool two = format.multiply_groups ||
-                             (n == 1 && format.multiply && w.in % 32 == 0);
+            const bool two = w.in % 32 == 0;
             const int rows = two ? (w.out + 1) / 2 : w.out;
 #pragma omp for schedule(static) nowait
             for (int o = 0; o < rows; o++) {
                 if (two)
                     product_of_two_rows(p.out, inp, groups.data(), w, format, p.bias, n, o, rows);
                 else
-                    product_of_row(p.out, inp, w, format, p.bias, n, o);
+                    product_of_row(p.out, inp, w, p.bias, n, o);
             }
         }
     }

@@ -33,6 +33,7 @@
 // Parts: the model, found in a file; the layers; the cache; attention; forward(); logits().
 #pragma once
 #include <memory>
+#include <new>
 #include <set>
 #include "description.h"
 #include "matmul.h"
@@ -342,27 +343,39 @@ struct Task {
     bool together;
 };
 
+// Memory for std::vector that begins with a line of the cache: a product reads each row of input
+// many times, and a register's worth that lies across two lines takes two reads.
+template <typename T>
+struct Aligned {
+    typedef T value_type;
+    T* allocate(size_t n) { return (T*)::operator new(n * sizeof(T), std::align_val_t(64)); }
+    void deallocate(T* p, size_t) { ::operator delete(p, std::align_val_t(64)); }
+    bool operator==(Aligned) const { return true; }
+    bool operator!=(Aligned) const { return false; }
+};
+typedef std::vector<float, Aligned<float>> AlignedFloats;
+
 // Buffers for the rows of a call; they grow when they must. One serves any number of texts.
 struct Work {
     std::vector<Row> rows;
-    std::vector<Task> tasks;     // of attention
-    std::vector<float> x;        // (n, C)    the residual stream
-    std::vector<float> norm;     // (n, C)    its norm; also what a layer adds to it
-    std::vector<float> q;        // (n, C)
-    std::vector<float> k, v;     // (n, NKV hs)
-    std::vector<float> heads;    // (n, C)    what attention's heads found
-    std::vector<float> gate;     // (n, F)    where gated
-    std::vector<float> up;       // (n, F)
-    std::vector<float> angles;   // (n, rope_dims)   of each pair its cosine and sine
-    std::vector<float> out;      // (wanted, C)      final vectors, for logits()
+    std::vector<Task> tasks;          // of attention
+    AlignedFloats x;                  // (n, C)    the residual stream
+    AlignedFloats norm;               // (n, C)    its norm; also what a layer adds to it
+    AlignedFloats q;                  // (n, C)
+    AlignedFloats k, v;               // (n, NKV hs)
+    AlignedFloats heads;              // (n, C)    what attention's heads found
+    AlignedFloats gate;               // (n, F)    where gated
+    AlignedFloats up;                 // (n, F)
+    AlignedFloats angles;             // (n, rope_dims)   of each pair its cosine and sine
+    AlignedFloats out;                // (wanted, C)      final vectors, for logits()
 };
 
 inline void make_room(Work& w, const Description& d, int n) {
-    auto at_least = [&](std::vector<float>& buffer, int64_t columns) {
+    auto at_least = [&](AlignedFloats& buffer, int64_t columns) {
         if (buffer.size() < (size_t)(n * columns)) buffer.resize((size_t)(n * columns));
     };
-    for (std::vector<float>* buffer : {&w.x, &w.norm, &w.q, &w.heads}) at_least(*buffer, d.C);
-    for (std::vector<float>* buffer : {&w.k, &w.v}) at_least(*buffer, d.NKV * d.hs);
+    for (AlignedFloats* buffer : {&w.x, &w.norm, &w.q, &w.heads}) at_least(*buffer, d.C);
+    for (AlignedFloats* buffer : {&w.k, &w.v}) at_least(*buffer, d.NKV * d.hs);
     at_least(w.up, d.F);
     if (d.family.gated) at_least(w.gate, d.F);
     at_least(w.angles, d.rope_dims);
@@ -509,7 +522,7 @@ inline void plan_attention(Work& w, const Description& d, int first, int n) {
 // heads = what the queries q of the planned rows find in layer's keys and values.
 inline void attention(Work& w, const Description& d, int layer) {
     const int group = d.NH / d.NKV, hs = d.hs;
-    [[maybe_unused]] int64_t products = 0;
+    [[maybe_unused]] int64_t products = 0;   // without OpenMP, nobody asks
     for (const Task& t : w.tasks)
         products += (int64_t)t.count * (w.rows[t.row].pos + 1) * hs * (t.together ? group : 1);
 #pragma omp parallel for schedule(dynamic) if (2 * products > WORTH_THREADS)

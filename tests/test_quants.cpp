@@ -141,7 +141,7 @@ static float integer_sum(GgmlType type, const float* x, const uint8_t* row, int 
 static float expected(const Format& f, const float* x, const float* w, const uint8_t* row,
                       const float* bias, int in, int n) {
     if (n < FEW)
-        return (f.multiply_groups ? integer_sum(f.type, x, row, in) : dot(x, w, in)) +
+        return (f.integers ? integer_sum(f.type, x, row, in) : dot(x, w, in)) +
                (bias ? *bias : 0);
     float sum = bias ? *bias : 0;
     for (int k = 0; k < in; k++) sum = fmaf(x[k], w[k], sum);
@@ -181,9 +181,9 @@ static void check_product(const Format& f, int in, int out, int n, bool with_bia
 
 static void test_product() {
     for (const Format& f : FORMATS) {
-        for (int n : {1, 2, 3, 7, 8, 33})
+        for (int n : {1, 2, 3, 4, 7, 9, 16, 33})
             for (int out : {1, 2, 5, 33}) check_product(f, 256, out, n, out % 2);
-        for (int n : {1, 3, 8}) check_product(f, 1280, 7, n, true);   // longer than CHUNK
+        for (int n : {1, 3, 8}) check_product(f, 1280, 7, n, true);
         check_product(f, 768, 179, 1, true);   // enough for threads to share it
         check_product(f, 1280, 135, 33, true);   // KC ends within a block; two BLOCKs of columns
         if (ggml_type_facts(f.type).block == 32)   // rows that end within a group of 128
@@ -199,7 +199,7 @@ static void test_product() {
 // count, and those that are none, which must come out as none.
 static void test_hard_input() {
     for (const Format& f : FORMATS) {
-        if (!f.multiply_groups) continue;
+        if (!f.integers) continue;
         const char* name = ggml_type_facts(f.type).name;
         const int in = 512;
         Block row(row_bytes(f.type, in), 0xff);   // every q at its most, every scale NaN but:
