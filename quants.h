@@ -252,7 +252,7 @@ inline void dequantize_bf16(float* to, const uint8_t* from, int64_t n) {
 const int AT_ONCE = 4;
 
 // Rows of input, one after the other: as floats, or as groups (below).
-struct Input {
+struct InputRows {
     const float* x;
     const struct Group* groups;
 };
@@ -260,7 +260,7 @@ struct Input {
 // lanes[2 r + k] = the lanes of dot(row r of input, row k of weights), of n elements each. As many
 // lanes at a time as half of the registers hold.
 template <int ROWS, void (*UNPACK)(Vec*, const uint8_t*, int), int BLOCK, int BYTES>
-inline void multiply_blocks(float (*lanes)[LANES], Input inp, const uint8_t* row0,
+inline void multiply_blocks(float (*lanes)[LANES], InputRows inp, const uint8_t* row0,
                             const uint8_t* row1, int n) {
     const int REGISTERS = VEC == 8 ? 16 : 32;
     const int TOGETHER = std::min(VECS, REGISTERS / 2 / (2 * ROWS));
@@ -540,7 +540,7 @@ template <int ROWS, void (*UNPACK)(Quants&, const uint8_t*, int), int ZERO, bool
 // completed with blocks of 0.
 template <int ROWS, void (*UNPACK)(Quants&, const uint8_t*, int), int ZERO, bool MINIMUM,
           bool SCALES, int BYTES>
-inline void multiply_groups(float (*lanes)[LANES], Input inp, const uint8_t* row0,
+inline void multiply_groups(float (*lanes)[LANES], InputRows inp, const uint8_t* row0,
                             const uint8_t* row1, int n) {
     const auto add = multiply_group<ROWS, UNPACK, ZERO, MINIMUM, SCALES>;
     Vec sum[2 * ROWS][VECS] = {};
@@ -687,7 +687,7 @@ struct Format {
     bool integers;        // the product is the one in integers
     // Of 1 to AT_ONCE rows of input; null where it is faster to decode a row of weights to memory
     // first, once for all rows of input.
-    void (*multiply[AT_ONCE])(float (*lanes)[LANES], Input inp, const uint8_t* row0,
+    void (*multiply[AT_ONCE])(float (*lanes)[LANES], InputRows inp, const uint8_t* row0,
                               const uint8_t* row1, int n);
     void (*quantize)(uint8_t* to, const float* from, int64_t n);   // null: only read
 };
@@ -746,7 +746,7 @@ struct Weight {
     int in, out;
 };
 
-const int FEW = 17;       // from so many rows on, decoding a matrix into a buffer is worth it
+const int FEW = 17;   // from so many rows on, matmul() is faster
 
 // Column o of out, by one thread, where rows are no multiple of 32.
 inline void product_of_row(float* out, const float* inp, const Weight& w, const float* bias, int n,
