@@ -43,7 +43,7 @@ KINDS = {"slow": ["OPTIMIZE=-O1", "CLANG"],   # these run longer than it takes t
          "static": ["OPTIMIZE=-O0", "CLANG", "OPENMP="]}
 KIND_OF = {"ladder check": "slow", "speculate law": "slow", "numerics matmul": "slow",
            "safety signals_in_a_validation": "slow", "layers_bf16": "g++", "bundle runs": "g++",
-           "bundle": "static"}   # the others: usual
+           "bundle forms": "g++", "bundle": "static"}   # the others: usual
 
 # (file, what is wrong, the text, the text instead, the test that must fail: its program or script,
 # its name or a part of it, and what the environment must hold)
