@@ -71,6 +71,10 @@ def test_extract(folder):
     check(data.startswith(read(RUNTIME)), "the runtime comes first, as it is")
     check(not [name for name in os.listdir(folder) if name.endswith(".tmp")], "nothing else stays")
 
+    # By luck smaller pages would do for one size of what comes before, but not for both.
+    longer, _ = bundle(folder, "-p", "x" * 5000, name="longer")
+    check((len(read(longer)) - len(gguf)) % PAGE == 0, "the GGUF begins a page, behind long words")
+
     check(run(tale, "extract")[0] == gguf, "extract to stdout")
     run(tale, "extract", "-o", f"{folder}/out.gguf")
     check(read(f"{folder}/out.gguf") == gguf, "extract to a file")
