@@ -86,11 +86,18 @@ def test_stats(path, folder):
     code, text = run([program], EMU_STATS="1")
     flat = re.sub(r"\s+", " ", text)
     launch = "1 launches, 4 blocks, 1024 threads global loads 4096 bytes"
+    matrices = ("matrices<%d>: 1 launches, 1 blocks, 32 threads global stores 128 bytes in 4"
+                " sectors (100%% of their bytes used) shared requests of warps: 1 loads, 16 stores,"
+                " 0 atomics; ")
     for part in ["coalesced: " + launch + " in 128 sectors (100% of their bytes used)"
                  " global stores 4096 bytes in 128 sectors",
                  "strided: " + launch + " in 1024 sectors (12%",
                  "shared requests of warps: 1 loads, 32 stores, 0 atomics; 31 bank conflicts"
-                 " barriers 1"]:
+                 " barriers 1", matrices % 64 + "28 bank conflicts",
+                 matrices % 72 + "0 bank conflicts",
+                 "global loads 512 bytes in 16 sectors (100% of their bytes used)"
+                 " global stores 128 bytes in 4 sectors (100% of their bytes used)"
+                 " shared requests of warps: 1 loads, 1 stores, 0 atomics; 0 bank conflicts"]:
         if code or part not in flat:
             raise AssertionError("expected '%s' in:\n%s" % (part, text))
 

@@ -6,7 +6,6 @@
 #include <execinfo.h>
 #include <signal.h>
 #include <unistd.h>
-#include "cuda_pipeline.h"
 #include "emu.h"
 namespace emu {
 static const char* verb(Access a) {
@@ -288,17 +287,49 @@ static void move(void* dst, const void* src, size_t bytes, Pc pc) {
 }
 
 // ---- asynchronous copies into shared memory -----------------------------------------------------
-// Done when their thread waits for them: who forgets to wait finds what was there before.
-void copy_async(void* dst, const void* src, size_t bytes) {
+// Done when their thread waits for them. Until then nobody knows what dst holds, so it is written
+// twice: now, to be unwritten (and others may still be reading), and then, with the data.
+static void issue_copy(void* dst, const void* src, size_t bytes, size_t zeros, Pc pc) {
     Thread& t = *worker.thread;
-    t.copies = new AsyncCopy{t.copies, t.batches, dst, src, EMU_CALLER, bytes};
+    t.copies = new AsyncCopy{t.copies, t.batches, dst, src, pc, bytes, zeros};
+    size_t at = (char*)dst - arena;
+    if (!checking || at >= ARENA_BYTES) return;
+    shared_access((uintptr_t)dst, bytes, WRITE, pc, true);
+    race_access((uintptr_t)dst, bytes, WRITE, pc, true);
+    for (size_t w = at / 4; (at | bytes) % 4 == 0 && w < (at + bytes) / 4; w++)
+        ((uint32_t*)arena)[w] = UNSET, worker.shared_written[w] = 0;
+}
+void copy_async(void* dst, const void* src, size_t bytes, size_t zeros) {
+    issue_copy(dst, src, bytes, zeros, EMU_CALLER);
+}
+void* in_shared(uint32_t address, size_t bytes, Pc pc) {
+    if (checking && address >= ARENA_BYTES)
+        fault(pc, "out of bounds of shared memory: address %u\n"
+              "PTX takes shared memory's own addresses: __cvta_generic_to_shared(p)", address);
+    if (checking && address % bytes)
+        fault(pc, "misaligned address: %s, not a multiple of %zu",
+              describe_address(arena + address).s, bytes);
+    return arena + address;
+}
+void cp_async(uint32_t dst, const void* src, size_t bytes, size_t present, bool cg) {
+    Pc pc = EMU_CALLER;
+    if (bytes != 16 && (cg || (bytes != 4 && bytes != 8)))
+        fault(pc, "cp.async.%s cannot copy %zu bytes at a time", cg ? "cg" : "ca", bytes);
+    if (checking && (uintptr_t)src % bytes)
+        fault(pc, "misaligned address: %s, not a multiple of %zu", describe_address(src).s, bytes);
+    size_t zeros = present < bytes ? bytes - present : 0;
+    issue_copy(in_shared(dst, bytes, pc), src, bytes, zeros, pc);
 }
 void commit_copies() { worker.thread->batches++; }
+void wait_for_all_copies() { commit_copies(), wait_for_copies(0); }
 void wait_for_copies(uint32_t but_last) {
     Thread& t = *worker.thread;
     for (AsyncCopy **c = &t.copies, *a; (a = *c);) {
         if (a->batch + but_last < t.batches) {
-            move(a->dst, a->src, a->bytes, a->pc);
+            size_t copied = a->bytes - a->zeros;
+            move(a->dst, a->src, copied, a->pc);
+            if (a->zeros) hook((uintptr_t)a->dst + copied, a->zeros, WRITE, a->pc);
+            memset((char*)a->dst + copied, 0, a->zeros);
             *c = a->next;
             delete a;
         } else c = &a->next;

@@ -43,7 +43,7 @@ struct Thread {
     uint32_t lock = 0;       // the one it holds, by a number from 1 to 127 (atomics.cpp), or 0
     char* unset = nullptr;   // what it read of shared memory that nobody had written, and where
     Pc unset_pc = nullptr;
-    struct AsyncCopy* copies = nullptr;  // that it has not waited for (cuda_pipeline.h)
+    struct AsyncCopy* copies = nullptr;  // that it has not waited for (emu_ptx.h)
     uint32_t batches = 0;    // of them, committed so far
 };
 // Calls f with each lane of a mask, the lowest first.
@@ -224,6 +224,7 @@ cudaError_t valid_stream(cudaStream_t stream);
 
 // ---- checks (check.cpp, races.cpp) --------------------------------------------------------------
 void check_access(const void* p, size_t bytes, Access access, Pc pc);
+void* in_shared(uint32_t address, size_t bytes, Pc pc);      // PTX's address as a pointer
 void catch_signals();
 void check_unwritten();                        // at a barrier and at a block's end
 // What shared memory holds before it is written: not a number in every format, and a large integer.

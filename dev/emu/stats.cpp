@@ -81,7 +81,8 @@ void stats_begin(Launch& launch) {
 void stats_access(uintptr_t p, size_t bytes, Access access, Pc pc, bool in_shared) {
     if (!worker.traces) worker.traces = new WarpTrace[MAX_THREADS / WARP];
     WarpTrace& t = worker.traces[worker.thread->number / WARP];
-    t.push_back({pc, p, 0, (uint8_t)(worker.thread->number % WARP),
+    // A copy's two halves have one address: they are two requests.
+    t.push_back({(char*)pc + in_shared, p, 0, (uint8_t)(worker.thread->number % WARP),
                  (uint8_t)std::min<size_t>(bytes, 255), (uint8_t)access, in_shared});
 }
 // The sectors or words that the lanes of one request touch, each once: how many there are.

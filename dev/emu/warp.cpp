@@ -2,6 +2,7 @@
 // On a GPU since Volta every lane has its own program counter, and the _sync functions name the
 // lanes that must take part. So does the emulator: a lane waits until all lanes in its mask have
 // come to the same operation with the same mask.
+#include "emu_float16.h"
 #include "emu.h"
 namespace emu {
 unsigned lane() { return worker.thread->number % WARP; }
@@ -18,6 +19,8 @@ static int source_lane(const Thread& t) {
 const char* name_of(WarpOp op) {
     return is_shuffle(op)   ? "shuffle"
            : op == SYNCWARP ? "__syncwarp()"
+           : op == LDMATRIX ? "ldmatrix"
+           : op == MMA      ? "mma"
            : op == COLLECT  ? "wmma operation or a group's reduction" : "warp's vote or reduction";
 }
 static void inactive_lane(const Thread& t, int from, const char* why) {
@@ -53,6 +56,63 @@ static void collect(Thread* lanes, unsigned present) {
     });
     each(present & (present - 1), [&](int l) { memcpy((void*)lanes[l].result, all, end - all); });
 }
+// ---- tensor cores, by the PTX manual's tables for ldmatrix and mma.m16n8k16 ---------------------
+// A fragment is an 8 x 8 matrix of 16-bit elements, two in each lane: lane 4g + t has columns 2t
+// and 2t + 1 of row g. ldmatrix brings up to four, or their transposes: lanes 0 to 7 give the
+// addresses of the first one's rows, 8 to 15 the second's, ...
+static void deal_matrices(Thread* lanes) {
+    auto part = [&](int l) -> Matrices& { return *(Matrices*)lanes[l].value; };
+    for (int l = 0; l < WARP; l++) {
+        Matrices& m = part(l);
+        for (int i = 0; i < 2 * m.count; i++) {
+            int first = i / 2 * 8, g = l / 4, column = l % 4 * 2 + i % 2;
+            uint16_t x = m.transposed ? part(first + column).row[g] : part(first + g).row[column];
+            m.fragment[i / 2] |= (uint32_t)x << i % 2 * 16;
+        }
+    }
+}
+// a (16 x 16) is four fragments: rows 0 to 7 and 8 to 15 of columns 0 to 7, then of columns 8 to
+// 15. b (16 x 8) is two, transposed: rows 0 to 7, and 8 to 15. c (16 x 8) is two, of floats.
+static void multiply_fragments(Thread* lanes) {
+    float a[16][16], b[16][8], c[16][8];
+    auto part = [&](int l) -> Product& { return *(Product*)lanes[l].value; };
+    auto element = [](const Product& p, const uint32_t* fragments, int i) {
+        uint16_t x = (uint16_t)(fragments[i / 2] >> i % 2 * 16);
+        return p.bfloat16 ? bf16_value(x) : half_value(x);
+    };
+    auto of_c = [&](int l, int i) -> float& { return c[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2]; };
+    for (int l = 0; l < WARP; l++) {
+        int g = l / 4, column = l % 4 * 2;
+        for (int i = 0; i < 8; i++)
+            a[g + i / 2 % 2 * 8][column + i % 2 + i / 4 * 8] = element(part(l), part(l).a, i);
+        for (int i = 0; i < 4; i++) {
+            b[column + i % 2 + i / 2 * 8][g] = element(part(l), part(l).b, i);
+            of_c(l, i) = part(l).c[i];
+        }
+    }
+    for (int row = 0; row < 16; row++)
+        for (int k = 0; k < 16; k++)
+            for (int column = 0; column < 8; column++)
+                c[row][column] = __fmaf_rn(a[row][k], b[k][column], c[row][column]);
+    for (int l = 0; l < WARP; l++)
+        for (int i = 0; i < 4; i++) part(l).c[i] = of_c(l, i);
+}
+// What one lane has read without its being written, all have in their fragments.
+static void use_tensor_cores(WarpOp op, Thread* lanes, unsigned present) {
+    if (present != 0xffffffff) {
+        if (checking)
+            inactive_lane(lanes[__builtin_ctz(present)], __builtin_ctz(~present),
+                          "tensor cores need a whole warp");
+        return;
+    }
+    op == MMA ? multiply_fragments(lanes) : deal_matrices(lanes);
+    const Thread* unset = nullptr;
+    each(present, [&](int l) { unset = lanes[l].unset_pc ? &lanes[l] : unset; });
+    if (unset)
+        each(present, [&](int l) {
+            lanes[l].unset = unset->unset, lanes[l].unset_pc = unset->unset_pc;
+        });
+}
 static uint64_t shuffled(const Thread& t, Thread* lanes, unsigned present, const Block& block) {
     int from = source_lane(t);
     if (present >> from & 1) return lanes[from].value;
@@ -72,6 +132,7 @@ static void complete(Block& block, int base, unsigned present) {
     uint64_t total = first.value;
     bool equal = true;
     if (op == COLLECT) collect(lanes, present);
+    if (op == LDMATRIX || op == MMA) use_tensor_cores(op, lanes, present);
     each(present, [&](int l) {
         ballot |= (unsigned)(lanes[l].value != 0) << l;
         if (&lanes[l] != &first && op >= REDUCE_ADD) total = reduce(op, total, lanes[l].value);
@@ -162,4 +223,14 @@ void warp_collect(unsigned mask, const void* mine, size_t bytes, void* all) {
     worker.thread->result = (uint64_t)all;
     meet(COLLECT, mask, (uint64_t)mine, (int)bytes, WARP, EMU_CALLER);
 }
+void load_matrices(Matrices& m) {
+    Pc pc = EMU_CALLER;
+    if (lane() < 8u * m.count) {
+        void* row = in_shared(m.address, sizeof m.row, pc);
+        check_access(row, sizeof m.row, READ, pc);
+        memcpy(m.row, row, sizeof m.row);
+    }
+    meet(LDMATRIX, 0xffffffff, (uint64_t)&m, 0, WARP, pc);
+}
+void multiply(Product& p) { meet(MMA, 0xffffffff, (uint64_t)&p, 0, WARP, EMU_CALLER); }
 }  // namespace emu

@@ -501,6 +501,7 @@ inline cudaError_t cudaOccupancyMaxPotentialBlockSize(int* min_grid, int* block_
     }
 EMU_LAUNCH(cudaLaunchKernel, false) EMU_LAUNCH(cudaLaunchCooperativeKernel, true)
 #include "device_functions.h"
+#include "emu_ptx.h"
 #ifdef __CUDACC__   // what the program tells the emulator of how it was compiled
 extern "C" {
 __attribute__((weak)) int emu_compiled_for = __CUDA_ARCH__;

@@ -21,8 +21,8 @@ inline void __threadfence_system() { emu::fence(true); }
 namespace emu {
 enum WarpOp {
     SYNCWARP, SHFL_IDX, SHFL_UP, SHFL_DOWN, SHFL_XOR, BALLOT, ALL, ANY, UNI, MATCH_ANY, MATCH_ALL,
-    COLLECT, REDUCE_ADD, REDUCE_MIN, REDUCE_MAX, REDUCE_UMIN, REDUCE_UMAX, REDUCE_AND, REDUCE_OR,
-    REDUCE_XOR, ACTIVEMASK
+    COLLECT, LDMATRIX, MMA, REDUCE_ADD, REDUCE_MIN, REDUCE_MAX, REDUCE_UMIN, REDUCE_UMAX,
+    REDUCE_AND, REDUCE_OR, REDUCE_XOR, ACTIVEMASK
 };
 // Waits until all lanes of mask have come to the same operation, and returns this lane's result.
 uint64_t warp(WarpOp op, unsigned mask, uint64_t value, int argument = 0, int width = 32);
