@@ -209,7 +209,7 @@ template <class Number> __device__ inline void store(Number* p, int64_t left, Ve
     }
 }
 
-// Sums over groups of neighbouring lanes (width 16 or 32), the same bits in every lane: in each
+// Sums over groups of neighbouring lanes (width 4, 16 or 32), the same bits in every lane: in each
 // round both partners add the same two numbers.
 __device__ inline float lane_sum(float x, int width) {
     for (int other = width / 2; other > 0; other /= 2) x += __shfl_xor_sync(0xffffffff, x, other);
@@ -732,8 +732,33 @@ void matmul_backward(floatX* dinp, float* dweight, float* dbias, const floatX* d
 // compute scores and dp (7 products for 5), so that no sum's order is an accident. A T x T matrix
 // of scores would be the largest buffer of all; here it exists one tile at a time. A block owns OWN
 // rows (queries, or keys) of one head of one sequence, and goes through the others, OTHER at a
-// time. All that it works on lies in shared memory as float32: each number is converted once and
-// used OWN or OTHER times, and no more than 64 KB are needed, which is what the smallest GPU has.
+// time, tile by tile in shared memory.
+//
+// HS is hs rounded up to 64 or 128: register arrays need a size when the program is compiled. The
+// channels from hs to HS hold zeros. There are two forms, one for each floatX.
+
+const int ATTENTION_THREADS = 128;
+template <int HS> struct Tile;   // the geometry for one HS
+
+// A tile to rows first .. first+rows-1 of one head: rows below T, channels below hs. head is the
+// head's channel 0 in row 0 of the sequence, and rows are `stride` elements apart.
+template <int HS, class Number>
+__device__ inline void store_tile(floatX* head, int stride, const Number* tile, int first, int rows,
+                                  int T, int hs) {
+    for (int i = threadIdx.x; i < rows * (HS / VEC); i += ATTENTION_THREADS) {
+        int row = i / (HS / VEC), c = i % (HS / VEC) * VEC;
+        if (first + row < T && c < hs)
+            store(head + (int64_t)(first + row) * stride + c, hs - c,
+                  load(tile + row * Tile<HS>::STRIDE + c, VEC));
+    }
+}
+
+#ifndef LEGIBLE_BF16
+
+// ---- attention on the ordinary units ------------------------------------------------------------
+//
+// In float32 that is all there is. Tiles are float32, and need no more than the 64 KB that the
+// smallest GPU has.
 //
 // 128 threads make tiles like blocked matrix products do: thread (ty, tx), of 8 x 16, has rows ty,
 // ty+8, ty+16, ... and columns tx, tx+16, ... of a tile of scores, and 4 (or twice 4) neighbouring
@@ -741,17 +766,11 @@ void matmul_backward(floatX* dinp, float* dweight, float* dbias, const floatX* d
 // are shuffles, and a tile of scores that goes through shared memory, to be read along its rows,
 // needs a __syncwarp but no barrier.
 //
-// HS is hs rounded up to 64 or 128: register arrays need a size when the program is compiled. The
-// channels from hs to HS hold zeros. Rows of shared memory are 4 floats longer than what they hold:
-// without that, the 16 rows tx would all start in the same bank, and their loads would be served
-// one after the other. Rows of scores are 16 or 48 apart: the two rows that a warp writes at a time
-// then lie in different halves of the 32 banks.
-//
-// Arithmetic is float32's, on the ordinary units. In float32 that is all there is.
+// Rows of shared memory are 4 floats longer than what they hold: without that, the 16 rows tx would
+// all start in the same bank, and their loads would be served one after the other. Rows of scores
+// are 16 or 48 apart: the two rows that a warp writes at a time then lie in different halves of the
+// 32 banks.
 
-const int ATTENTION_THREADS = 128;
-
-// The geometry for one HS. Per row: floats between one row and the next.
 template <int HS> struct Tile {
     static const int OWN = 4096 / HS, OTHER = 2048 / HS;     // rows: 64 and 32, or 32 and 16
     static const int ROWS = OWN / 8, COLUMNS = OTHER / 16;   // of a score tile, per thread
@@ -759,11 +778,13 @@ template <int HS> struct Tile {
     static const int STRIDE = HS + 4, SCORE_STRIDE = OTHER == 32 ? 48 : 16;
     static const int OWN_FLOATS = OWN * STRIDE, OTHER_FLOATS = OTHER * STRIDE;
     static const int SCORE_FLOATS = OWN * SCORE_STRIDE;
+    static const size_t FORWARD_BYTES =
+        sizeof(float) * (OWN_FLOATS + 2 * OTHER_FLOATS + SCORE_FLOATS);
+    static const size_t BACKWARD_Q_BYTES = FORWARD_BYTES + sizeof(float) * OWN_FLOATS;
+    static const size_t BACKWARD_KV_BYTES = BACKWARD_Q_BYTES;
 };
 
-// Rows first .. first+rows-1 of one head to a tile of shared memory; zeros beyond row T and beyond
-// channel hs. head is the head's channel 0 in row 0 of the sequence, and rows are `stride` elements
-// apart.
+// The reverse; zeros beyond row T and beyond channel hs.
 template <int HS>
 __device__ inline void load_tile(float* tile, const floatX* head, int stride, int first, int rows,
                                  int T, int hs) {
@@ -771,18 +792,6 @@ __device__ inline void load_tile(float* tile, const floatX* head, int stride, in
         int row = i / (HS / VEC), c = i % (HS / VEC) * VEC;
         Vec v = load(head + (int64_t)(first + row) * stride + c, first + row < T ? hs - c : 0);
         store(tile + row * Tile<HS>::STRIDE + c, VEC, v);
-    }
-}
-
-// The reverse: rows below T, channels below hs.
-template <int HS>
-__device__ inline void store_tile(floatX* head, int stride, const float* tile, int first, int rows,
-                                  int T, int hs) {
-    for (int i = threadIdx.x; i < rows * (HS / VEC); i += ATTENTION_THREADS) {
-        int row = i / (HS / VEC), c = i % (HS / VEC) * VEC;
-        if (first + row < T && c < hs)
-            store(head + (int64_t)(first + row) * stride + c, hs - c,
-                  load(tile + row * Tile<HS>::STRIDE + c, VEC));
     }
 }
 
@@ -941,25 +950,6 @@ attention_forward_kernel(floatX* out, float* lse, const floatX* qkv, int T, int 
     store_tile<HS>(out + (int64_t)b * T * C + h * hs, C, q, t0, Size::OWN, T, hs);
 }
 
-// D[b,h,t] = dout[b,t,h] . out[b,t,h], over the hs channels of head h
-// dout, out (B, T, C)   D (B, NH, T).  16 threads a dot product. Moves 2 elements for each of
-// out's, for 2 FLOPs.
-__global__ void attention_D_kernel(float* D, const floatX* dout, const floatX* out, int B, int T,
-                                   int C, int NH) {
-    const int hs = C / NH;
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 16, count = (int64_t)B * T * NH;
-    float sum = 0;
-    if (i < count)   // the shuffles below need every lane, those beyond the end as well
-        for (int c = threadIdx.x % 16 * VEC; c < hs; c += 16 * VEC) {
-            Vec a = load(dout + i * hs + c, hs - c), b = load(out + i * hs + c, hs - c);
-#pragma unroll
-            for (int j = 0; j < VEC; j++) sum += a.x[j] * b.x[j];
-        }
-    sum = lane_sum(sum, 16);
-    int64_t n = i / NH, h = i % NH, b = n / T, t = n % T;
-    if (i < count && threadIdx.x % 16 == 0) D[(b * NH + h) * T + t] = sum;
-}
-
 // With p[t,s] = e^(scale * q[t] . k[s] - lse[t]), recomputed, and dp[t,s] = dout[t] . v[s]:
 //     dq[t] = sum_{s<=t} scale * p[t,s] * (dp[t,s] - D[t]) * k[s]
 // dqkv, qkv (B, T, 3C)   dout (B, T, C)   lse, D (B, NH, T).  Blocks as in forward: OWN queries,
@@ -1070,6 +1060,415 @@ attention_backward_kv_kernel(floatX* dqkv, const floatX* dout, const floatX* qkv
     store_tile<HS>(dqkv + at + 2 * C, 3 * C, v, s0, Size::OWN, T, hs);
 }
 
+#else
+
+// ---- attention on tensor cores ------------------------------------------------------------------
+//
+// The same in bfloat16, for sm_80 and later. A warp's tensor core does
+//     mma.m16n8k16    C (16 x 8, float) += A (16 x 16) B (16 x 8)
+// 4,096 FLOPs in an instruction, on matrices that lie in the registers of its 32 lanes. All consist
+// of 8 x 8 pieces, the fragments. A lane has two neighbours of one row of each: as bfloat16 in one
+// register, as float in two.
+//
+//     column    0    1    2    3    4    5    6    7        A           B          C
+//     row 0    [lane 0 ] [lane 1 ] [lane 2 ] [lane 3 ]
+//         1    [     4 ] [     5 ] [     6 ] [     7 ]   a[0] a[2]   b[0]^T    c[0] c[1]
+//         2    [     8 ] [     9 ] [    10 ] [    11 ]   a[1] a[3]   b[1]^T    c[2] c[3]
+//         ...
+//         7    [    28 ] [    29 ] [    30 ] [    31 ]   lane 4*row + column / 2
+//
+// So lane 6 has of C row 1, columns 4 and 5, in c[0] and c[1], and row 9 in c[2] and c[3]. Of B it
+// has the transposed pieces: column 1, rows 4 and 5, in b[0]. (PTX manual, "Matrix Fragments for
+// mma.m16n8k16 with floating point type".) Three things follow:
+//   - ldmatrix loads four pieces of a tile in shared memory; lane l says where row l % 8 of piece
+//     l / 8 lies, 16 bytes. Where a tile's rows are B's columns, as k's are in q . k, pieces are
+//     wanted as they lie. Where they are B's rows, as v's are in p v, ldmatrix transposes them.
+//   - Scores leave one product as C, and enter the next as A, whose pieces have C's layout: rounded
+//     to bfloat16, two pieces of scores beside each other are half of an A. They never leave the
+//     registers, and nor do the results, which are rows of one warp from beginning to end.
+//   - A row of scores lies in 4 lanes: two shuffles give its maximum, and its sum.
+//
+// cp.async copies from global to shared memory past the registers, while the thread goes on. So two
+// tiles of each kind take turns: one is worked on, and the next is on its way.
+//
+// ldmatrix reads the 8 rows of a piece at once, 4 words of each, and there are 32 banks of a word.
+// Rows of HS elements, 128 or 256 bytes, would all begin in bank 0 and be read one after the other:
+// that is why they are 16 bytes longer, and begin 4 banks apart.
+
+template <int HS> struct Tile {
+    static const int OWN = 64;                                      // 4 warps' 16 rows
+    static const int OTHER = 4096 / HS, OTHER_QUERIES = 2048 / HS;  // 64 and 32, or 32 and 16
+    static const int STRIDE = HS + 8;
+    static const int OWN_SIZE = OWN * STRIDE, OTHER_SIZE = OTHER * STRIDE;
+    static const int QUERIES_SIZE = OTHER_QUERIES * STRIDE;
+    static const size_t FORWARD_BYTES = sizeof(floatX) * (OWN_SIZE + 4 * OTHER_SIZE);
+    static const size_t BACKWARD_Q_BYTES = sizeof(floatX) * (2 * OWN_SIZE + 4 * OTHER_SIZE);
+    static const size_t BACKWARD_KV_BYTES =
+        sizeof(floatX) * (2 * OWN_SIZE + 4 * QUERIES_SIZE) + sizeof(float) * 4 * OTHER_QUERIES;
+};
+
+const float LOG2E = 1.44269504f;   // e^x = 2^(x * LOG2E), and 2^x is what the hardware has
+
+__device__ inline uint32_t shared_address(const void* p) {
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
+
+// 16 bytes, not to be kept in the L1 cache, and 4; zeros if they do not exist, and then nothing is
+// read.
+__device__ inline void copy_16(floatX* to, const floatX* from, bool exists) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
+                 "l"(from), "r"(exists ? 16 : 0)
+                 : "memory");
+}
+
+__device__ inline void copy_4(float* to, const float* from, bool exists) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)),
+                 "l"(from), "r"(exists ? 4 : 0)
+                 : "memory");
+}
+
+// For this thread's own copies: others' are seen after a barrier.
+__device__ inline void wait_for_copies() {
+    asm volatile("cp.async.wait_all;" ::: "memory");
+}
+
+__device__ inline void load_pieces(uint32_t (&piece)[4], const floatX* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(piece[0]), "=r"(piece[1]), "=r"(piece[2]), "=r"(piece[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+
+__device__ inline void load_pieces_transposed(uint32_t (&piece)[4], const floatX* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(piece[0]), "=r"(piece[1]), "=r"(piece[2]), "=r"(piece[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+
+__device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                    uint32_t b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Rows first .. first+rows-1 of one head begin their way into a tile, as load_tile of float32 has
+// it. Rows that do not lie on 16 bytes come by way of registers, and are there at once.
+template <int HS>
+__device__ inline void fetch_tile(floatX* tile, const floatX* head, int stride, int first, int rows,
+                                  int T, int hs) {
+    for (int i = threadIdx.x; i < rows * (HS / VEC); i += ATTENTION_THREADS) {
+        int row = i / (HS / VEC), c = i % (HS / VEC) * VEC, left = first + row < T ? hs - c : 0;
+        floatX* to = tile + row * Tile<HS>::STRIDE + c;
+        const floatX* from = head + (int64_t)(first + row) * stride + c;
+        if (hs % VEC == 0) copy_16(to, from, left > 0);
+        else store(to, VEC, load(from, left));
+    }
+}
+
+// The i-th pair of tiles with these rows, to the i % 2-th of two places.
+template <int HS>
+__device__ inline void fetch_pair(floatX* places, int i, int rows, const floatX* head1, int stride1,
+                                  const floatX* head2, int stride2, int T, int hs) {
+    floatX* first = places + i % 2 * 2 * rows * Tile<HS>::STRIDE;
+    fetch_tile<HS>(first, head1, stride1, i * rows, rows, T, hs);
+    fetch_tile<HS>(first + rows * Tile<HS>::STRIDE, head2, stride2, i * rows, rows, T, hs);
+}
+
+// scores = own . other: 16 rows by 8*PIECES rows, over hs channels. own is this warp's first row.
+// ldmatrix reads a byte for each 8 to 13 FLOPs, and shared memory gives a multiprocessor 128 in a
+// cycle, in which an H200's could do 4,270 FLOPs: it can come to 40% of its peak here.
+template <int HS, int PIECES>
+__device__ inline void dot_rows(float (&scores)[PIECES][4], const floatX* own, const floatX* other,
+                                int hs) {
+    const int lane = threadIdx.x % 32, STRIDE = Tile<HS>::STRIDE;
+    own += lane % 16 * STRIDE + lane / 16 * 8;   // pieces: above, below; then to the right
+    other += (lane % 8 + lane / 16 * 8) * STRIDE + lane / 8 % 2 * 8;   // left, right; then below
+#pragma unroll
+    for (int j = 0; j < PIECES; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) scores[j][e] = 0;
+#pragma unroll 4
+    for (int c = 0; c < hs; c += 16) {
+        uint32_t a[4], b[4];
+        load_pieces(a, own + c);
+#pragma unroll
+        for (int j = 0; j < PIECES; j += 2) {
+            load_pieces(b, other + 8 * j * STRIDE + c);
+            multiply_add(scores[j], a, b[0], b[1]);
+            multiply_add(scores[j + 1], a, b[2], b[3]);
+        }
+    }
+}
+
+__device__ inline uint32_t round_pair(float x, float y) {
+    __nv_bfloat162 pair = __floats2bfloat162_rn(x, y);
+    uint32_t word;
+    memcpy(&word, &pair, sizeof word);
+    return word;
+}
+
+// result += weights other, where weights (16 x 8*PIECES) are a result of dot_rows. 16 FLOPs a byte.
+template <int HS, int PIECES>
+__device__ inline void add_rows(float (&result)[HS / 8][4], const float (&weights)[PIECES][4],
+                                const floatX* other) {
+    const int lane = threadIdx.x % 32, STRIDE = Tile<HS>::STRIDE;
+    other += lane % 16 * STRIDE + lane / 16 * 8;   // pieces: above, below; then to the right
+#pragma unroll
+    for (int j = 0; j < PIECES; j += 2) {
+        const float(&left)[4] = weights[j], (&right)[4] = weights[j + 1];
+        uint32_t a[4] = {round_pair(left[0], left[1]), round_pair(left[2], left[3]),
+                         round_pair(right[0], right[1]), round_pair(right[2], right[3])};
+#pragma unroll
+        for (int c = 0; c < HS; c += 16) {
+            uint32_t b[4];
+            load_pieces_transposed(b, other + 8 * j * STRIDE + c);
+            multiply_add(result[c / 8], a, b[0], b[1]);
+            multiply_add(result[c / 8 + 1], a, b[2], b[3]);
+        }
+    }
+}
+
+// A warp's result to its rows of a tile.
+template <int HS>
+__device__ inline void put_result(floatX* tile, const float (&result)[HS / 8][4]) {
+    const int lane = threadIdx.x % 32;
+    tile += lane / 4 * Tile<HS>::STRIDE + lane % 4 * 2;
+#pragma unroll
+    for (int c = 0; c < HS / 8; c++)
+#pragma unroll
+        for (int e = 0; e < 4; e += 2)
+            *(__nv_bfloat162*)&tile[4 * e * Tile<HS>::STRIDE + 8 * c] =
+                __floats2bfloat162_rn(result[c][e], result[c][e + 1]);
+}
+
+// As in float32, but that the softmax's exponents are of 2.
+template <int HS>
+__global__ void __launch_bounds__(ATTENTION_THREADS)
+attention_forward_kernel(floatX* out, float* lse, const floatX* qkv, int T, int C, int NH) {
+    typedef Tile<HS> Size;
+    extern __shared__ float4 shared[];
+    floatX *q = (floatX*)shared, *kv = q + Size::OWN_SIZE;
+    const int hs = C / NH, b = blockIdx.x / NH, h = blockIdx.x % NH, lane = threadIdx.x % 32;
+    const int t0 = (gridDim.y - 1 - blockIdx.y) * Size::OWN, end = min(T, t0 + Size::OWN);
+    const int first = threadIdx.x / 32 * 16;   // this warp's rows of the tile: 16 from here
+    const int row = t0 + first + lane / 4, column = lane % 4 * 2;   // the lane's first element
+    const float scale = LOG2E / sqrtf((float)hs);
+    const floatX* head = qkv + (int64_t)b * T * 3 * C + h * hs;
+    auto fetch = [&](int i) {
+        fetch_pair<HS>(kv, i, Size::OTHER, head + C, 3 * C, head + 2 * C, 3 * C, T, hs);
+    };
+    fetch_tile<HS>(q, head, 3 * C, t0, Size::OWN, T, hs);
+    fetch(0);
+
+    float o[HS / 8][4] = {}, m[2] = {-INFINITY, -INFINITY}, l[2] = {};   // rows row and row + 8
+    for (int i = 0; i * Size::OTHER < end; i++) {
+        wait_for_copies();   // for this thread's part of tiles i
+        __syncthreads();     // all parts are there, and nobody reads tiles i - 1 any more
+        if ((i + 1) * Size::OTHER < end) fetch(i + 1);
+        const int s0 = i * Size::OTHER;
+        if (s0 > t0 + first + 15 || t0 + first >= T) continue;   // it sees none of them
+        const floatX *k = kv + i % 2 * 2 * Size::OTHER_SIZE, *v = k + Size::OTHER_SIZE;
+        float score[Size::OTHER / 8][4];
+        dot_rows<HS>(score, q + first * Size::STRIDE, k, hs);
+        if (s0 + Size::OTHER - 1 > t0 + first)   // the diagonal goes through
+#pragma unroll
+            for (int j = 0; j < Size::OTHER / 8; j++)
+#pragma unroll
+                for (int e = 0; e < 4; e++)
+                    if (s0 + 8 * j + column + e % 2 > row + e / 2 * 8) score[j][e] = -INFINITY;
+#pragma unroll
+        for (int e = 0; e < 4; e += 2) {
+            float most = m[e / 2];
+#pragma unroll
+            for (int j = 0; j < Size::OTHER / 8; j++)
+                most = fmaxf(most, fmaxf(score[j][e], score[j][e + 1]));
+            most = lane_max(most, 4);   // finite, as in float32
+            float rescale = exp2f(scale * (m[e / 2] - most)), scaled = scale * most;
+            m[e / 2] = most;
+            l[e / 2] *= rescale;
+#pragma unroll
+            for (int c = 0; c < HS / 8; c++) {
+                o[c][e] *= rescale;
+                o[c][e + 1] *= rescale;
+            }
+#pragma unroll
+            for (int j = 0; j < Size::OTHER / 8; j++) {
+                score[j][e] = exp2f(scale * score[j][e] - scaled);
+                score[j][e + 1] = exp2f(scale * score[j][e + 1] - scaled);
+                l[e / 2] += score[j][e] + score[j][e + 1];
+            }
+        }
+        add_rows<HS>(o, score, v);
+    }
+#pragma unroll
+    for (int e = 0; e < 4; e += 2) {
+        float total = lane_sum(l[e / 2], 4), inverse = 1.0f / total;
+#pragma unroll
+        for (int c = 0; c < HS / 8; c++) {
+            o[c][e] *= inverse;
+            o[c][e + 1] *= inverse;
+        }
+        int t = row + 4 * e;
+        if (column == 0 && t < T)
+            lse[(int64_t)blockIdx.x * T + t] = scale / LOG2E * m[e / 2] + logf(total);
+    }
+    __syncwarp();   // nobody but this warp reads these rows of q, and now all its lanes have
+    put_result<HS>(q + first * Size::STRIDE, o);
+    __syncthreads();   // all rows are there
+    store_tile<HS>(out + (int64_t)b * T * C + h * hs, C, q, t0, Size::OWN, T, hs);
+}
+
+template <int HS>
+__global__ void __launch_bounds__(ATTENTION_THREADS)
+attention_backward_q_kernel(floatX* dqkv, const floatX* dout, const floatX* qkv,
+                            const float* lse, const float* D, int T, int C, int NH) {
+    typedef Tile<HS> Size;
+    extern __shared__ float4 shared[];
+    floatX *q = (floatX*)shared, *d = q + Size::OWN_SIZE, *kv = d + Size::OWN_SIZE;
+    const int hs = C / NH, b = blockIdx.x / NH, h = blockIdx.x % NH, lane = threadIdx.x % 32;
+    const int t0 = (gridDim.y - 1 - blockIdx.y) * Size::OWN, end = min(T, t0 + Size::OWN);
+    const int first = threadIdx.x / 32 * 16;   // as in forward
+    const int row = t0 + first + lane / 4, column = lane % 4 * 2;
+    const float scale = LOG2E / sqrtf((float)hs);
+    const int64_t at = (int64_t)b * T * 3 * C + h * hs;
+    const floatX* head = qkv + at;
+    auto fetch = [&](int i) {
+        fetch_pair<HS>(kv, i, Size::OTHER, head + C, 3 * C, head + 2 * C, 3 * C, T, hs);
+    };
+    fetch_tile<HS>(q, head, 3 * C, t0, Size::OWN, T, hs);
+    fetch_tile<HS>(d, dout + (int64_t)b * T * C + h * hs, C, t0, Size::OWN, T, hs);
+    fetch(0);
+
+    float dq[HS / 8][4] = {}, lse_t[2], D_t[2];
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        int t = row + 8 * r;
+        lse_t[r] = t < T ? LOG2E * lse[(int64_t)blockIdx.x * T + t] : 0;
+        D_t[r] = t < T ? D[(int64_t)blockIdx.x * T + t] : 0;
+    }
+    for (int i = 0; i * Size::OTHER < end; i++) {
+        wait_for_copies();
+        __syncthreads();   // as in forward
+        if ((i + 1) * Size::OTHER < end) fetch(i + 1);
+        const int s0 = i * Size::OTHER;
+        if (s0 > t0 + first + 15 || t0 + first >= T) continue;
+        const floatX *k = kv + i % 2 * 2 * Size::OTHER_SIZE, *v = k + Size::OTHER_SIZE;
+        float p[Size::OTHER / 8][4], ds[Size::OTHER / 8][4];
+        dot_rows<HS>(p, q + first * Size::STRIDE, k, hs);
+        dot_rows<HS>(ds, d + first * Size::STRIDE, v, hs);
+        const bool diagonal = s0 + Size::OTHER - 1 > t0 + first;
+#pragma unroll
+        for (int j = 0; j < Size::OTHER / 8; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                bool seen = !diagonal || s0 + 8 * j + column + e % 2 <= row + e / 2 * 8;
+                p[j][e] = exp2f(scale * p[j][e] - lse_t[e / 2]);
+                ds[j][e] = seen ? p[j][e] * (ds[j][e] - D_t[e / 2]) : 0.0f;
+            }
+        add_rows<HS>(dq, ds, k);
+    }
+#pragma unroll
+    for (int c = 0; c < HS / 8; c++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) dq[c][e] *= scale / LOG2E;   // once, not each ds
+    __syncwarp();   // as in forward
+    put_result<HS>(q + first * Size::STRIDE, dq);
+    __syncthreads();   // all rows are there
+    store_tile<HS>(dqkv + at, 3 * C, q, t0, Size::OWN, T, hs);
+}
+
+// The products are transposed: a warp has 16 keys, and a row of scores is a key's.
+template <int HS>
+__global__ void __launch_bounds__(ATTENTION_THREADS, 3)
+attention_backward_kv_kernel(floatX* dqkv, const floatX* dout, const floatX* qkv,
+                             const float* lse, const float* D, int T, int C, int NH) {
+    typedef Tile<HS> Size;
+    const int OTHER = Size::OTHER_QUERIES;
+    extern __shared__ float4 shared[];
+    floatX *k = (floatX*)shared, *v = k + Size::OWN_SIZE, *qd = v + Size::OWN_SIZE;
+    float* lse_D = (float*)(qd + 4 * Size::QUERIES_SIZE);   // of the queries in q, then in d
+    const int hs = C / NH, b = blockIdx.x / NH, h = blockIdx.x % NH, lane = threadIdx.x % 32;
+    const int s0 = blockIdx.y * Size::OWN, first = threadIdx.x / 32 * 16;
+    const int row = s0 + first + lane / 4, column = lane % 4 * 2;
+    const float scale = LOG2E / sqrtf((float)hs);
+    const int64_t at = (int64_t)b * T * 3 * C + h * hs;
+    const floatX *head = qkv + at, *dhead = dout + (int64_t)b * T * C + h * hs;
+    auto fetch = [&](int i) {
+        fetch_pair<HS>(qd, i, OTHER, head, 3 * C, dhead, C, T, hs);
+        int j = threadIdx.x % OTHER, t = i * OTHER + j;
+        if ((int)threadIdx.x < 2 * OTHER)
+            copy_4(&lse_D[i % 2 * 2 * OTHER + threadIdx.x],
+                   ((int)threadIdx.x < OTHER ? lse : D) + (int64_t)blockIdx.x * T + t, t < T);
+    };
+    fetch_tile<HS>(k, head + C, 3 * C, s0, Size::OWN, T, hs);
+    fetch_tile<HS>(v, head + 2 * C, 3 * C, s0, Size::OWN, T, hs);
+    fetch(s0 / OTHER);
+
+    float dk[HS / 8][4] = {}, dv[HS / 8][4] = {};
+    for (int i = s0 / OTHER; i * OTHER < T; i++) {
+        wait_for_copies();
+        __syncthreads();   // as in forward, with lse and D
+        if ((i + 1) * OTHER < T) fetch(i + 1);
+        const int t0 = i * OTHER;
+        if (t0 + OTHER <= s0 + first || s0 + first >= T) continue;   // all queries come before
+        const floatX *q = qd + i % 2 * 2 * Size::QUERIES_SIZE, *d = q + Size::QUERIES_SIZE;
+        const float* statistics = lse_D + i % 2 * 2 * OTHER + column;
+        float p[OTHER / 8][4], ds[OTHER / 8][4];
+        dot_rows<HS>(p, k + first * Size::STRIDE, q, hs);
+        const bool diagonal = t0 < s0 + first + 15;
+#pragma unroll
+        for (int j = 0; j < OTHER / 8; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                bool seen = !diagonal || row + e / 2 * 8 <= t0 + 8 * j + column + e % 2;
+                float exponent = scale * p[j][e] - LOG2E * statistics[8 * j + e % 2];
+                p[j][e] = seen ? exp2f(exponent) : 0.0f;
+            }
+        add_rows<HS>(dv, p, d);
+        dot_rows<HS>(ds, v + first * Size::STRIDE, d, hs);
+#pragma unroll
+        for (int j = 0; j < OTHER / 8; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                ds[j][e] = p[j][e] * (ds[j][e] - statistics[OTHER + 8 * j + e % 2]);
+        add_rows<HS>(dk, ds, q);
+    }
+#pragma unroll
+    for (int c = 0; c < HS / 8; c++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) dk[c][e] *= scale / LOG2E;
+    __syncwarp();   // as in forward
+    put_result<HS>(k + first * Size::STRIDE, dk);
+    put_result<HS>(v + first * Size::STRIDE, dv);
+    __syncthreads();   // all rows are there
+    store_tile<HS>(dqkv + at + C, 3 * C, k, s0, Size::OWN, T, hs);
+    store_tile<HS>(dqkv + at + 2 * C, 3 * C, v, s0, Size::OWN, T, hs);
+}
+
+#endif
+
+// D[b,h,t] = dout[b,t,h] . out[b,t,h], over the hs channels of head h
+// dout, out (B, T, C)   D (B, NH, T).  16 threads a dot product. Moves 2 elements for each of
+// out's, for 2 FLOPs.
+__global__ void attention_D_kernel(float* D, const floatX* dout, const floatX* out, int B, int T,
+                                   int C, int NH) {
+    const int hs = C / NH;
+    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 16, count = (int64_t)B * T * NH;
+    float sum = 0;
+    if (i < count)   // the shuffles below need every lane, those beyond the end as well
+        for (int c = threadIdx.x % 16 * VEC; c < hs; c += 16 * VEC) {
+            Vec a = load(dout + i * hs + c, hs - c), b = load(out + i * hs + c, hs - c);
+#pragma unroll
+            for (int j = 0; j < VEC; j++) sum += a.x[j] * b.x[j];
+        }
+    sum = lane_sum(sum, 16);
+    int64_t n = i / NH, h = i % NH, b = n / T, t = n % T;
+    if (i < count && threadIdx.x % 16 == 0) D[(b * NH + h) * T + t] = sum;
+}
+
 // More than 48 KB of shared memory must be asked for.
 template <class Kernel> static void grant_shared(Kernel* kernel, size_t bytes) {
     cuda_check(
@@ -1079,10 +1478,8 @@ template <class Kernel> static void grant_shared(Kernel* kernel, size_t bytes) {
 template <int HS>
 static void launch_forward(floatX* out, float* lse, const floatX* qkv, int B, int T, int C,
                            int NH) {
-    typedef Tile<HS> Size;
-    const size_t bytes =
-        sizeof(float) * (Size::OWN_FLOATS + 2 * Size::OTHER_FLOATS + Size::SCORE_FLOATS);
-    dim3 grid(B * NH, (unsigned)ceil_div(T, Size::OWN));
+    const size_t bytes = Tile<HS>::FORWARD_BYTES;
+    dim3 grid(B * NH, (unsigned)ceil_div(T, Tile<HS>::OWN));
     grant_shared(attention_forward_kernel<HS>, bytes);
     attention_forward_kernel<HS><<<grid, ATTENTION_THREADS, bytes>>>(out, lse, qkv, T, C, NH);
     cuda_check(cudaGetLastError());
@@ -1091,17 +1488,15 @@ static void launch_forward(floatX* out, float* lse, const floatX* qkv, int B, in
 template <int HS>
 static void launch_backward(floatX* dqkv, const floatX* dout, const floatX* qkv, const float* lse,
                             const float* D, int B, int T, int C, int NH) {
-    typedef Tile<HS> Size;
-    const size_t bytes =
-        sizeof(float) * (2 * Size::OWN_FLOATS + 2 * Size::OTHER_FLOATS + Size::SCORE_FLOATS);
-    dim3 grid(B * NH, (unsigned)ceil_div(T, Size::OWN));
-    grant_shared(attention_backward_q_kernel<HS>, bytes);
-    attention_backward_q_kernel<HS><<<grid, ATTENTION_THREADS, bytes>>>(dqkv, dout, qkv, lse, D, T,
-                                                                        C, NH);
+    const size_t bytes_q = Tile<HS>::BACKWARD_Q_BYTES, bytes_kv = Tile<HS>::BACKWARD_KV_BYTES;
+    dim3 grid(B * NH, (unsigned)ceil_div(T, Tile<HS>::OWN));
+    grant_shared(attention_backward_q_kernel<HS>, bytes_q);
+    attention_backward_q_kernel<HS><<<grid, ATTENTION_THREADS, bytes_q>>>(dqkv, dout, qkv, lse, D,
+                                                                          T, C, NH);
     cuda_check(cudaGetLastError());
-    grant_shared(attention_backward_kv_kernel<HS>, bytes);
-    attention_backward_kv_kernel<HS><<<grid, ATTENTION_THREADS, bytes>>>(dqkv, dout, qkv, lse, D, T,
-                                                                        C, NH);
+    grant_shared(attention_backward_kv_kernel<HS>, bytes_kv);
+    attention_backward_kv_kernel<HS><<<grid, ATTENTION_THREADS, bytes_kv>>>(dqkv, dout, qkv, lse, D,
+                                                                            T, C, NH);
     cuda_check(cudaGetLastError());
 }
 

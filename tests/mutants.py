@@ -34,7 +34,7 @@ PROGRAMS = ["numerics", "layers", "model", "gguf", "flags", "tokenizer",   # bui
 SCRIPTS = {"infer": ["infer"], "chat": ["infer"], "draft": ["infer"],   # tests/test_X.py runs these
            "trainer": ["train_gpt2", "infer"], "quantize": ["infer"],
            "safety": ["train_gpt2", "infer"], "data": ["infer"], "bundle": ["infer", "runtime"],
-           "corpora": []}
+           "corpora": [], "backends": ["train_gpt2", "build/train_bf16"]}
 # How that is built. Without optimisation, since most of the time goes into compiling; by clang if
 # there is one, which takes half as long as g++.
 KINDS = {"slow": ["OPTIMIZE=-O1", "CLANG"],   # these run longer than it takes to compile them
@@ -42,8 +42,8 @@ KINDS = {"slow": ["OPTIMIZE=-O1", "CLANG"],   # these run longer than it takes t
          "g++": ["OPTIMIZE=-O0"],   # for the emulator's checks, and OpenMP in a static program
          "static": ["OPTIMIZE=-O0", "CLANG", "OPENMP="]}
 KIND_OF = {"ladder check": "slow", "speculate law": "slow", "numerics matmul": "slow",
-           "safety signals_in_a_validation": "slow", "layers_bf16": "g++", "bundle runs": "g++",
-           "bundle forms": "g++", "bundle": "static"}   # the others: usual
+           "safety signals_in_a_validation": "slow", "layers_bf16": "g++", "backends": "g++",
+           "bundle runs": "g++", "bundle forms": "g++", "bundle": "static"}   # the others: usual
 
 # (file, what is wrong, the text, the text instead, the test that must fail: its program or script,
 # its name or a part of it, and what the environment must hold)
@@ -233,7 +233,72 @@ MUTANTS = [
     ("train_gpt2.cu", "attention: rows of shared memory overlap",
      "STRIDE = HS + 4, SCORE_STRIDE", "STRIDE = HS - 4, SCORE_STRIDE", "layers_fp32 attention"),
     ("train_gpt2.cu", "attention: more shared memory than was granted",
-     "grant_shared(attention_backward_kv_kernel<HS>, bytes);", "", "layers_fp32 attention"),
+     "grant_shared(attention_backward_kv_kernel<HS>, bytes_kv);", "", "layers_fp32 attention"),
+    ("train_gpt2.cu", "tensor cores: the pieces of A are loaded as those of B",
+     "own += lane % 16 * STRIDE + lane / 16 * 8;",
+     "own += (lane % 8 + lane / 16 * 8) * STRIDE + lane / 8 % 2 * 8;", "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: the pieces of B, rows as columns, as those of A",
+     "other += (lane % 8 + lane / 16 * 8) * STRIDE + lane / 8 % 2 * 8;",
+     "other += lane % 16 * STRIDE + lane / 16 * 8;", "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: a fragment's rows and columns are swapped",
+     "load_pieces_transposed(b, other", "load_pieces(b, other", "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: a lane's columns of C begin at the next lane's",
+     "tile += lane / 4 * Tile<HS>::STRIDE + lane % 4 * 2;",
+     "tile += lane / 4 * Tile<HS>::STRIDE + (lane + 1) % 4 * 2;", "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: two pieces of the weights are swapped",
+     "round_pair(left[0], left[1]), round_pair(left[2], left[3]),\n"
+     "                         round_pair(right[0], right[1]),",
+     "round_pair(left[0], left[1]), round_pair(right[0], right[1]),\n"
+     "                         round_pair(left[2], left[3]),", "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: the product's halves of B are swapped",
+     "multiply_add(result[c / 8], a, b[0], b[1]);", "multiply_add(result[c / 8], a, b[1], b[0]);",
+     "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: forward does not wait for copies",
+     "wait_for_copies();   // for this thread's part of tiles i\n", "", "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: forward does not wait for the other threads' copies",
+     "__syncthreads();     // all parts are there, and nobody reads tiles i - 1 any more\n", "",
+     "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: backward calls the next queries while the last are read",
+     "wait_for_copies();\n        __syncthreads();   // as in forward, with lse and D\n"
+     "        if ((i + 1) * OTHER < T) fetch(i + 1);",
+     "wait_for_copies();\n        if ((i + 1) * OTHER < T) fetch(i + 1);\n        __syncthreads();",
+     "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: backward waits for the queries once they are read",
+     "wait_for_copies();\n        __syncthreads();   // as in forward, with lse and D\n",
+     "if (i % 2) wait_for_copies();\n        __syncthreads();\n", "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: a stage of the double buffer too early",
+     "places + i % 2 * 2 * rows", "places + (i + 1) % 2 * 2 * rows", "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: one buffer is all there is",
+     "places + i % 2 * 2 * rows", "places + 0 * i * rows", "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: forward's mask is off by one",
+     "if (s0 + 8 * j + column + e % 2 > row + e / 2 * 8) score",
+     "if (s0 + 8 * j + column + e % 2 > row + 1 + e / 2 * 8) score", "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: the mask of dq is off by one",
+     "s0 + 8 * j + column + e % 2 <= row + e / 2 * 8;",
+     "s0 + 8 * j + column + e % 2 < row + e / 2 * 8;", "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: the mask of dk and dv forgets a lane's other row",
+     "bool seen = !diagonal || row + e / 2 * 8 <= t0", "bool seen = !diagonal || row <= t0",
+     "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: the diagonal is looked for below the first warp only",
+     "const bool diagonal = t0 < s0 + first + 15;", "const bool diagonal = t0 < s0 + 15;",
+     "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: the diagonal's own tile is left out",
+     "if (t0 + OTHER <= s0 + first ||", "if (t0 <= s0 + first ||", "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: old results keep the old maximum",
+     "o[c][e + 1] *= rescale;", "", "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: a row's maximum is that of half its lanes",
+     "most = lane_max(most, 4);", "most = lane_max(most, 2);", "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: D is taken from where lse lies",
+     "statistics[OTHER + 8 * j + e % 2]", "statistics[8 * j + e % 2]", "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: rows beyond the last are read",
+     "copy_16(to, from, left > 0);", "copy_16(to, from, true);", "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: 16 bytes at once from any address",
+     "if (hs % VEC == 0) copy_16", "if (hs > 0) copy_16", "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: results take the place of q while it is read",
+     "__syncwarp();   // nobody but this warp reads these rows of q, and now all its lanes have\n",
+     "", "layers_bf16 attention"),
+    ("train_gpt2.cu", "tensor cores: ldmatrix's rows begin in the same bank",
+     "STRIDE = HS + 8;", "STRIDE = HS + 64;", "backends conflicts"),
     ("train_gpt2.cu", "classifier: the target's logit is read when others may have written it",
      "d.x[j] = v + j < V ? expf(d.x[j] - most) * factor : 0.0f;",
      "d.x[j] = v + j < V ? expf(d.x[j] - most) * factor + 0 * (float)x[target] : 0.0f;",

@@ -7,6 +7,7 @@ GELU (default build/train, for build/train_fp32, build/train_bf16 and build/trai
 The emulator checks every access to memory on the way.
 """
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -106,11 +107,26 @@ def test_same_program():
           f"samples: {out!r}, on the CPU {same!r}")
 
 
+def test_conflicts():
+    """No two rows that tensor cores load at once lie in the same banks of shared memory, nor does
+    anything else in attention have to wait for a bank."""
+    os.environ["EMU_STATS"] = "1"
+    for heads in (1, 2):
+        _, err = on(f"{CUDA}_bf16", t.train, f"conflicts_{heads}", steps=1, channels=128,
+                    heads=heads)
+        stats = re.findall(r"stats of (attention_\w+_kernel)<.*\n((?: {5}.*\n)*)", err)
+        check(len(stats) == 3, f"statistics of {len(stats)} kernels, expected 3: {err}")
+        for kernel, lines in stats:
+            check("; 0 bank conflicts\n" in lines, f"heads of {128 // heads}: {kernel}:\n{lines}")
+    del os.environ["EMU_STATS"]
+
+
 def main():
     with tempfile.TemporaryDirectory(prefix="test_backends.") as work:
         t.work = os.path.realpath(work)
         t.make_data()
-        return run_tests([test_losses, test_head_size, test_crossing, test_same_program])
+        return run_tests([test_losses, test_head_size, test_crossing, test_same_program,
+                          test_conflicts])
 
 
 if __name__ == "__main__":
