@@ -1083,9 +1083,9 @@ attention_backward_kv_kernel(floatX* dqkv, const floatX* dout, const floatX* qkv
 //   - ldmatrix loads four pieces of a tile in shared memory; lane l says where row l % 8 of piece
 //     l / 8 lies, 16 bytes. Where a tile's rows are B's columns, as k's are in q . k, pieces are
 //     wanted as they lie. Where they are B's rows, as v's are in p v, ldmatrix transposes them.
-//   - Scores leave one product as C, and enter the next as A, whose pieces have C's layout: rounded
-//     to bfloat16, two pieces of scores beside each other are half of an A. They never leave the
-//     registers, and nor do the results, which are rows of one warp from beginning to end.
+//   - Scores leave one product as C, and enter the next as A, whose pieces have C's layout: two Cs
+//     beside each other, rounded to bfloat16, are an A. They never leave the registers, and nor do
+//     the results, which are rows of one warp from beginning to end.
 //   - A row of scores lies in 4 lanes: two shuffles give its maximum, and its sum.
 //
 // cp.async copies from global to shared memory past the registers, while the thread goes on. So two
@@ -1190,7 +1190,7 @@ __device__ inline void dot_rows(float (&scores)[PIECES][4], const floatX* own, c
     for (int j = 0; j < PIECES; j++)
 #pragma unroll
         for (int e = 0; e < 4; e++) scores[j][e] = 0;
-#pragma unroll 4
+#pragma unroll(PIECES == 2 ? 1 : 4)   // dk and dv of 128 channels leave few registers
     for (int c = 0; c < hs; c += 16) {
         uint32_t a[4], b[4];
         load_pieces(a, own + c);
