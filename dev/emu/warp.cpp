@@ -60,6 +60,12 @@ static void collect(Thread* lanes, unsigned present) {
 // A fragment is an 8 x 8 matrix of 16-bit elements, two in each lane: lane 4g + t has columns 2t
 // and 2t + 1 of row g. ldmatrix brings up to four, or their transposes: lanes 0 to 7 give the
 // addresses of the first one's rows, 8 to 15 the second's, ...
+struct Matrices {            // a lane's part of an ldmatrix: it gives a row, and gets fragments
+    int count;
+    bool transposed;
+    Fragments fragments;
+    uint16_t row[8];
+};
 static void deal_matrices(Thread* lanes) {
     auto part = [&](int l) -> Matrices& { return *(Matrices*)lanes[l].value; };
     for (int l = 0; l < WARP; l++) {
@@ -67,12 +73,17 @@ static void deal_matrices(Thread* lanes) {
         for (int i = 0; i < 2 * m.count; i++) {
             int first = i / 2 * 8, g = l / 4, column = l % 4 * 2 + i % 2;
             uint16_t x = m.transposed ? part(first + column).row[g] : part(first + g).row[column];
-            m.fragment[i / 2] |= (uint32_t)x << i % 2 * 16;
+            m.fragments.x[i / 2] |= (uint32_t)x << i % 2 * 16;
         }
     }
 }
 // a (16 x 16) is four fragments: rows 0 to 7 and 8 to 15 of columns 0 to 7, then of columns 8 to
 // 15. b (16 x 8) is two, transposed: rows 0 to 7, and 8 to 15. c (16 x 8) is two, of floats.
+struct Product {             // a lane's part of mma.m16n8k16: c += a b
+    bool bfloat16;
+    uint32_t a[4], b[2];
+    Sums c;
+};
 static void multiply_fragments(Thread* lanes) {
     float a[16][16], b[16][8], c[16][8];
     auto part = [&](int l) -> Product& { return *(Product*)lanes[l].value; };
@@ -87,7 +98,7 @@ static void multiply_fragments(Thread* lanes) {
             a[g + i / 2 % 2 * 8][column + i % 2 + i / 4 * 8] = element(part(l), part(l).a, i);
         for (int i = 0; i < 4; i++) {
             b[column + i % 2 + i / 2 * 8][g] = element(part(l), part(l).b, i);
-            of_c(l, i) = part(l).c[i];
+            of_c(l, i) = part(l).c.x[i];
         }
     }
     for (int row = 0; row < 16; row++)
@@ -95,7 +106,7 @@ static void multiply_fragments(Thread* lanes) {
             for (int column = 0; column < 8; column++)
                 c[row][column] = __fmaf_rn(a[row][k], b[k][column], c[row][column]);
     for (int l = 0; l < WARP; l++)
-        for (int i = 0; i < 4; i++) part(l).c[i] = of_c(l, i);
+        for (int i = 0; i < 4; i++) part(l).c.x[i] = of_c(l, i);
 }
 // What one lane has read without its being written, all have in their fragments.
 static void use_tensor_cores(WarpOp op, Thread* lanes, unsigned present) {
@@ -223,14 +234,20 @@ void warp_collect(unsigned mask, const void* mine, size_t bytes, void* all) {
     worker.thread->result = (uint64_t)all;
     meet(COLLECT, mask, (uint64_t)mine, (int)bytes, WARP, EMU_CALLER);
 }
-void load_matrices(Matrices& m) {
-    Pc pc = EMU_CALLER;
-    if (lane() < 8u * m.count) {
-        void* row = in_shared(m.address, sizeof m.row, pc);
-        check_access(row, sizeof m.row, READ, pc);
+Fragments load_matrices(uint32_t address, int count, bool transposed) {
+    Matrices m = {count, transposed, {}, {}};
+    if (lane() < 8u * count) {
+        void* row = in_shared(address, sizeof m.row, EMU_CALLER);
+        check_access(row, sizeof m.row, READ, EMU_CALLER);
         memcpy(m.row, row, sizeof m.row);
     }
-    meet(LDMATRIX, 0xffffffff, (uint64_t)&m, 0, WARP, pc);
+    meet(LDMATRIX, 0xffffffff, (uint64_t)&m, 0, WARP, EMU_CALLER);
+    return m.fragments;
 }
-void multiply(Product& p) { meet(MMA, 0xffffffff, (uint64_t)&p, 0, WARP, EMU_CALLER); }
+Sums multiply(bool bfloat16, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+              uint32_t b1, float c0, float c1, float c2, float c3) {
+    Product p = {bfloat16, {a0, a1, a2, a3}, {b0, b1}, {{c0, c1, c2, c3}}};
+    meet(MMA, 0xffffffff, (uint64_t)&p, 0, WARP, EMU_CALLER);
+    return p.c;
+}
 }  // namespace emu

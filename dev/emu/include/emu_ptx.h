@@ -22,35 +22,23 @@ __forceinline__ void cp_async(uint32_t dst, P src, size_t bytes, size_t present 
 }
 
 // ---- tensor cores (../warp.cpp) -----------------------------------------------------------------
-struct Matrices {            // a lane's part of an ldmatrix: gives a row, and gets its fragments
-    uint32_t address;
-    int count;
-    bool transposed;
-    uint32_t fragment[4];
-    uint16_t row[8];
-};
-void load_matrices(Matrices& m);
-struct Product {             // a lane's part of mma.m16n8k16: c += a b
-    bool bfloat16;
-    uint32_t a[4], b[2];
-    float c[4];
-};
-void multiply(Product& p);
+// Registers go in and out by value, which no check has to look at.
+struct Fragments { uint32_t x[4]; };
+struct Sums { float x[4]; };
+Fragments load_matrices(uint32_t address, int count, bool transposed);
+Sums multiply(bool bfloat16, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+              uint32_t b1, float c0, float c1, float c2, float c3);
 template <int N, bool TRANSPOSED, class... R>
-__forceinline__ void ldmatrix(uint32_t address, R&... fragment) {
+__forceinline__ void ldmatrix(uint32_t address, R&... registers) {
     static_assert(sizeof...(R) == N, "ldmatrix: .x1, .x2 and .x4 need 1, 2 and 4 registers");
-    Matrices m = {address, N, TRANSPOSED, {}, {}};
-    load_matrices(m);
-    const uint32_t* f = m.fragment;
-    ((fragment = *f++), ...);
+    Fragments f = load_matrices(address, N, TRANSPOSED);
+    int i = 0;
+    ((registers = f.x[i++]), ...);
 }
-template <bool BFLOAT16>
-__forceinline__ void mma(float& d0, float& d1, float& d2, float& d3, uint32_t a0, uint32_t a1,
-                         uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1, float c0, float c1,
-                         float c2, float c3) {
-    Product p = {BFLOAT16, {a0, a1, a2, a3}, {b0, b1}, {c0, c1, c2, c3}};
-    multiply(p);
-    d0 = p.c[0], d1 = p.c[1], d2 = p.c[2], d3 = p.c[3];
+template <bool BFLOAT16, class... Multiplicands>
+__forceinline__ void mma(float& d0, float& d1, float& d2, float& d3, Multiplicands... abc) {
+    Sums d = multiply(BFLOAT16, abc...);
+    d0 = d.x[0], d1 = d.x[1], d2 = d.x[2], d3 = d.x[3];
 }
 }  // namespace emu
 // PTX has 32-bit addresses for shared memory; here they count from its start.
