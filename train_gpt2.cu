@@ -1132,22 +1132,23 @@ __device__ inline void wait_for_copies() {
     asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
-__device__ inline void load_pieces(uint32_t (&piece)[4], const floatX* row) {
+// Inlined by force, as all that take fragments: an array whose address is passed on is no register.
+__device__ __forceinline__ void load_pieces(uint32_t (&piece)[4], const floatX* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(piece[0]), "=r"(piece[1]), "=r"(piece[2]), "=r"(piece[3])
                  : "r"(shared_address(row))
                  : "memory");
 }
 
-__device__ inline void load_pieces_transposed(uint32_t (&piece)[4], const floatX* row) {
+__device__ __forceinline__ void load_pieces_transposed(uint32_t (&piece)[4], const floatX* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(piece[0]), "=r"(piece[1]), "=r"(piece[2]), "=r"(piece[3])
                  : "r"(shared_address(row))
                  : "memory");
 }
 
-__device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
-                                    uint32_t b1) {
+__device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                             uint32_t b1) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
                  "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
@@ -1181,8 +1182,8 @@ __device__ inline void fetch_pair(floatX* places, int i, int rows, const floatX*
 // ldmatrix reads a byte for each 8 to 13 FLOPs, and shared memory gives a multiprocessor 128 in a
 // cycle, in which an H200's could do 4,270 FLOPs: it can come to 40% of its peak here.
 template <int HS, int PIECES>
-__device__ inline void dot_rows(float (&scores)[PIECES][4], const floatX* own, const floatX* other,
-                                int hs) {
+__device__ __forceinline__ void dot_rows(float (&scores)[PIECES][4], const floatX* own,
+                                         const floatX* other, int hs) {
     const int lane = threadIdx.x % 32, STRIDE = Tile<HS>::STRIDE;
     own += lane % 16 * STRIDE + lane / 16 * 8;   // pieces: above, below; then to the right
     other += (lane % 8 + lane / 16 * 8) * STRIDE + lane / 8 % 2 * 8;   // left, right; then below
@@ -1212,8 +1213,8 @@ __device__ inline uint32_t round_pair(float x, float y) {
 
 // result += weights other, where weights (16 x 8*PIECES) are a result of dot_rows. 16 FLOPs a byte.
 template <int HS, int PIECES>
-__device__ inline void add_rows(float (&result)[HS / 8][4], const float (&weights)[PIECES][4],
-                                const floatX* other) {
+__device__ __forceinline__ void add_rows(float (&result)[HS / 8][4],
+                                         const float (&weights)[PIECES][4], const floatX* other) {
     const int lane = threadIdx.x % 32, STRIDE = Tile<HS>::STRIDE;
     other += lane % 16 * STRIDE + lane / 16 * 8;   // pieces: above, below; then to the right
 #pragma unroll
@@ -1233,7 +1234,7 @@ __device__ inline void add_rows(float (&result)[HS / 8][4], const float (&weight
 
 // A warp's result to its rows of a tile.
 template <int HS>
-__device__ inline void put_result(floatX* tile, const float (&result)[HS / 8][4]) {
+__device__ __forceinline__ void put_result(floatX* tile, const float (&result)[HS / 8][4]) {
     const int lane = threadIdx.x % 32;
     tile += lane / 4 * Tile<HS>::STRIDE + lane % 4 * 2;
 #pragma unroll
