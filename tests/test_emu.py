@@ -95,7 +95,7 @@ def test_stats(path, folder):
                  "shared requests of warps: 1 loads, 32 stores, 0 atomics; 31 bank conflicts"
                  " barriers 1", matrices % 64 + "28 bank conflicts",
                  matrices % 72 + "0 bank conflicts",
-                 "global loads 512 bytes in 16 sectors (100% of their bytes used)"
+                 "global loads 256 bytes in 8 sectors (100% of their bytes used)"
                  " global stores 128 bytes in 4 sectors (100% of their bytes used)"
                  " shared requests of warps: 1 loads, 1 stores, 0 atomics; 0 bank conflicts"]:
         if code or part not in flat:

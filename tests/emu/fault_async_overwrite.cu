@@ -1,7 +1,8 @@
 // expect: race: two threads of a block use the same shared memory
 #include <cuda_pipeline.h>
 #include <cstdio>
-// The next copy into a tile begins while other threads may still be reading the tile.
+// The next copy into a tile begins while other threads may still be reading the tile. That there is
+// a barrier before it ends comes too late.
 __global__ void sums(float* out, const float* in) {
     __shared__ float tile[64];
     float sum = 0;
@@ -9,6 +10,7 @@ __global__ void sums(float* out, const float* in) {
     for (int i = 0; i < 2; i++) {
         __pipeline_memcpy_async(&tile[t], &in[i * 64 + t], 4);      // FAULT
         __pipeline_commit();
+        __syncthreads();
         __pipeline_wait_prior(0);
         __syncthreads();
         sum += tile[63 - t];      // FAULT2

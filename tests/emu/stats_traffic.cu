@@ -26,9 +26,9 @@ template <int WIDTH> __global__ void matrices(unsigned* out) {      // rows of W
 }
 __global__ void copies(float* out, const float* in) {
     __shared__ alignas(16) float s[128];
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::
                  "r"((unsigned)__cvta_generic_to_shared(s + 4 * threadIdx.x)),
-                 "l"(in + 4 * threadIdx.x));
+                 "l"(in + 4 * threadIdx.x), "r"(threadIdx.x < 16 ? 16 : 0));
     asm volatile("cp.async.wait_all;");
     __syncwarp();
     out[threadIdx.x] = s[threadIdx.x];
