@@ -1,6 +1,6 @@
-// Inline PTX as programs write it: ldmatrix, mma and cp.async. That each lane has the elements which
-// the PTX manual's tables give it is checked against sums that are made of the tables' rows and
-// columns, element by element, and against plain products.
+// Inline PTX as programs write it: ldmatrix, mma and cp.async. That lanes have the elements which
+// the PTX manual gives them is checked against fragments that are put together by hand, by its
+// formulas, and against plain products.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cstdint>
@@ -116,8 +116,8 @@ __global__ void fragments() {
     expect_product(d, 0);
 }
 
-// Four tiles of 32 floats through two buffers: while one is summed, the next is on its way. The last
-// one is half there: the rest of it becomes 0.
+// Four tiles of 32 floats through two buffers: while one is summed, the next is on its way. Of the
+// last one a part is missing, and becomes 0.
 __global__ void pipeline(float* out, const float* in) {
     __shared__ alignas(16) float tile[2][32];
     const int t = threadIdx.x;
