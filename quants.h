@@ -378,6 +378,9 @@ inline Digits make_digits(const float* x) {
 #elif defined(__AVX2__)
     const __m256i pairs = _mm256_maddubs_epi16((__m256i)q, _mm256_set1_epi32(four));
     sum += (IntVec)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#elif defined(__ARM_FEATURE_DOTPROD)
+    const int8x16_t inp = vreinterpretq_s8_s32(vdupq_n_s32(four));
+    sum = (IntVec)vdotq_s32((int32x4_t)sum, (int8x16_t)q, inp);
 #else
     const int8x16_t w = (int8x16_t)q, inp = vreinterpretq_s8_s32(vdupq_n_s32(four));
     const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(inp));
