@@ -295,19 +295,20 @@ inline void multiply_blocks(float (*lanes)[LANES], const float* inp, const uint8
 //
 // Decoding to floats is more arithmetic than two cores have time for while memory brings weights of
 // 4 to 6 bits. So for these the input, not the weight, changes its form: in each 32 numbers, x
-// becomes scale * i with |i| <= 127 * 2^14: 22 bits with the sign, where a float has 25. One byte,
-// as others have it, would move log-probabilities by 1e-2. i has three digits of base 128, each a
-// byte:
+// becomes scale * i with |i| <= 127 * 2^16: 24 bits with the sign, where a float has 25. One byte,
+// as others have it, moves log-probabilities by 1e-1, and 22 bits by 1.3e-4. i has three digits of
+// base 256, each a byte:
 //
-//     i = (high * 128 + middle) * 128 + low       high -127 .. 127     middle, low -64 .. 63
+//     i = 256 upper + low      upper = 256 high + middle      high -127 .. 127, others -128 .. 127
 //
 // and weights stay the bytes 0 .. 63 that they are. Processors multiply bytes and add four products
-// to a 32-bit sum in one instruction (or two, or three), without rounding; nor can the sum run
-// over: in Q6_K, 63 * 127 * 2^14 * 16 = 0.98 * 2^31. One row of weights with one of input is
+// to a 32-bit sum in one instruction (or two, or three), without rounding, and no sum runs over:
+// 63 * 127 * 256 * 16 = 2^25. One row of weights with one of input is
 //
 //     sum = 0;  for each 32 weights:
 //         sum = fma(float(sum of i), minimum * scale of i, sum)                  where there is one
-//         sum = fma(float(sum of (q - zero) i), d * scale of i, sum)
+//         sum = fma(of (q - zero) i, d * scale of i, sum),  where "of x i" is
+//               fma(float(sum of x upper), 256, float(sum of x low))
 //
 // in Q6_K twice, for 16 weights each, with s * (d * scale of i): the same bits on every processor.
 //
@@ -333,14 +334,14 @@ typedef uint32_t FourWords __attribute__((vector_size(16)));
 // 32 numbers of input, as above; digits[0] the high ones.
 struct alignas(16) Digits {
     int8_t digits[3][32];
-    int32_t sum[3];   // of the first 16, of the last 16, of all
-    float scale;
+    int32_t upper[3], low[3];   // sums: of the first 16, of the last 16, of all
+    float total, scale;         // the sum of all i
 };
 
 // The digits of 32 numbers.
 inline Digits make_digits(const float* x) {
     Digits to;
-    const float MOST = 127 << 14, ROUND = 12582912.0f;   // 1.5 * 2^23, as in exp_f
+    const float MOST = 127 << 16;
     uint32_t bits = 0;
     for (int i = 0; i < 32; i++) {
         const uint32_t magnitude = float_to_bits(x[i]) & 0x7fffffff;
@@ -350,19 +351,24 @@ inline Digits make_digits(const float* x) {
     const bool finite = bits < 0x7f800000, some = finite && most > 1e-30f;
     const float inverse = some ? MOST / most : 0;
     to.scale = some ? most / MOST : finite ? 0 : NAN;   // one NaN, and all is
-    int32_t all[32];
+    int32_t upper[32], low[32];
     for (int i = 0; i < 32; i++) {
-        const float shifted = (some ? x[i] : 0) * inverse + ROUND;
-        all[i] = (int)(float_to_bits(shifted) - float_to_bits(ROUND));
-        const int high = (all[i] + (1 << 13)) >> 14, rest = all[i] - high * (1 << 14);
-        const int middle = (rest + 64) >> 7;
-        to.digits[0][i] = (int8_t)high;
+        const int all = (int)__builtin_rintf((some ? x[i] : 0) * inverse);
+        low[i] = ((all + 128) & 255) - 128;
+        upper[i] = (all - low[i]) >> 8;
+        const int middle = ((upper[i] + 128) & 255) - 128;
+        to.digits[0][i] = (int8_t)((upper[i] - middle) >> 8);
         to.digits[1][i] = (int8_t)middle;
-        to.digits[2][i] = (int8_t)(rest - middle * 128);
+        to.digits[2][i] = (int8_t)low[i];
     }
-    to.sum[0] = to.sum[1] = 0;
-    for (int i = 0; i < 32; i++) to.sum[i / 16] += all[i];
-    to.sum[2] = to.sum[0] + to.sum[1];
+    for (int half = 0; half < 2; half++) {
+        to.upper[half] = to.low[half] = 0;
+        for (int i = 16 * half; i < 16 * half + 16; i++)
+            to.upper[half] += upper[i], to.low[half] += low[i];
+    }
+    to.upper[2] = to.upper[0] + to.upper[1];
+    to.low[2] = to.low[0] + to.low[1];
+    to.total = (float)(to.upper[2] * 256 + to.low[2]);
     return to;
 }
 
@@ -516,7 +522,7 @@ template <int BYTES, int SCALES>
 template <int ZERO, int PARTS, bool MINIMUM>
 [[gnu::always_inline]] inline Vec add_block(Vec sum, const Columns& w, const Digits& x) {
     const Vec scale = vec_all(x.scale), d = w.d * scale;
-    if (MINIMUM) sum = vec_fma(vec_all((float)x.sum[2]), w.minimum * scale, sum);
+    if (MINIMUM) sum = vec_fma(vec_all(x.total), w.minimum * scale, sum);
     for (int part = 0; part < PARTS; part++) {
         IntVec high = {}, middle = {}, low = {};   // three chains: none waits for another
         for (int j = 8 / PARTS * part; j < 8 / PARTS * (part + 1); j++) {
@@ -524,10 +530,12 @@ template <int ZERO, int PARTS, bool MINIMUM>
             add_products(middle, (ByteVec)w.q[j], x.digits[1] + 4 * j);
             add_products(low, (ByteVec)w.q[j], x.digits[2] + 4 * j);
         }
-        const IntVec products =
-            (((high << 7) + middle) << 7) + low - x.sum[PARTS == 1 ? 2 : part] * ZERO;
-        sum = vec_fma(__builtin_convertvector(products, Vec), PARTS == 1 ? d : w.scale[part] * d,
-                      sum);
+        const int which = PARTS == 1 ? 2 : part;
+        const IntVec upper = (high << 8) + middle - x.upper[which] * ZERO;
+        low -= x.low[which] * ZERO;
+        const Vec products = vec_fma(__builtin_convertvector(upper, Vec), vec_all(256),
+                                     __builtin_convertvector(low, Vec));
+        sum = vec_fma(products, PARTS == 1 ? d : w.scale[part] * d, sum);
     }
     return sum;
 }

@@ -120,16 +120,18 @@ static float integer_sum(GgmlType type, const float* x, const uint8_t* row, int 
     for (int at = 0; at < in; at += 32) {
         float most = 0;
         for (int i = at; i < at + 32; i++) most = std::max(most, fabsf(x[i]));
-        const float inverse = most > 1e-30f ? (127 << 14) / most : 0, scale = most / (127 << 14);
-        int64_t products = 0, inputs = 0;
+        const float inverse = most > 1e-30f ? (127 << 16) / most : 0, scale = most / (127 << 16);
+        int64_t upper = 0, low = 0, inputs = 0;
         for (int i = at; i < at + 32; i++) {
             const int digits = (int)rintf(x[i] * inverse), block = (int)facts.block;
             const Parts p = parts_of(type, row + i / block * facts.bytes, i % block);
-            products += (p.q - p.zero) * digits, inputs += digits;
+            const int last = (digits + 128 + (1 << 24)) % 256 - 128;
+            upper += (p.q - p.zero) * ((digits - last) / 256), low += (p.q - p.zero) * last;
+            inputs += digits;
             if ((i + 1) % part) continue;
             if (type == GGML_Q4_1) sum = fmaf((float)inputs, p.minimum * scale, sum);
-            sum = fmaf((float)products, (float)p.s * (p.scale * scale), sum);
-            products = 0;
+            sum = fmaf(fmaf((float)upper, 256, (float)low), (float)p.s * (p.scale * scale), sum);
+            upper = low = 0;
         }
     }
     return sum;
