@@ -303,7 +303,7 @@ inline void multiply_blocks(float (*lanes)[LANES], const float* inp, const uint8
 //
 // and weights stay the bytes 0 .. 63 that they are. Processors multiply bytes and add four products
 // to a 32-bit sum in one instruction (or two, or three), without rounding, and no sum runs over:
-// 63 * 127 * 256 * 16 = 2^25. One row of weights with one of input is
+// 63 * 127 * 256 * 16 < 2^25. One row of weights with one of input is
 //
 //     sum = 0;  for each 32 weights:
 //         sum = fma(float(sum of i), minimum * scale of i, sum)                  where there is one
