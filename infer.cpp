@@ -687,7 +687,7 @@ static void run_quantize(const Options& o) {
     uint64_t before = 0, after = 0;
     for (const GgufTensor& t : g.tensors) {
         const GgmlType type = quantized_type(t, wanted->type, o.pure, tied);
-        // (Floats hold what a quantized weight stands for: from those nothing is lost.)
+        // To F32 any type is decoded, as products decode it: nothing is rounded once more.
         if (type != t.type && type != GGML_F32 && t.type != GGML_F32 && t.type != GGML_F16 &&
             t.type != GGML_BF16)
             fail("%s: tensor %s: type %s, expected F32, F16 or BF16 to make %s of it (twice"

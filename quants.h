@@ -325,8 +325,7 @@ inline void multiply_blocks(float (*lanes)[LANES], const float* inp, const uint8
 // column by column. What comes from memory is one stream: while these rows are in work, the next
 // ones are asked for.
 
-// A register of bytes, and of words with and without a sign.
-typedef uint8_t ByteVec __attribute__((vector_size(4 * VEC)));
+// A register of words with and without a sign.
 typedef int32_t IntVec __attribute__((vector_size(4 * VEC)));
 typedef uint32_t WordVec __attribute__((vector_size(4 * VEC)));
 typedef uint32_t FourWords __attribute__((vector_size(16)));
@@ -372,8 +371,8 @@ inline Digits make_digits(const float* x) {
     return to;
 }
 
-// sum[r] += q[4 r] x[0] + ... + q[4 r + 3] x[3], for q up to 63.
-[[gnu::always_inline]] inline void add_products(IntVec& sum, ByteVec q, const int8_t* x) {
+// Lane by lane, of the bytes of its word: sum += q[0] x[0] + ... + q[3] x[3], for q up to 63.
+[[gnu::always_inline]] inline void add_products(IntVec& sum, WordVec q, const int8_t* x) {
     int32_t four;
     memcpy(&four, x, 4);
 #if defined(__AVX512VNNI__)
@@ -526,9 +525,9 @@ template <int ZERO, int PARTS, bool MINIMUM>
     for (int part = 0; part < PARTS; part++) {
         IntVec high = {}, middle = {}, low = {};   // three chains: none waits for another
         for (int j = 8 / PARTS * part; j < 8 / PARTS * (part + 1); j++) {
-            add_products(high, (ByteVec)w.q[j], x.digits[0] + 4 * j);
-            add_products(middle, (ByteVec)w.q[j], x.digits[1] + 4 * j);
-            add_products(low, (ByteVec)w.q[j], x.digits[2] + 4 * j);
+            add_products(high, w.q[j], x.digits[0] + 4 * j);
+            add_products(middle, w.q[j], x.digits[1] + 4 * j);
+            add_products(low, w.q[j], x.digits[2] + 4 * j);
         }
         const int which = PARTS == 1 ? 2 : part;
         const IntVec upper = (high << 8) + middle - x.upper[which] * ZERO;
