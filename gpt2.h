@@ -129,12 +129,12 @@ struct BlockActs {
 };
 
 struct Acts {
-    int *tokens, *targets, *sorted;                // (B,T)
+    int *tokens, *sorted, *targets;                // (B,T) each, in one buffer
     std::vector<BlockActs> blk;
     floatX* residual;                              // (B,T,C) the stream after the last block
     floatX* output_norm; float *mean, *rstd;
     floatX* logits;                                // (B,T,Vp), and their gradient, in place
-    float* losses;                                 // (B,T)
+    float* losses; double* loss_sum;               // (B,T), (1)
     floatX *dresidual, *dnorm, *dattn, *dqkv, *dffn_up;
     float* D;                                      // (B,NH,T)
 };
@@ -175,9 +175,7 @@ inline std::vector<Activation> activation_table(Config c, Acts& a, int B, int T,
     auto row = [&](std::string name, auto** slot, size_t count, std::vector<Span> alive) {
         table.push_back({name, (void**)slot, count * sizeof(**slot), alive, 0});
     };
-    row("tokens", &a.tokens, N, {{0, end}});
-    row("sorted", &a.sorted, N, {{0, end}});
-    row("targets", &a.targets, N, {{0, end}});
+    row("tokens, sorted, targets", &a.tokens, 3 * N, {{0, end}});
     a.blk.resize(c.L);
     for (int l = 0; l < c.L; l++) {
         BlockActs& b = a.blk[l];
@@ -215,6 +213,7 @@ inline std::vector<Activation> activation_table(Config c, Acts& a, int B, int T,
     row("rstd", &a.rstd, N, {{head, end - head}});
     row("logits", &a.logits, N * c.Vp, {{head, end - head}});
     row("losses", &a.losses, N, {{head, end - head}});
+    row("loss_sum", &a.loss_sum, 1, {{head, end}});
     row("dresidual", &a.dresidual, N * C, {{end - head, end}});
     row("dnorm", &a.dnorm, N * C, {{end - head, end}});
     row("dattn", &a.dattn, N * C, {{end - head, end}});
@@ -255,6 +254,7 @@ struct GPT2 {
     Config config;
     Weights at;                        // where each parameter starts
     std::vector<Param> table;
+    Tensor* tensors;                   // the same for the layers, on the device
     size_t space;                      // elements in each of the next five, padding included
     floatX* params;                    // what the layers read
     float* master;                     // the weights; where floatX is float, params' own buffer
@@ -282,6 +282,10 @@ inline void gpt2_create(GPT2& model, Config c, int B, int T, int recompute = 0) 
     model.grads = (float*)device_alloc(model.space * sizeof(float));
     model.m = (float*)device_alloc(model.space * sizeof(float));
     model.v = (float*)device_alloc(model.space * sizeof(float));
+    std::vector<Tensor> tensors;
+    for (const Param& p : model.table) tensors.push_back({p.offset, p.count, p.decay, p.product});
+    model.tensors = (Tensor*)device_alloc(tensors.size() * sizeof(Tensor));
+    to_device(model.tensors, tensors.data(), tensors.size() * sizeof(Tensor));
     model.activations = activation_table(c, model.acts, B, T, recompute);
     model.arena_bytes = plan_memory(model.activations);
     model.arena = device_alloc(model.arena_bytes);
@@ -295,7 +299,7 @@ inline void gpt2_create(GPT2& model, Config c, int B, int T, int recompute = 0) 
 inline void gpt2_free(GPT2& model) {
     if ((void*)model.params != (void*)model.master) device_free(model.params);
     for (void* p : {(void*)model.master, (void*)model.grads, (void*)model.m, (void*)model.v,
-                    model.arena})
+                    (void*)model.tensors, model.arena})
         device_free(p);
 }
 
@@ -498,24 +502,40 @@ inline void block_forward(GPT2& model, int l, bool again) {
                    B, T, 4 * C, C);
 }
 
-// From tokens (B, T), on the host, to logits (B, T, Vp) in acts.logits.
-inline void forward(GPT2& model, const int* tokens, int B, int T) {
+// From tokens (B, T) to logits (B, T, Vp) in acts.logits. targets (B, T), for cross_entropy(), may
+// be null. Both are on the host.
+inline void forward(GPT2& model, const int* tokens, const int* targets, int B, int T) {
     const Config c = model.config;
-    const int C = c.C;
-    if (T > c.T || B * T > model.max_B * model.max_T)
+    const int C = c.C, N = B * T;
+    if (T > c.T || N > model.max_B * model.max_T)
         fail("forward: a batch of %d x %d, but the context is %d and there is memory for %d x %d",
              B, T, c.T, model.max_B, model.max_T);
-    for (int i = 0; i < B * T; i++)
-        if (tokens[i] < 0 || tokens[i] >= c.V)
-            fail("forward: token %d at row %d, position %d: expected 0 to %d (was the data made "
-                 "with another tokenizer?)", tokens[i], i / T, i % T, c.V - 1);
+    auto check = [&](const char* what, const int* x) {
+        for (int i = 0; i < N; i++)
+            if (x[i] < 0 || x[i] >= c.V)
+                fail("forward: %s %d at row %d, position %d: expected 0 to %d (was the data made "
+                     "with another tokenizer?)", what, x[i], i / T, i % T, c.V - 1);
+    };
+    check("token", tokens);
+    if (targets) check("target", targets);
     model.B = B;
     model.T = T;
 
     const floatX* w = model.params;
     const Weights& at = model.at;
     Acts& a = model.acts;
-    to_device(a.tokens, tokens, sizeof(int) * B * T);
+    // One upload for the whole batch, before the first layer: a GPU that is at work would have to
+    // finish first. Between tokens and targets, for encoder_backward: the rows ordered by token,
+    // each token's behind those of all smaller ones.
+    std::vector<int> batch(tokens, tokens + N), next(c.V + 1);
+    for (int i = 0; i < N; i++) next[tokens[i] + 1]++;
+    for (int v = 0; v < c.V; v++) next[v + 1] += next[v];
+    batch.resize(2 * N);
+    for (int i = 0; i < N; i++) batch[N + next[tokens[i]]++] = i;
+    if (targets) batch.insert(batch.end(), targets, targets + N);
+    to_device(a.tokens, batch.data(), sizeof(int) * batch.size());
+    a.sorted = a.tokens + N;
+    a.targets = a.sorted + N;
 
     encoder_forward(a.blk[0].residual, a.tokens, w + at.token_embd, w + at.position_embd, B, T, C);
     for (int l = 0; l < c.L; l++) block_forward(model, l, false);
@@ -524,35 +544,25 @@ inline void forward(GPT2& model, const int* tokens, int B, int T) {
                                last.ffn_down, w + at.output_norm_weight, w + at.output_norm_bias,
                                B, T, C);
     matmul_forward(a.logits, nullptr, a.output_norm, w + at.token_embd, nullptr, B, T, C, c.Vp);
-
-    // For encoder_backward: rows ordered by token. Here, since a GPU has only been told what to do,
-    // and is still at it while the processor sorts.
-    std::vector<int> sorted(B * T);
-    for (int i = 0; i < B * T; i++) sorted[i] = i;
-    std::stable_sort(sorted.begin(), sorted.end(),
-                     [&](int x, int y) { return tokens[x] < tokens[y]; });
-    to_device(a.sorted, sorted.data(), sizeof(int) * B * T);
 }
 
-// The mean loss of the last forward() against targets (B, T), on the host. With dloss not 0,
-// the logits become their gradient, ready for backward(): dloss is 1 / (tokens of the whole step),
-// over all its micro-batches.
-inline float cross_entropy(GPT2& model, const int* targets, float dloss) {
+// The losses of the last forward(), and their sum, for mean_loss(). With dloss not 0, the logits
+// become their gradient, ready for backward(): dloss is 1 / (tokens of the whole step), over all
+// its micro-batches.
+inline void cross_entropy(GPT2& model, float dloss) {
     const Config& c = model.config;
     Acts& a = model.acts;
-    int B = model.B, T = model.T;
-    for (int i = 0; i < B * T; i++)
-        if (targets[i] < 0 || targets[i] >= c.V)
-            fail("cross_entropy: target %d at row %d, position %d: expected 0 to %d (was the data "
-                 "made with another tokenizer?)", targets[i], i / T, i % T, c.V - 1);
-    to_device(a.targets, targets, sizeof(int) * B * T);
-    classifier(a.losses, dloss != 0 ? a.logits : nullptr, a.logits, a.targets, dloss, B, T, c.V,
-               c.Vp);
-    std::vector<float> losses(B * T);
-    to_host(losses.data(), a.losses, sizeof(float) * B * T);
-    double sum = 0;
-    for (float loss : losses) sum += loss;
-    return (float)(sum / (B * T));
+    classifier(a.losses, dloss != 0 ? a.logits : nullptr, a.logits, a.targets, dloss, model.B,
+               model.T, c.V, c.Vp);
+    sum_losses(a.loss_sum, a.losses, model.B * model.T);
+}
+
+// The mean loss that the last cross_entropy() found. It waits for the device, and is best asked for
+// when backward() has been called: a GPU then has something to do meanwhile.
+inline float mean_loss(const GPT2& model) {
+    double sum;
+    to_host(&sum, model.acts.loss_sum, sizeof sum);
+    return (float)(sum / (model.B * model.T));
 }
 
 // ---- backward -----------------------------------------------------------------------------------
@@ -585,8 +595,7 @@ inline void backward(GPT2& model, bool add) {
     const Weights& at = model.at;
     Acts& a = model.acts;
     // Products write; all other layers add, to what is a thousandth of the whole.
-    for (const Param& p : model.table)
-        if (!add && !p.product) device_zero(dw + p.offset, p.count * sizeof(float));
+    if (!add) zero_gradients(dw, model.tensors, (int)model.table.size());
     matmul_backward(a.dnorm, dw + at.token_embd, nullptr, a.logits, a.output_norm,
                     w + at.token_embd, nullptr, B, T, C, c.Vp, add);
     layernorm_backward(a.dresidual, dw + at.output_norm_weight, dw + at.output_norm_bias, a.dnorm,
@@ -622,10 +631,6 @@ inline void backward(GPT2& model, bool add) {
 // a step with a norm that is not finite must not be taken.
 inline void update(GPT2& model, AdamW adamw, float norm, float grad_clip) {
     adamw.grad_scale = grad_clip > 0 && norm > grad_clip ? grad_clip / norm : 1.0f;
-    double weight_decay = adamw.weight_decay;
-    for (const Param& p : model.table) {
-        adamw.weight_decay = p.decay ? weight_decay : 0;
-        adamw_update(model.params + p.offset, model.master + p.offset, model.grads + p.offset,
-                     model.m + p.offset, model.v + p.offset, p.count, adamw);
-    }
+    adamw_update(model.params, model.master, model.grads, model.m, model.v, model.space, adamw,
+                 model.tensors, (int)model.table.size());
 }

@@ -158,7 +158,21 @@ void attention_backward(floatX* dqkv, float* D, const floatX* dout, const floatX
 void classifier(float* losses, floatX* dlogits, const floatX* logits, const int* targets,
                 float dloss, int B, int T, int V, int Vp);
 
+// total[0] = sum_n losses[n], in double, n = N of them. In device memory, so that a GPU goes on.
+void sum_losses(double* total, const float* losses, int N);
+
 // ---- the optimizer ------------------------------------------------------------------------------
+// A parameter's place in buffers that hold all of them, one after the other, each from a multiple
+// of 64 elements on. What lies between them is 0.
+struct Tensor {
+    size_t first, count;   // elements
+    bool decay;            // weight decay is for this one
+    bool product;          // its gradient is a product's, which does not add to what is there
+};
+
+// grads = 0 for every tensor of a table whose gradient is no product's, before layers add to it.
+void zero_gradients(float* grads, const Tensor* tensors, int n_tensors);
+
 // sqrt(sum_i grads[i]^2), returned to the host. Clipping scales all gradients by
 // min(1, clip / norm) (Pascanu, Mikolov and Bengio 2013, arXiv:1211.5063, section 3.2). n elements.
 float grad_norm(const float* grads, size_t n);
@@ -170,6 +184,7 @@ float grad_norm(const float* grads, size_t n);
 //     master -= lr * (mhat / (sqrt(vhat) + eps) + weight_decay * master)
 //     params = master, rounded to floatX
 // master, grads, m, v (n) float; params (n) floatX. params may be master where floatX is float.
+// With a table of tensors, weight_decay is 0 for those that do not decay.
 // The settings are double: 1 - beta2 in float would be off in its fifth digit.
 struct AdamW {
     double lr, beta1, beta2, eps, weight_decay;
@@ -177,4 +192,4 @@ struct AdamW {
     int step;
 };
 void adamw_update(floatX* params, float* master, const float* grads, float* m, float* v, size_t n,
-                  AdamW adamw);
+                  AdamW adamw, const Tensor* tensors = nullptr, int n_tensors = 0);

@@ -482,7 +482,17 @@ void classifier(float* losses, float* dlogits, const float* logits, const int* t
     }
 }
 
+void sum_losses(double* total, const float* losses, int N) {
+    *total = 0;
+    for (int n = 0; n < N; n++) *total += losses[n];
+}
+
 // ---- the optimizer ------------------------------------------------------------------------------
+
+void zero_gradients(float* grads, const Tensor* tensors, int n_tensors) {
+    for (const Tensor* t = tensors; t < tensors + n_tensors; t++)
+        if (!t->product) device_zero(grads + t->first, t->count * sizeof(float));
+}
 
 float grad_norm(const float* grads, size_t n) {
     const Timed timed("grad_norm", 0, 0, 2.0 * n, 4.0 * n);
@@ -507,21 +517,26 @@ float grad_norm(const float* grads, size_t n) {
 }
 
 void adamw_update(float* params, float* master, const float* grads, float* m, float* v, size_t n,
-                  AdamW a) {
+                  AdamW a, const Tensor* tensors, int n_tensors) {
     const Timed timed("adamw", 0, 0, 14.0 * n, 28.0 * n, UPDATES);
+    const Tensor all = {0, n, true, false};
+    if (!tensors) tensors = &all, n_tensors = 1;
     const float beta1 = (float)a.beta1, rest1 = (float)(1 - a.beta1);
     const float beta2 = (float)a.beta2, rest2 = (float)(1 - a.beta2);
     const float correction1 = (float)(1 / (1 - power(a.beta1, a.step)));
     const float correction2 = (float)(1 / (1 - power(a.beta2, a.step)));
-    const float lr = (float)a.lr, eps = (float)a.eps, weight_decay = (float)a.weight_decay;
-#pragma omp parallel for simd if (n > 1 << 14)
-    for (size_t i = 0; i < n; i++) {
-        float g = a.grad_scale * grads[i];
-        m[i] = beta1 * m[i] + rest1 * g;
-        v[i] = beta2 * v[i] + rest2 * g * g;
-        float mhat = m[i] * correction1, vhat = v[i] * correction2;
-        master[i] -= lr * (mhat / (sqrtf(vhat) + eps) + weight_decay * master[i]);
-        params[i] = master[i];
+    const float lr = (float)a.lr, eps = (float)a.eps;
+    for (const Tensor* t = tensors; t < tensors + n_tensors; t++) {
+        const float weight_decay = t->decay ? (float)a.weight_decay : 0;
+#pragma omp parallel for simd if (t->count > 1 << 14)
+        for (size_t i = t->first; i < t->first + t->count; i++) {
+            float g = a.grad_scale * grads[i];
+            m[i] = beta1 * m[i] + rest1 * g;
+            v[i] = beta2 * v[i] + rest2 * g * g;
+            float mhat = m[i] * correction1, vhat = v[i] * correction2;
+            master[i] -= lr * (mhat / (sqrtf(vhat) + eps) + weight_decay * master[i]);
+            params[i] = master[i];
+        }
     }
 }
 

@@ -58,6 +58,9 @@ struct Device {
     void* workspace = nullptr;      // cuBLASLt's, WORKSPACE bytes
     float* scratch = nullptr;       // parts of sums between two kernels; grows to the largest need
     size_t scratch_floats = 0;
+    void* staging = nullptr;        // host memory that the GPU reads by itself; room for a batch
+    size_t staging_bytes = 0;
+    cudaEvent_t staged = nullptr;   // the last upload from there is done
     std::map<std::array<int, 7>, Advice> advice;   // for each product's sizes
 };
 static Device device;
@@ -101,6 +104,7 @@ void device_init(int threads) {
         fail("%s has compute capability %d.%d, but bfloat16 needs 8.0 (build with PRECISION=fp32)",
              properties.name, properties.major, properties.minor);
     blas_check(cublasLtCreate(&device.blas));
+    cuda_check(cudaEventCreateWithFlags(&device.staged, cudaEventDisableTiming));
     device.workspace = device_alloc(WORKSPACE);
     device.ready = true;
 }
@@ -130,9 +134,17 @@ void device_free(void* p) {
 }
 
 // Copies wait for all kernels launched before them: everything here runs in one stream, in the
-// order of the calls.
+// order of the calls. The processor need not wait as well where there is room to leave a copy of
+// the data: in pinned memory, which the GPU reads by itself when it comes to it.
 void to_device(void* to, const void* host, size_t bytes) {
-    cuda_check(cudaMemcpy(to, host, bytes, cudaMemcpyHostToDevice));
+    if (bytes > device.staging_bytes) {
+        cuda_check(cudaMemcpy(to, host, bytes, cudaMemcpyHostToDevice));
+        return;
+    }
+    cuda_check(cudaEventSynchronize(device.staged));   // or we write what is still being read
+    memcpy(device.staging, host, bytes);
+    cuda_check(cudaMemcpyAsync(to, device.staging, bytes, cudaMemcpyHostToDevice));
+    cuda_check(cudaEventRecord(device.staged));
 }
 
 void to_host(void* host, const void* from, size_t bytes) {
@@ -163,6 +175,13 @@ size_t device_reserve(int B, int T, int C) {
     size_t N = (size_t)B * T, layernorm = std::min<size_t>(N, LAYERNORM_PARTS) * 2 * C;
     size_t bias = (N + BIAS_ROWS - 1) / BIAS_ROWS * 4 * C, norm = 2 * NORM_PARTS;
     scratch(std::max({layernorm, bias, norm}));
+    const size_t batch = 3 * N * sizeof(int);   // tokens, targets, and an order of the rows
+    if (batch > device.staging_bytes) {
+        cuda_check(cudaEventSynchronize(device.staged));
+        cuda_check(cudaFreeHost(device.staging));
+        cuda_check(cudaMallocHost(&device.staging, batch));
+        device.staging_bytes = batch;
+    }
     return WORKSPACE + device.scratch_floats * sizeof(float);
 }
 
@@ -211,7 +230,7 @@ template <class Number> __device__ inline void store(Number* p, int64_t left, Ve
 
 // Sums over groups of neighbouring lanes (width 4, 16 or 32), the same bits in every lane: in each
 // round both partners add the same two numbers.
-__device__ inline float lane_sum(float x, int width) {
+template <class Number> __device__ inline Number lane_sum(Number x, int width) {
     for (int other = width / 2; other > 0; other /= 2) x += __shfl_xor_sync(0xffffffff, x, other);
     return x;
 }
@@ -222,14 +241,14 @@ __device__ inline float lane_max(float x, int width) {
     return x;
 }
 
-// The sum over a block of whole warps, in every thread. sums: 32 floats of shared memory. Between
+// The sum over a block of whole warps, in every thread. sums: 32 numbers of shared memory. Between
 // two calls with the same sums there must be a barrier, for instance the one in a call with other
 // sums: a slow thread may still be reading the old ones.
-__device__ inline float block_sum(float x, float* sums) {
+template <class Number> __device__ inline Number block_sum(Number x, Number* sums) {
     x = lane_sum(x, 32);
     if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = x;
     __syncthreads();   // all warps' sums are there
-    float total = 0;
+    Number total = 0;
     for (int warp = 0; warp < (int)blockDim.x / 32; warp++) total += sums[warp];
     return total;
 }
@@ -271,24 +290,31 @@ __device__ inline float sum_of_warps(Vec v) {
     return total;
 }
 
-// out[i] += sum_p parts[p * stride + i], i < n: the second step of every sum over rows.
-// Moves 4 * n_parts * n bytes, most of them still in the L2 cache.
-__global__ void add_parts_kernel(float* out, const float* parts, int n_parts, int stride, int n) {
-    int first = blockIdx.x * SUM_COLUMNS, column = first + threadIdx.x % 32 * VEC;
-    Vec sum = {};
-    for (int p = threadIdx.x / 32; p < n_parts; p += SUM_WARPS) {
-        Vec v = load(parts + (int64_t)p * stride + column, n - column);
-#pragma unroll
-        for (int j = 0; j < VEC; j++) sum.x[j] += v.x[j];
-    }
-    float total = sum_of_warps(sum);
-    int i = first + threadIdx.x;
-    if (threadIdx.x < SUM_COLUMNS && i < n) out[i] += total;
+// For i < n:  out1[i] += sum_p parts[p,i] if i < n1, and out2[i - n1] += it if not
+// parts (n_parts, n): the second step of every sum over rows, for one tensor or for two that one
+// kernel has made parts of.  A block has 8 columns, 32 bytes of a row, which is the least that
+// memory moves: so 1,024 parts of 2*768 columns give work to 192 blocks. Thread i has column i % 8
+// of every 32nd part. Moves 4 * n_parts * n bytes, most of them still in the L2 cache.
+const int PART_COLUMNS = 8, PART_ROWS = 32;
+
+__global__ void add_parts_kernel(float* out1, int n1, float* out2, const float* parts, int n_parts,
+                                 int n) {
+    __shared__ float sums[PART_ROWS][PART_COLUMNS];
+    const int row = threadIdx.x / PART_COLUMNS, column = threadIdx.x % PART_COLUMNS;
+    const int i = blockIdx.x * PART_COLUMNS + column;
+    float sum = 0;
+    if (i < n)
+        for (int p = row; p < n_parts; p += PART_ROWS) sum += parts[(int64_t)p * n + i];
+    sums[row][column] = sum;
+    __syncthreads();   // all rows' sums are there
+    if (row > 0 || i >= n) return;
+    for (int r = 1; r < PART_ROWS; r++) sum += sums[r][column];
+    (i < n1 ? out1[i] : out2[i - n1]) += sum;
 }
 
-static void add_parts(float* out, const float* parts, int n_parts, int stride, int n) {
-    add_parts_kernel<<<(int)ceil_div(n, SUM_COLUMNS), SUM_THREADS>>>(out, parts, n_parts, stride,
-                                                                     n);
+static void add_parts(float* out1, int n1, float* out2, const float* parts, int n_parts, int n) {
+    add_parts_kernel<<<(int)ceil_div(n, PART_COLUMNS), PART_ROWS * PART_COLUMNS>>>(
+        out1, n1, out2, parts, n_parts, n);
     cuda_check(cudaGetLastError());
 }
 
@@ -477,8 +503,7 @@ void residual_layernorm_backward(floatX* dinp, float* dweight, float* dbias,
     layernorm_backward_kernel<<<n_parts, row_threads("layernorm", C)>>>(
         dinp, parts, dresidual, dout, residual, weight, mean, rstd, N, C);
     cuda_check(cudaGetLastError());
-    add_parts(dweight, parts, n_parts, 2 * C, C);
-    add_parts(dbias, parts + C, n_parts, 2 * C, C);
+    add_parts(dweight, C, dbias, parts, n_parts, 2 * C);
 }
 
 void layernorm_backward(floatX* dinp, float* dweight, float* dbias, const floatX* dout,
@@ -721,7 +746,7 @@ void matmul_backward(floatX* dinp, float* dweight, float* dbias, const floatX* d
     dim3 grid(n_parts, (unsigned)ceil_div(OC, SUM_COLUMNS));
     column_sums_kernel<<<grid, SUM_THREADS>>>(parts, dout, N, OC, BIAS_ROWS);
     cuda_check(cudaGetLastError());
-    add_parts(dbias, parts, n_parts, OC, OC);
+    add_parts(dbias, OC, nullptr, parts, n_parts, OC);
 }
 
 // ---- attention ----------------------------------------------------------------------------------
@@ -1582,6 +1607,20 @@ void classifier(float* losses, floatX* dlogits, const floatX* logits, const int*
     cuda_check(cudaGetLastError());
 }
 
+// total[0] = sum_n losses[n].  One block: 4*N bytes are little, and its order is always the same.
+__global__ void sum_losses_kernel(double* total, const float* losses, int N) {
+    __shared__ double sums[32];
+    double sum = 0;
+    for (int n = threadIdx.x; n < N; n += blockDim.x) sum += losses[n];
+    sum = block_sum(sum, sums);
+    if (threadIdx.x == 0) *total = sum;
+}
+
+void sum_losses(double* total, const float* losses, int N) {
+    sum_losses_kernel<<<1, 1024>>>(total, losses, N);
+    cuda_check(cudaGetLastError());
+}
+
 // ---- the optimizer ------------------------------------------------------------------------------
 
 // parts[block] = sum of squares of the elements that this block meets in a grid-stride loop.
@@ -1596,12 +1635,8 @@ __global__ void square_sums_kernel(double* parts, const float* grads, size_t n) 
 #pragma unroll
         for (int j = 0; j < VEC; j++) sum += (double)g.x[j] * g.x[j];
     }
-    for (int other = 16; other > 0; other /= 2) sum += __shfl_xor_sync(0xffffffff, sum, other);
-    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
-    __syncthreads();   // all warps' sums are there
-    if (threadIdx.x > 0) return;
-    for (int warp = 1; warp < (int)blockDim.x / 32; warp++) sum += sums[warp];
-    parts[blockIdx.x] = sum;
+    sum = block_sum(sum, sums);
+    if (threadIdx.x == 0) parts[blockIdx.x] = sum;
 }
 
 float grad_norm(const float* grads, size_t n) {
@@ -1617,6 +1652,31 @@ float grad_norm(const float* grads, size_t n) {
     return (float)sqrt(total);
 }
 
+// grads = 0 for all tensors whose gradient is no product's.  Block (i, k): part k of tensor i.
+__global__ void zero_gradients_kernel(float* grads, const Tensor* tensors) {
+    const Tensor t = tensors[blockIdx.x];
+    if (t.product) return;
+    const size_t step = (size_t)gridDim.y * blockDim.x * VEC;
+    for (size_t i = (blockIdx.y * blockDim.x + threadIdx.x) * VEC; i < t.count; i += step)
+        store(grads + t.first + i, (int64_t)(t.count - i), Vec{});
+}
+
+void zero_gradients(float* grads, const Tensor* tensors, int n_tensors) {
+    zero_gradients_kernel<<<dim3(n_tensors, 16), 256>>>(grads, tensors);
+    cuda_check(cudaGetLastError());
+}
+
+// Does element i's tensor decay? It is the last that begins at i or before, found by halving: 8
+// steps for the 148 tensors of 124M, in the L1 cache.
+__device__ inline bool decays(const Tensor* tensors, int n_tensors, size_t i) {
+    int low = 0;
+    for (int high = n_tensors; high - low > 1;) {
+        int middle = (low + high) / 2;
+        (tensors[middle].first <= i ? low : high) = middle;
+    }
+    return tensors[low].decay;
+}
+
 // AdamW's numbers, each rounded to float once.
 struct AdamWFloats {
     float lr, beta1, rest1, beta2, rest2, correction1, correction2, eps, weight_decay, grad_scale;
@@ -1625,16 +1685,20 @@ struct AdamWFloats {
 // g = grad_scale * grads     m = beta1 m + (1 - beta1) g     v = beta2 v + (1 - beta2) g^2
 // master -= lr * (m / correction1 / (sqrt(v / correction2) + eps) + weight_decay * master)
 // params = master
-// master, grads, m, v (n) float   params (n) floatX, may be master.  A thread a Vec. Reads 16 and
-// writes 12 bytes (14 with bfloat16 params) an element, for 16 FLOPs: four streams in and three or
-// four out, all coalesced.
+// master, grads, m, v (n) float   params (n) floatX, may be master   tensors: null if all decay.
+// A thread a Vec, which lies in one tensor: they begin at multiples of 64. All tensors in one
+// launch, with what lies between them, which is 0 and stays so. Reads 16 and writes 12 bytes (14
+// with bfloat16 params) an element, for 16 FLOPs: four streams in and three or four out, all
+// coalesced.
 __global__ void adamw_kernel(floatX* params, float* master, const float* grads, float* m_buffer,
-                             float* v_buffer, size_t n, AdamWFloats a) {
+                             float* v_buffer, size_t n, AdamWFloats a, const Tensor* tensors,
+                             int n_tensors) {
     size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * VEC;
     if (i >= n) return;
     int64_t left = (int64_t)(n - i);
     Vec w = load(master + i, left), g = load(grads + i, left);
     Vec m = load(m_buffer + i, left), v = load(v_buffer + i, left);
+    if (tensors && !decays(tensors, n_tensors, i)) a.weight_decay = 0;
 #pragma unroll
     for (int j = 0; j < VEC; j++) {
         float gradient = a.grad_scale * g.x[j];
@@ -1650,13 +1714,13 @@ __global__ void adamw_kernel(floatX* params, float* master, const float* grads, 
 }
 
 void adamw_update(floatX* params, float* master, const float* grads, float* m, float* v, size_t n,
-                  AdamW a) {
+                  AdamW a, const Tensor* tensors, int n_tensors) {
     const double correction1 = 1 - power(a.beta1, a.step), correction2 = 1 - power(a.beta2, a.step);
     AdamWFloats floats = {(float)a.lr, (float)a.beta1, (float)(1 - a.beta1), (float)a.beta2,
                           (float)(1 - a.beta2), (float)correction1, (float)correction2,
                           (float)a.eps, (float)a.weight_decay, a.grad_scale};
     adamw_kernel<<<(unsigned)ceil_div((int64_t)n, 256 * VEC), 256>>>(params, master, grads, m, v, n,
-                                                                     floats);
+                                                                     floats, tensors, n_tensors);
     cuda_check(cudaGetLastError());
 }
 

@@ -556,8 +556,9 @@ inline double evaluate(Run& run) {
         if (interrupted) return NAN;
         int rows = (int)std::min<int64_t>(run.B, windows - first);
         read_rows(run.val, first, rows, inputs.data(), targets.data());
-        forward(run.model, inputs.data(), rows, run.T);
-        double loss = cross_entropy(run.model, targets.data(), 0);
+        forward(run.model, inputs.data(), targets.data(), rows, run.T);
+        cross_entropy(run.model, 0);
+        double loss = mean_loss(run.model);
         check_finite(run, run.step, "validation loss", loss,
                      text("batch %lld of --val", (long long)(first / run.B)));
         total += loss * rows;
@@ -585,7 +586,7 @@ inline void print_sample(Run& run) {
             run.rng = before;
             return;
         }
-        forward(run.model, ids.data(), 1, (int)ids.size());
+        forward(run.model, ids.data(), nullptr, 1, (int)ids.size());
         to_host(row.data(), run.model.acts.logits + (ids.size() - 1) * c.Vp, sizeof(floatX) * c.Vp);
         double most = -INFINITY, total = 0;
         for (int v = 0; v < c.V; v++) most = std::max(most, (double)(float)row[v]);
@@ -623,12 +624,13 @@ inline bool train_step(Run& run, Record& r) {
         if (interrupted) return false;
         read_rows(run.train, next_window(run) + (int64_t)micro * run.B, run.B, inputs.data(),
                   targets.data());
-        forward(run.model, inputs.data(), run.B, run.T);
+        forward(run.model, inputs.data(), targets.data(), run.B, run.T);
         double tokens = (double)run.micro_batches * run.B * run.T;
-        double loss = cross_entropy(run.model, targets.data(), (float)(1.0 / tokens));
+        cross_entropy(run.model, (float)(1.0 / tokens));
+        backward(run.model, micro > 0);
+        double loss = mean_loss(run.model);
         check("loss", loss, micro);
         total += loss;
-        backward(run.model, micro > 0);
     }
     r.loss = total / run.micro_batches;
     r.grad_norm = grad_norm(run.model.grads, run.model.space);

@@ -586,7 +586,69 @@ static void classifier_differences() {
     report("classifier, differences");
 }
 
+// In double: in float, the last of these would be off in its fourth digit.
+static void test_sum_losses() {
+    for (int N : {1, 31, 33, 1025, 70000}) {
+        Floats losses = random_floats(48, N, 1);
+        double want = 0, size = 0, got = NAN;
+        for (float& loss : losses) size += fabs(loss += 1000), want += loss;
+        double* total = (double*)put_bytes(&got, sizeof got);
+        sum_losses(total, put_floats(losses), N);
+        to_host(&got, total, sizeof got);
+        check_error(text("sum of %d losses", N), fabs(got - want), 1e-13 * size);
+        free_buffers("sum_losses");
+    }
+    report("sum_losses");
+}
+
 // ---- the optimizer ------------------------------------------------------------------------------
+
+// Tensors of all kinds, one of them longer than a block.
+static const std::vector<Tensor> TENSORS = {{0, 37, true, true},      {64, 100, false, false},
+                                            {192, 1, true, false},    {256, 64, false, true},
+                                            {320, 40000, true, false}, {40320, 5, false, false}};
+static const size_t SPACE = 40320 + 64;
+
+static Tensor* put_tensors() {
+    return (Tensor*)put_bytes(TENSORS.data(), sizeof(Tensor) * TENSORS.size());
+}
+
+static void test_zero_gradients() {
+    Floats want = random_floats(49, SPACE, 1);
+    float* grads = put_floats(want);
+    zero_gradients(grads, put_tensors(), (int)TENSORS.size());
+    for (const Tensor& t : TENSORS)
+        if (!t.product) std::fill_n(want.begin() + t.first, t.count, 0.0f);
+    check_same("zero_gradients: these tensors and no others", get_floats(grads, SPACE), want);
+    free_buffers("zero_gradients");
+    report("zero_gradients");
+}
+
+// All tensors at once, as if each had been given alone, with weight decay or without.
+static void adamw_of_all_tensors() {
+    Floats w(SPACE), g(SPACE), want(SPACE);
+    const AdamW settings = {1e-2, 0.9, 0.95, 1e-8, 0.1, 1, 1};
+    auto step = [&](const Floats& w, const Floats& g, AdamW a, const Tensor* table, int n) {
+        float* master = put_floats(w);
+        adamw_update(sizeof(floatX) == sizeof(float) ? (floatX*)master : room(w.size()), master,
+                     put_floats(g), put_floats(Floats(w.size())), put_floats(Floats(w.size())),
+                     w.size(), a, table, n);
+        return get_floats(master, w.size());
+    };
+    for (const Tensor& t : TENSORS) {
+        Floats tw = random_floats(t.first, t.count, 1), tg = random_floats(t.first + 1, t.count, 1);
+        AdamW a = settings;
+        if (!t.decay) a.weight_decay = 0;
+        Floats after = step(tw, tg, a, nullptr, 0);
+        std::copy(tw.begin(), tw.end(), w.begin() + t.first);
+        std::copy(tg.begin(), tg.end(), g.begin() + t.first);
+        std::copy(after.begin(), after.end(), want.begin() + t.first);
+    }
+    check_same("adamw of all tensors", step(w, g, settings, put_tensors(), (int)TENSORS.size()),
+               want);
+    free_buffers("adamw, all tensors");
+    report("adamw, all tensors");
+}
 
 static void test_grad_norm() {
     for (size_t n : {1, 2, 7, 1000, 65536, 65537, 300001}) {
@@ -646,6 +708,29 @@ static void test_adamw() {
     check_same("adamw of a long buffer", step(w, g), want);
     free_buffers("adamw, long");
     report("adamw");
+}
+
+// ---- uploads ------------------------------------------------------------------------------------
+
+// What the host holds when to_device() is called is what arrives, whatever it holds afterwards:
+// also for small uploads, for which a GPU's to_device() does not wait.
+static void test_uploads() {
+    device_reserve(2, 64, 8);   // says what is small
+    for (size_t n : {1, 300, 384, 385, 2000}) {
+        std::vector<int> host(n);
+        int* places[3];
+        for (int*& place : places) place = put_ints(std::vector<int>(n));
+        for (int i = 0; i < 3; i++) {
+            std::fill(host.begin(), host.end(), i + 1);
+            to_device(places[i], host.data(), sizeof(int) * n);
+        }
+        for (int i = 0; i < 3; i++) {
+            to_host(host.data(), places[i], sizeof(int) * n);
+            check(host == std::vector<int>(n, i + 1), "upload %d of %zu numbers: %d", i, n, host[0]);
+        }
+        free_buffers("uploads");
+    }
+    report("uploads");
 }
 
 // ---- threads ------------------------------------------------------------------------------------
@@ -739,7 +824,11 @@ int main(int argc, char** argv) {
                       {"attention_is_causal", attention_is_causal},
                       {"classifier", test_classifier},
                       {"classifier_differences", classifier_differences},
+                      {"sum_losses", test_sum_losses},
                       {"grad_norm", test_grad_norm},
+                      {"zero_gradients", test_zero_gradients},
                       {"adamw", test_adamw},
+                      {"adamw_of_all_tensors", adamw_of_all_tensors},
+                      {"uploads", test_uploads},
                       {"threads", test_threads}});
 }

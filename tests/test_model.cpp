@@ -42,17 +42,17 @@ static Floats tensor(const float* buffer, const Param& p) {
 
 // The loss and all gradients of a batch, whatever grads holds.
 static float loss_and_gradients(GPT2& model, const int* tokens, const int* targets, int B, int T) {
-    forward(model, tokens, B, T);
-    float loss = cross_entropy(model, targets, 1.0f / (B * T));
+    forward(model, tokens, targets, B, T);
+    cross_entropy(model, 1.0f / (B * T));
     backward(model, false);
-    return loss;
+    return mean_loss(model);
 }
 
 // The last batch's loss with the precision that differences need: a sum in double over the
 // positions.
 static double exact_loss(GPT2& model, const int* tokens, const int* targets, int B, int T) {
-    forward(model, tokens, B, T);
-    cross_entropy(model, targets, 0);
+    forward(model, tokens, targets, B, T);
+    cross_entropy(model, 0);
     double sum = 0;
     for (float loss : get_floats(model.acts.losses, B * T)) sum += loss;
     return sum / (B * T);
@@ -108,7 +108,7 @@ static void test_forward_backward(Golden& g) {
         }
     }
     // The classifier has written over the logits: compute them again.
-    forward(g.model, g.tokens.data(), g.B, g.T);
+    forward(g.model, g.tokens.data(), nullptr, g.B, g.T);
     Floats got = get(g.model.acts.logits, (size_t)N * c.Vp),
            want = golden_floats(g.file, "test.logits"), used;
     bool zero = true;
@@ -208,8 +208,8 @@ static void test_accumulation(Golden& g) {
     loss_and_gradients(g.model, tokens, targets, g.B, g.T);
     Floats whole = get_floats(g.model.grads, g.model.space);
     for (int i = 0; i < 2; i++) {
-        forward(g.model, tokens + i * half * g.T, half, g.T);
-        cross_entropy(g.model, targets + i * half * g.T, 1.0f / (g.B * g.T));
+        forward(g.model, tokens + i * half * g.T, targets + i * half * g.T, half, g.T);
+        cross_entropy(g.model, 1.0f / (g.B * g.T));
         backward(g.model, i > 0);
     }
     Floats sum = get_floats(g.model.grads, g.model.space);
