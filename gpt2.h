@@ -524,9 +524,9 @@ inline void forward(GPT2& model, const int* tokens, const int* targets, int B, i
     const floatX* w = model.params;
     const Weights& at = model.at;
     Acts& a = model.acts;
-    // One upload for the whole batch, before the first layer: a GPU that is at work would have to
-    // finish first. Between tokens and targets, for encoder_backward: the rows ordered by token,
-    // each token's behind those of all smaller ones.
+    // One upload for the whole batch, before the first layer: a later one would wait for all that
+    // was called before it. Between tokens and targets, for encoder_backward: the rows ordered by
+    // token, each token's behind those of all smaller ones (a counting sort).
     std::vector<int> batch(tokens, tokens + N), next(c.V + 1);
     for (int i = 0; i < N; i++) next[tokens[i] + 1]++;
     for (int v = 0; v < c.V; v++) next[v + 1] += next[v];

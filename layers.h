@@ -158,7 +158,7 @@ void attention_backward(floatX* dqkv, float* D, const floatX* dout, const floatX
 void classifier(float* losses, floatX* dlogits, const floatX* logits, const int* targets,
                 float dloss, int B, int T, int V, int Vp);
 
-// total[0] = sum_n losses[n], in double, n = N of them. In device memory, so that a GPU goes on.
+// *total = the sum of N losses, in double. It stays on the device: nobody has to wait for it yet.
 void sum_losses(double* total, const float* losses, int N);
 
 // ---- the optimizer ------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ float grad_norm(const float* grads, size_t n);
 //     master -= lr * (mhat / (sqrt(vhat) + eps) + weight_decay * master)
 //     params = master, rounded to floatX
 // master, grads, m, v (n) float; params (n) floatX. params may be master where floatX is float.
-// With a table of tensors, weight_decay is 0 for those that do not decay.
+// With a table of tensors, in their order, weight_decay is 0 for those that do not decay.
 // The settings are double: 1 - beta2 in float would be off in its fifth digit.
 struct AdamW {
     double lr, beta1, beta2, eps, weight_decay;
