@@ -122,8 +122,8 @@ def test_conflicts():
 
 
 def test_launches():
-    """A step is as few launches as it can be: what goes over all tensors is one, however many there
-    are, and the sums for a layernorm's weight and bias are one, with a block for every 8 of them."""
+    """A step is as few launches as it can be: what goes over all tensors is one, however many
+    there are, and the sums for a layernorm's weight and bias are one, a block for every 8."""
     os.environ["EMU_STATS"] = "1"
     _, err = on(f"{CUDA}_bf16", t.train, "launches", steps=1, val=None, channels=128, layers=3,
                 batch=2, total_batch=2 * 2 * t.T)
@@ -133,7 +133,8 @@ def test_launches():
     norms, products = 2 * 3 + 1, 4 * 3
     sums = (norms * 2 * 128 + 3 * (3 + 1 + 4 + 1) * 128) // 8
     for kernel, expected in (("adamw_kernel", 1), ("zero_gradients_kernel", 1),
-                             ("sum_losses_kernel", 2), ("add_parts_kernel", 2 * (norms + products))):
+                             ("sum_losses_kernel", 2),
+                             ("add_parts_kernel", 2 * (norms + products))):
         check(stats.get(kernel, (0,))[0] == expected,
               f"{kernel}: {stats.get(kernel)} launches and blocks, expected {expected} launches")
     check(stats["add_parts_kernel"][1] == 2 * sums,

@@ -726,7 +726,8 @@ static void test_uploads() {
         }
         for (int i = 0; i < 3; i++) {
             to_host(host.data(), places[i], sizeof(int) * n);
-            check(host == std::vector<int>(n, i + 1), "upload %d of %zu numbers: %d", i, n, host[0]);
+            check(host == std::vector<int>(n, i + 1), "upload %d of %zu numbers: %d", i, n,
+                  host[0]);
         }
         free_buffers("uploads");
     }
