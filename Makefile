@@ -106,7 +106,7 @@ MACHINE := $(firstword $(subst -, ,$(shell $(CXX) -dumpmachine 2>/dev/null)))
 FORMS_x86_64 = avx2 avx512
 FORMS_aarch64 = neon
 FLAGS_avx2 = -march=x86-64-v3
-FLAGS_avx512 = -march=x86-64-v4
+FLAGS_avx512 = -march=x86-64-v4 -mavx512vnni
 FLAGS_neon = -march=armv8-a
 FLAGS_launch =
 FORMS = $(FORMS_$(MACHINE):%=$(BUILD)/$(MACHINE)_%.o)

@@ -687,7 +687,9 @@ static void run_quantize(const Options& o) {
     uint64_t before = 0, after = 0;
     for (const GgufTensor& t : g.tensors) {
         const GgmlType type = quantized_type(t, wanted->type, o.pure, tied);
-        if (type != t.type && t.type != GGML_F32 && t.type != GGML_F16 && t.type != GGML_BF16)
+        // To F32 any type is decoded, as products decode it: nothing is rounded once more.
+        if (type != t.type && type != GGML_F32 && t.type != GGML_F32 && t.type != GGML_F16 &&
+            t.type != GGML_BF16)
             fail("%s: tensor %s: type %s, expected F32, F16 or BF16 to make %s of it (twice"
                  " quantized is twice rounded: take the file it was made from)", o.file.c_str(),
                  t.name.c_str(), ggml_type_facts(t.type).name, ggml_type_facts(type).name);
@@ -787,9 +789,9 @@ static const Command COMMANDS[] = {
 static std::vector<Flag> flag_table(Options& o) {
     return {
         {"FILE.gguf", "", &o.file, WITH_FILE, "a GGUF file, or a bundle", WITH_FILE},
-        {"IN.gguf", "", &o.file, QUANTIZE, "the model, in F32, F16 or BF16", QUANTIZE},
+        {"IN.gguf", "", &o.file, QUANTIZE, "the model; to round it, in F32, F16 or BF16", QUANTIZE},
         {"OUT.gguf", "", &o.out, QUANTIZE, "the file to write", QUANTIZE},
-        {"TYPE", "", &o.type, QUANTIZE, "F16, BF16, Q8_0, Q4_0 or Q6_K", QUANTIZE},
+        {"TYPE", "", &o.type, QUANTIZE, "F32, F16, BF16, Q8_0, Q4_0 or Q6_K", QUANTIZE},
         {"-m", "FILE.gguf", &o.model, WITH_MODEL, "the model: a GGUF file, or a bundle",
          WITH_MODEL},
         {"-o", "FILE", &o.out, BUNDLE, "the executable to write", BUNDLE},

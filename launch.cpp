@@ -36,10 +36,11 @@ struct Form {
 #define HAS(feature) (__builtin_cpu_supports(feature) != 0)
 DECLARE(avx512)
 DECLARE(avx2)
-// Levels 4 and 3 of the x86-64 psABI. Processors with these instructions have the levels' others.
+// Level 4 of the x86-64 psABI, with the products of bytes that quants.h lives by (Intel since 2019,
+// AMD since 2022), and level 3. Processors with these instructions have the levels' others.
 static const Form FORMS[] = {
     FORM(avx512, HAS("avx512f") && HAS("avx512bw") && HAS("avx512cd") && HAS("avx512dq") &&
-                     HAS("avx512vl") && HAS("fma") && HAS("bmi2")),
+                     HAS("avx512vl") && HAS("avx512vnni") && HAS("fma") && HAS("bmi2")),
     FORM(avx2, HAS("avx2") && HAS("fma") && HAS("bmi2"))};
 static const char NEEDED[] = "AVX2 and FMA (Intel since 2013, AMD since 2015)";
 #elif defined(__aarch64__)

@@ -239,6 +239,8 @@ inline void dequantize_bf16(float* to, const uint8_t* from, int64_t n) {
 
 // ---- products with few rows ---------------------------------------------------------------------
 
+const int FEW = 17;   // from so many rows of input on, matmul() is faster
+
 // Weights are read once, as a stream, which the processor's own prefetching loses at the end of
 // each page of 4 KB. So memory is asked for what comes a page later: 1.4 times as fast in F32.
 // Behind a row lies the next one; behind the mapping, asking does nothing.
@@ -246,21 +248,15 @@ inline void dequantize_bf16(float* to, const uint8_t* from, int64_t n) {
     for (int i = 0; i < bytes; i += 64) __builtin_prefetch((const uint8_t*)p + 4096 + i);
 }
 
-// Of a matrix two rows are in work at a time, and with them up to four rows of input: weights are
-// decoded to registers once for all four, a number of input is loaded once for both, and a sum
-// waits less for itself, because there are others.
-const int AT_ONCE = 4;
-
-// Rows of input, one after the other: as floats, or as groups (below).
-struct InputRows {
-    const float* x;
-    const struct Group* groups;
-};
+// Of a matrix two rows are in work at a time, and with them four rows of input, or eight where 16
+// registers can hold their sums: weights are decoded to registers once for all of them, a number of
+// input is loaded once for both, and a sum waits less for itself, because there are others.
+const int AT_ONCE = VEC == 16 ? 8 : 4;
 
 // lanes[2 r + k] = the lanes of dot(row r of input, row k of weights), of n elements each. As many
 // lanes at a time as half of the registers hold.
 template <int ROWS, void (*UNPACK)(Vec*, const uint8_t*, int), int BLOCK, int BYTES>
-inline void multiply_blocks(float (*lanes)[LANES], InputRows inp, const uint8_t* row0,
+inline void multiply_blocks(float (*lanes)[LANES], const float* inp, const uint8_t* row0,
                             const uint8_t* row1, int n) {
     const int REGISTERS = VEC == 8 ? 16 : 32;
     const int TOGETHER = std::min(VECS, REGISTERS / 2 / (2 * ROWS));
@@ -280,7 +276,7 @@ inline void multiply_blocks(float (*lanes)[LANES], InputRows inp, const uint8_t*
                 UNPACK(w1, block1, j);
                 for (int v = 0; v < TOGETHER; v++)
                     for (int r = 0; r < ROWS; r++) {
-                        Vec x = vec_load(inp.x + (int64_t)r * n + i + (first + v) * VEC);
+                        Vec x = vec_load(inp + (int64_t)r * n + i + (first + v) * VEC);
 #if defined(__AVX512F__)
                         asm("" : "+v"(x));   // else g++ loads it for each use: 8% of 8 rows' time
 #endif
@@ -299,265 +295,267 @@ inline void multiply_blocks(float (*lanes)[LANES], InputRows inp, const uint8_t*
 //
 // Decoding to floats is more arithmetic than two cores have time for while memory brings weights of
 // 4 to 6 bits. So for these the input, not the weight, changes its form: in each 32 numbers, x
-// becomes scale * i with |i| <= 127 * 2^14: 22 bits with the sign, where a float has 25. One byte,
-// as others have it, would move log-probabilities by 1e-2. i has three digits of base 128, each a
-// byte:
+// becomes scale * i with |i| <= 127 * 2^16: 24 bits with the sign, where a float has 25. One byte,
+// as others have it, moves log-probabilities by 1e-1, and 22 bits by 1.3e-4. i has three digits of
+// base 256, each a byte:
 //
-//     i = (high * 128 + middle) * 128 + low       high -127 .. 127     middle, low -64 .. 63
+//     i = 256 upper + low      upper = 256 high + middle      high -127 .. 127, others -128 .. 127
 //
 // and weights stay the bytes 0 .. 63 that they are. Processors multiply bytes and add four products
-// to a 32-bit sum in one instruction (or two, or three), without rounding. A sum of 128 is, lane by
-// lane, half h of block b having the lanes 16 h + 4 b + l, l = 0 .. 3:
+// to a 32-bit sum in one instruction (or two, or three), without rounding, and no sum runs over:
+// 63 * 127 * 256 * 16 < 2^25. One row of weights with one of input is
 //
-//     lane = fma(float(sum of (q - zero) i, the 4 elements 4 l .. 4 l + 3 of half h of block b),
-//                scale of these weights * scale of b, lane)      in Q6_K, s * (d * scale of b)
+//     sum = 0;  for each 32 weights:
+//         sum = fma(float(sum of i), minimum * scale of i, sum)                  where there is one
+//         sum = fma(of (q - zero) i, d * scale of i, sum),  where "of x i" is
+//               fma(float(sum of x upper), 256, float(sum of x low))
 //
-// and where weights have a minimum, before that lane = fma(float(sum of the 4 i), minimum * scale
-// of b, lane). Lanes are added as dot() adds them. So the bits are the same on every processor.
+// in Q6_K twice, for 16 weights each, with s * (d * scale of i): the same bits on every processor.
+//
+// VEC rows of weights are in work at a time, a lane for each, so that sums never cross lanes, and
+// four bytes of input serve all of them:
+//
+//                       q[0]           q[1]         ...  q[7]
+//     lane 0, row 0     weights 0..3   weights 4..7      weights 28..31
+//     lane 1, row 1     0..3           4..7              28..31
+//     ...
+//     input, all lanes  0..3           4..7              28..31
+//
+// Rows that follow one another in memory lie in the first-level cache together, and are read there
+// column by column. What comes from memory is one stream: while these rows are in work, the next
+// ones are asked for.
 
-// A register of bytes, and one of sums; a group is VECS of each. (Of vectors wider than registers
-// g++ 12 makes code that goes by memory, 10 times slower.)
-typedef uint8_t ByteVec __attribute__((vector_size(4 * VEC)));
+// A register of words with and without a sign.
 typedef int32_t IntVec __attribute__((vector_size(4 * VEC)));
+typedef uint32_t WordVec __attribute__((vector_size(4 * VEC)));
+typedef uint32_t FourWords __attribute__((vector_size(16)));
 
-const int GROUP = 128;
-
-// 128 numbers of input, as above; digits[0] the high ones.
-struct alignas(64) Group {
-    int8_t digits[3][GROUP];   // [64 h + 16 b + i]: element i of half h of block b
-    int32_t sum[LANES];        // [16 h + 4 b + l]: of 4 elements
-    float scale[LANES / 2];    // [4 b + l]: of block b
+// 32 numbers of input, as above; digits[0] the high ones.
+struct alignas(16) Digits {
+    int8_t digits[3][32];
+    int32_t upper[3], low[3];   // sums: of the first 16, of the last 16, of all
+    float total, scale;         // the sum of all i
 };
 
-// sum[j] += q[4 j] x[4 j] + ... + q[4 j + 3] x[4 j + 3], for q up to 63.
-[[gnu::always_inline]] inline void add_products(IntVec& sum, ByteVec q, const int8_t* x) {
+// The digits of 32 numbers.
+inline Digits make_digits(const float* x) {
+    Digits to;
+    const float MOST = 127 << 16;
+    uint32_t bits = 0;
+    for (int i = 0; i < 32; i++) {
+        const uint32_t magnitude = float_to_bits(x[i]) & 0x7fffffff;
+        bits = magnitude > bits ? magnitude : bits;
+    }
+    const float most = bits_to_float(bits);
+    const bool finite = bits < 0x7f800000, some = finite && most > 1e-30f;
+    const float inverse = some ? MOST / most : 0;
+    to.scale = some ? most / MOST : finite ? 0 : NAN;   // one NaN, and all is
+    int32_t upper[32], low[32];
+    for (int i = 0; i < 32; i++) {
+        const int all = (int)__builtin_rintf((some ? x[i] : 0) * inverse);
+        low[i] = ((all + 128) & 255) - 128;
+        upper[i] = (all - low[i]) >> 8;
+        const int middle = ((upper[i] + 128) & 255) - 128;
+        to.digits[0][i] = (int8_t)((upper[i] - middle) >> 8);
+        to.digits[1][i] = (int8_t)middle;
+        to.digits[2][i] = (int8_t)low[i];
+    }
+    for (int half = 0; half < 2; half++) {
+        to.upper[half] = to.low[half] = 0;
+        for (int i = 16 * half; i < 16 * half + 16; i++)
+            to.upper[half] += upper[i], to.low[half] += low[i];
+    }
+    to.upper[2] = to.upper[0] + to.upper[1];
+    to.low[2] = to.low[0] + to.low[1];
+    to.total = (float)(to.upper[2] * 256 + to.low[2]);
+    return to;
+}
+
+// Lane by lane, of the bytes of its word: sum += q[0] x[0] + ... + q[3] x[3], for q up to 63.
+[[gnu::always_inline]] inline void add_products(IntVec& sum, WordVec q, const int8_t* x) {
+    int32_t four;
+    memcpy(&four, x, 4);
 #if defined(__AVX512VNNI__)
-    sum = (IntVec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)q, _mm512_load_si512(x));
+    sum = (IntVec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)q, _mm512_set1_epi32(four));
 #elif defined(__AVX512F__)
-    const __m512i pairs = _mm512_maddubs_epi16((__m512i)q, _mm512_load_si512(x));
+    const __m512i pairs = _mm512_maddubs_epi16((__m512i)q, _mm512_set1_epi32(four));
     sum += (IntVec)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
 #elif defined(__AVX2__)
-    const __m256i pairs = _mm256_maddubs_epi16((__m256i)q, *(const __m256i*)x);
+    const __m256i pairs = _mm256_maddubs_epi16((__m256i)q, _mm256_set1_epi32(four));
     sum += (IntVec)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#elif defined(__ARM_FEATURE_DOTPROD)
+    const int8x16_t inp = vreinterpretq_s8_s32(vdupq_n_s32(four));
+    sum = (IntVec)vdotq_s32((int32x4_t)sum, (int8x16_t)q, inp);
 #else
-    const int8x16_t w = (int8x16_t)q, inp = vld1q_s8(x);
+    const int8x16_t w = (int8x16_t)q, inp = vreinterpretq_s8_s32(vdupq_n_s32(four));
     const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(inp));
     sum = (IntVec)vpadalq_s16((int32x4_t)sum, vpaddq_s16(low, vmull_high_s8(w, inp)));
 #endif
 }
 
-// The same with the numbers that x's digits stand for, of register v.
-[[gnu::always_inline]] inline IntVec multiply_digits(ByteVec q, const Group& x, int v) {
-    IntVec sum = {};
-    for (int digit = 0; digit < 3; digit++) {
-        sum <<= 7;
-        add_products(sum, q, x.digits[digit] + v * 4 * VEC);
+// What differs between processors: a register from four, two or one part of 16 bytes; of each part
+// the lower, or upper, two words of a and b in turns; the halfs in the lower parts of words.
+template <typename Part>
+[[gnu::always_inline]] inline WordVec join(const Part& part) {
+#if defined(__AVX512F__)
+    return (WordVec)two_halves(_mm256_set_m128i((__m128i)part(1), (__m128i)part(0)),
+                               _mm256_set_m128i((__m128i)part(3), (__m128i)part(2)));
+#elif defined(__AVX2__)
+    return (WordVec)_mm256_set_m128i((__m128i)part(1), (__m128i)part(0));
+#else
+    return part(0);
+#endif
+}
+#if defined(__AVX512F__)
+[[gnu::always_inline]] inline WordVec lower_words(WordVec a, WordVec b) {
+    return (WordVec)_mm512_maskz_unpacklo_epi32(0xffff, (__m512i)a, (__m512i)b);
+}
+[[gnu::always_inline]] inline WordVec upper_words(WordVec a, WordVec b) {
+    return (WordVec)_mm512_maskz_unpackhi_epi32(0xffff, (__m512i)a, (__m512i)b);
+}
+[[gnu::always_inline]] inline Vec vec_halves(WordVec w) {
+    return _mm512_maskz_cvtph_ps(0xffff, _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)w));
+}
+#elif defined(__AVX2__)
+[[gnu::always_inline]] inline WordVec lower_words(WordVec a, WordVec b) {
+    return (WordVec)_mm256_unpacklo_epi32((__m256i)a, (__m256i)b);
+}
+[[gnu::always_inline]] inline WordVec upper_words(WordVec a, WordVec b) {
+    return (WordVec)_mm256_unpackhi_epi32((__m256i)a, (__m256i)b);
+}
+[[gnu::always_inline]] inline Vec vec_halves(WordVec w) {
+    const __m256i halves = (__m256i)(w & 0xffff);
+    return _mm256_cvtph_ps(_mm_packus_epi32(_mm256_castsi256_si128(halves),
+                                            _mm256_extracti128_si256(halves, 1)));
+}
+#else
+[[gnu::always_inline]] inline WordVec lower_words(WordVec a, WordVec b) {
+    return (WordVec)vzip1q_u32((uint32x4_t)a, (uint32x4_t)b);
+}
+[[gnu::always_inline]] inline WordVec upper_words(WordVec a, WordVec b) {
+    return (WordVec)vzip2q_u32((uint32x4_t)a, (uint32x4_t)b);
+}
+[[gnu::always_inline]] inline Vec vec_halves(WordVec w) {
+    return vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32((uint32x4_t)w)));
+}
+#endif
+
+// Lane r: the 4 bytes at p + r * stride.
+[[gnu::always_inline]] inline WordVec column(const uint8_t* p, int64_t stride) {
+    return join([&](int part) {
+        uint32_t w[4];
+        for (int r = 0; r < 4; r++) memcpy(&w[r], p + (4 * part + r) * stride, 4);
+        return FourWords{w[0], w[1], w[2], w[3]};
+    });
+}
+
+// q[j], lane r: bytes 4 j .. 4 j + 3 of the 16 at p + r * stride. In each part of a register a
+// transpose of 4 x 4, by two of the shuffles that transpose8() has three of.
+[[gnu::always_inline]] inline void four_columns(WordVec* q, const uint8_t* p, int64_t stride) {
+    WordVec x[4], y[4];
+    for (int r = 0; r < 4; r++)
+        x[r] = join([&](int part) {
+            FourWords sixteen;
+            memcpy(&sixteen, p + (4 * part + r) * stride, 16);
+            return sixteen;
+        });
+    for (int i = 0; i < 2; i++) {
+        y[2 * i] = lower_words(x[i], x[i + 2]);
+        y[2 * i + 1] = upper_words(x[i], x[i + 2]);
+    }
+    for (int i = 0; i < 2; i++) {
+        q[2 * i] = lower_words(y[i], y[i + 2]);
+        q[2 * i + 1] = upper_words(y[i], y[i + 2]);
+    }
+}
+
+// 32 weights of VEC rows.
+struct Columns {
+    WordVec q[8];
+    Vec d, minimum, scale[2];
+};
+
+// Block b of rows of Q4_0, whose blocks have BYTES, of which the first 2 are a scale; or of Q4_1,
+// where there are a scale and a minimum, 4.
+template <int BYTES, int SCALES>
+[[gnu::always_inline]] inline void columns_q4(Columns* to, const uint8_t* rows, int64_t stride,
+                                              int b) {
+    const uint8_t* block = rows + (int64_t)b * BYTES;
+    const WordVec scales = column(block, stride);
+    to->d = vec_halves(scales);
+    to->minimum = vec_halves(scales >> 16);   // in Q4_1
+    four_columns(to->q, block + SCALES, stride);
+    for (int j = 0; j < 4; j++) {
+        to->q[4 + j] = to->q[j] >> 4 & 0x0f0f0f0f;
+        to->q[j] &= 0x0f0f0f0f;
+    }
+}
+
+// Half b of the blocks of rows of Q6_K, four pieces: unpack_q6_k says where they lie.
+[[gnu::always_inline]] inline void columns_q6_k(Columns* to, const uint8_t* rows, int64_t stride,
+                                                int b) {
+    const uint8_t *block = rows + b / 2 * 210, *low = block + b % 2 * 64,
+                  *two = block + 128 + b % 2 * 32, *scales = block + 192 + b % 2 * 8;
+    for (int h = 0; h < 2; h++) {
+        WordVec nibbles[2][4], upper[4];
+        four_columns(nibbles[0], low + 16 * h, stride);
+        four_columns(nibbles[1], low + 32 + 16 * h, stride);
+        four_columns(upper, two + 16 * h, stride);
+        for (int j = 0; j < 4; j++)
+            for (int i = 0; i < 4; i++)
+                to[j].q[4 * h + i] = (nibbles[j % 2][i] >> (j / 2 * 4) & 0x0f0f0f0f) |
+                                     (upper[i] >> (2 * j) & 0x03030303) << 4;
+    }
+    const Vec d = vec_halves(column(block + 206, stride) >> 16);
+    const WordVec s[2] = {column(scales, stride), column(scales + 4, stride)};
+    for (int j = 0; j < 4; j++) {
+        to[j].d = d;
+        for (int h = 0; h < 2; h++)
+            to[j].scale[h] = __builtin_convertvector(
+                (IntVec)(s[j / 2] << (24 - 16 * (j % 2) - 8 * h)) >> 24, Vec);
+    }
+}
+
+// sum plus the products of 32 weights, w's, with 32 numbers of input. MINIMUM: weights have one.
+// PARTS: 2 where each 16 weights have a scale of their own.
+template <int ZERO, int PARTS, bool MINIMUM>
+[[gnu::always_inline]] inline Vec add_block(Vec sum, const Columns& w, const Digits& x) {
+    const Vec scale = vec_all(x.scale), d = w.d * scale;
+    if (MINIMUM) sum = vec_fma(vec_all(x.total), w.minimum * scale, sum);
+    for (int part = 0; part < PARTS; part++) {
+        IntVec high = {}, middle = {}, low = {};   // three chains: none waits for another
+        for (int j = 8 / PARTS * part; j < 8 / PARTS * (part + 1); j++) {
+            add_products(high, w.q[j], x.digits[0] + 4 * j);
+            add_products(middle, w.q[j], x.digits[1] + 4 * j);
+            add_products(low, w.q[j], x.digits[2] + 4 * j);
+        }
+        const int which = PARTS == 1 ? 2 : part;
+        const IntVec upper = (high << 8) + middle - x.upper[which] * ZERO;
+        low -= x.low[which] * ZERO;
+        const Vec products = vec_fma(__builtin_convertvector(upper, Vec), vec_all(256),
+                                     __builtin_convertvector(low, Vec));
+        sum = vec_fma(products, PARTS == 1 ? d : w.scale[part] * d, sum);
     }
     return sum;
 }
 
-inline int groups_of(int n) { return (n + GROUP - 1) / GROUP; }
-
-// n numbers, a multiple of 32, as groups; what the last one lacks is 0.
-inline void make_groups(Group* to, const float* x, int n) {
-    const float MOST = 127 << 14, ROUND = 12582912.0f;   // 1.5 * 2^23, as in exp_f
-    for (; n > 0; n -= GROUP, to++) {
-        memset(to, 0, sizeof *to);
-        for (int b = 0; b < std::min(4, n / 32); b++, x += 32) {
-            uint32_t bits = 0;
-            for (int i = 0; i < 32; i++) {
-                const uint32_t magnitude = float_to_bits(x[i]) & 0x7fffffff;
-                bits = magnitude > bits ? magnitude : bits;
-            }
-            const float most = bits_to_float(bits);
-            const bool finite = bits < 0x7f800000, some = finite && most > 1e-30f;
-            const float inverse = some ? MOST / most : 0;
-            for (int l = 4 * b; l < 4 * b + 4; l++)   // one NaN, and all is
-                to->scale[l] = some ? most / MOST : finite ? 0 : NAN;
-            int8_t digits[3][32];   // aside, so that the loop vectorises
-            for (int i = 0; i < 32; i++) {
-                const float shifted = x[i] * inverse + ROUND;
-                const int all = (int)(float_to_bits(shifted) - float_to_bits(ROUND));
-                const int high = (all + (1 << 13)) >> 14, rest = all - high * (1 << 14);
-                const int middle = (rest + 64) >> 7;
-                digits[0][i] = (int8_t)high;
-                digits[1][i] = (int8_t)middle;
-                digits[2][i] = (int8_t)(rest - middle * 128);
-            }
-            for (int digit = 0; digit < 3; digit++)
-                for (int h = 0; h < 2; h++)
-                    memcpy(&to->digits[digit][64 * h + 16 * b], &digits[digit][16 * h], 16);
-        }
-        for (int v = 0; v < VECS; v++) {
-            const IntVec sum = multiply_digits((ByteVec){} + 1, *to, v);
-            memcpy(to->sum + v * VEC, &sum, sizeof sum);
-        }
+// out[i][r] = the product of row i of input, n of them, with row r of VEC rows of weights, `stride`
+// bytes apart. x: for each 32 numbers, all rows'. UNPACK decodes PIECES of 32 weights from BYTES.
+template <void (*UNPACK)(Columns*, const uint8_t*, int64_t, int), int PIECES, int BYTES, int ZERO,
+          int PARTS, bool MINIMUM>
+inline void multiply_columns(float (*out)[VEC], const Digits* x, const uint8_t* rows,
+                             int64_t stride, int in, int n) {
+    Vec sum[FEW - 1] = {};
+    for (int b = 0; b < in / 32 / PIECES; b++) {
+        for (int i = 0; i < VEC * BYTES; i += 64)
+            __builtin_prefetch(rows + VEC * stride + (int64_t)b * VEC * BYTES + i);
+        Columns pieces[PIECES];
+        UNPACK(pieces, rows, stride, b);
+        for (const Columns& w : pieces)
+            for (int i = 0; i < n; i++, x++)
+                sum[i] = add_block<ZERO, PARTS, MINIMUM>(sum[i], w, *x);
     }
-}
-
-// In each half of a group four blocks follow one another; a register holds all four, or two, or
-// one. The next two functions make what register v of a half holds.
-
-// Lanes: each of four numbers four times.
-[[gnu::always_inline]] inline Vec spread(Four x, [[maybe_unused]] int v) {
-#if defined(__AVX512F__)
-    const __m512i block = {0, 0, 1 | 1ll << 32, 1 | 1ll << 32, 2 | 2ll << 32, 2 | 2ll << 32,
-                           3 | 3ll << 32, 3 | 3ll << 32};
-    return _mm512_maskz_permutexvar_ps(0xffff, block, _mm512_castps128_ps512((__m128)x));
-#elif defined(__AVX2__)
-    const int b = 2 * v;
-    return _mm256_permutevar8x32_ps(_mm256_castps128_ps256((__m128)x),
-                                    _mm256_setr_epi32(b, b, b, b, b + 1, b + 1, b + 1, b + 1));
-#else
-    return vec_all(x[v]);
-#endif
-}
-
-// Bytes: the 16 at each of four addresses.
-[[gnu::always_inline]] inline ByteVec join(const uint8_t* a, const uint8_t* b, const uint8_t* c,
-                                           const uint8_t* d, int v) {
-    ByteVec all;
-#if defined(__AVX2__)
-    auto two = [](const uint8_t* low, const uint8_t* high) {
-        return _mm256_inserti128_si256(
-            _mm256_castsi128_si256(_mm_loadu_si128((const __m128i*)low)),
-            _mm_loadu_si128((const __m128i*)high), 1);
-    };
-#endif
-#if defined(__AVX512F__)
-    (void)v;
-    all = (ByteVec)two_halves(two(a, b), two(c, d));
-#elif defined(__AVX2__)
-    all = (ByteVec)(v == 0 ? two(a, b) : two(c, d));
-#else
-    memcpy(&all, v == 0 ? a : v == 1 ? b : v == 2 ? c : d, 16);
-#endif
-    return all;
-}
-
-typedef int32_t FourInts __attribute__((vector_size(16)));
-
-// Four 16-bit numbers, as they follow one another.
-[[gnu::always_inline]] inline FourInts four_shorts(const uint8_t* p) {
-    int64_t four;
-    memcpy(&four, p, 8);
-#if defined(__AVX2__)
-    return (FourInts)_mm_cvtepu16_epi32(_mm_cvtsi64_si128(four));
-#else
-    return (FourInts)vmovl_u16(vcreate_u16((uint64_t)four));
-#endif
-}
-
-// The halfs at p, p + stride, ...
-[[gnu::always_inline]] inline Four four_halves(const uint8_t* p, int stride) {
-    uint64_t four = 0;
-    for (int i = 0; i < 4; i++) {
-        uint16_t h;
-        memcpy(&h, p + i * stride, 2);
-        four |= (uint64_t)h << 16 * i;
-    }
-#if defined(__F16C__)
-    return _mm_cvtph_ps(_mm_cvtsi64_si128((long long)four));
-#else
-    return vcvt_f32_f16(vreinterpret_f16_u64(vcreate_u64(four)));
-#endif
-}
-
-// 128 weights, where the products above want them. What is the same in both halves is there once.
-const int HALF = VECS / 2;
-struct Quants {
-    ByteVec q[VECS];
-    Vec d[HALF], minimum[HALF], scale[VECS];
-};
-
-// Group g of a row: of Q4_0, whose blocks have BYTES, of which the first 2 are a scale; or of Q4_1,
-// where there are a scale and a minimum, 4.
-template <int BYTES, int SCALES>
-[[gnu::always_inline]] inline void group_q4(Quants& to, const uint8_t* row, int g) {
-    const uint8_t *block = row + g * 4 * BYTES, *p = block + SCALES;
-    for (int v = 0; v < HALF; v++) {
-        const ByteVec both = join(p, p + BYTES, p + 2 * BYTES, p + 3 * BYTES, v);
-        to.q[v] = both & 15;
-        to.q[HALF + v] = both >> 4;
-        to.d[v] = spread(four_halves(block, BYTES), v);
-        if (SCALES == 4) to.minimum[v] = spread(four_halves(block + 2, BYTES), v);
-    }
-}
-
-// Half a block. Its 64 bytes of nibbles are pieces of 16 bytes, of which 0 and 2 hold the first
-// halves of blocks 0 and 1 below those of 2 and 3. The upper bits of all four share 16 bytes.
-[[gnu::always_inline]] inline void group_q6_k(Quants& to, const uint8_t* row, int g) {
-    typedef uint32_t Words __attribute__((vector_size(4 * VEC)));
-    static const uint32_t NIBBLE[16] = {0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4, 4, 4};
-    static const uint32_t UPPER[16] = {0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6};
-    const uint8_t* block = row + g / 2 * 210;
-    const FourInts pairs = four_shorts(block + 192 + g % 2 * 8);   // int8: of halves 0, of halves 1
-    const Four scales[2] = {__builtin_convertvector(pairs << 24 >> 24, Four),
-                            __builtin_convertvector(pairs << 16 >> 24, Four)};
-    for (int i = 0; i < VECS; i++) {
-        const int h = i / HALF, v = i % HALF;
-        const uint8_t* low = block + g % 2 * 64 + 16 * h;
-        const uint8_t* two = block + 128 + g % 2 * 32 + 16 * h;
-        Words nibble, upper;
-        memcpy(&nibble, NIBBLE + v * VEC, sizeof nibble);
-        memcpy(&upper, UPPER + v * VEC, sizeof upper);
-        nibble = (Words)join(low, low + 32, low, low + 32, v) >> nibble & 0x0f0f0f0f;
-        upper = (Words)join(two, two, two, two, v) >> upper & 0x03030303;
-        to.q[i] = (ByteVec)(nibble | upper << 4);
-        to.d[v] = vec_all(half_at(block + 208));
-        to.scale[i] = spread(scales[h], v);
-    }
-}
-
-// sum[2 r + k] += the products of row r of input, `stride` groups apart, with row k of weights: one
-// group, the weights' g-th.
-template <int ROWS, void (*UNPACK)(Quants&, const uint8_t*, int), int ZERO, bool MINIMUM,
-          bool SCALES>
-[[gnu::always_inline]] inline void multiply_group(Vec (*sum)[VECS], const Group* x, int stride,
-                                                  const uint8_t* row0, const uint8_t* row1, int g) {
-    Quants w[2];
-    UNPACK(w[0], row0, g);
-    UNPACK(w[1], row1, g);
-#pragma GCC unroll 4
-    for (int r = 0; r < ROWS; r++, x += stride)
-#pragma GCC unroll 8
-        for (int v = 0; v < VECS; v++) {
-            const Vec scale = vec_load(x->scale + v % HALF * VEC);
-            IntVec inp;
-            memcpy(&inp, x->sum + v * VEC, sizeof inp);
-            const Vec inp_floats = __builtin_convertvector(inp, Vec);
-            for (int k = 0; k < 2; k++) {
-                Vec &lanes = sum[2 * r + k][v], d = w[k].d[v % HALF] * scale;
-                if (MINIMUM) lanes = vec_fma(inp_floats, w[k].minimum[v % HALF] * scale, lanes);
-                const IntVec products = multiply_digits(w[k].q[v], *x, v) - inp * ZERO;
-                lanes = vec_fma(__builtin_convertvector(products, Vec),
-                                SCALES ? w[k].scale[v] * d : d, lanes);
-            }
-        }
-}
-
-// As multiply_blocks(), n weights of BYTES for 128. Of n the last group may be a part: it is then
-// completed with blocks of 0.
-template <int ROWS, void (*UNPACK)(Quants&, const uint8_t*, int), int ZERO, bool MINIMUM,
-          bool SCALES, int BYTES>
-inline void multiply_groups(float (*lanes)[LANES], InputRows inp, const uint8_t* row0,
-                            const uint8_t* row1, int n) {
-    const auto add = multiply_group<ROWS, UNPACK, ZERO, MINIMUM, SCALES>;
-    Vec sum[2 * ROWS][VECS] = {};
-    for (int g = 0; g < n / GROUP; g++) {
-        ask_ahead(row0 + g * BYTES, BYTES);
-        ask_ahead(row1 + g * BYTES, BYTES);
-        add(sum, inp.groups + g, groups_of(n), row0, row1, g);
-    }
-    if (n % GROUP) {
-        uint8_t last[2][2 * BYTES] = {};   // two groups: a block of Q6_K
-        const int whole = n / GROUP * BYTES, rest = n % GROUP * BYTES / GROUP;
-        memcpy(last[0], row0 + whole, rest);
-        memcpy(last[1], row1 + whole, rest);
-        add(sum, inp.groups + n / GROUP, groups_of(n), last[0], last[1], 0);
-    }
-    for (int k = 0; k < 2 * ROWS; k++)
-        for (int v = 0; v < VECS; v++) vec_store(lanes[k] + v * VEC, sum[k][v]);
+    for (int i = 0; i < n; i++) vec_store(out[i], sum[i]);
 }
 
 // ---- encoding -----------------------------------------------------------------------------------
@@ -684,33 +682,43 @@ struct Format {
     GgmlType type;
     uint32_t file_type;   // llama.cpp's number for a file of them: the key general.file_type
     void (*dequantize)(float* to, const uint8_t* from, int64_t n);
-    bool integers;        // the product is the one in integers
-    // Of 1 to AT_ONCE rows of input; null where it is faster to decode a row of weights to memory
-    // first, once for all rows of input.
-    void (*multiply[AT_ONCE])(float (*lanes)[LANES], InputRows inp, const uint8_t* row0,
+    // The product with few rows of input, in integers, or null and then in floats: of 1 to AT_ONCE
+    // rows; null where it is faster to decode a row of weights to memory first, once for all.
+    void (*integers)(float (*out)[VEC], const Digits* x, const uint8_t* rows, int64_t stride,
+                     int in, int n);
+    void (*multiply[AT_ONCE])(float (*lanes)[LANES], const float* inp, const uint8_t* row0,
                               const uint8_t* row1, int n);
     void (*quantize)(uint8_t* to, const float* from, int64_t n);   // null: only read
 };
 
-#define ROWS(F, ...) {F<1, __VA_ARGS__>, F<2, __VA_ARGS__>, F<3, __VA_ARGS__>, F<4, __VA_ARGS__>}
-#define FLOATS(...) false, ROWS(multiply_blocks, __VA_ARGS__)
-#define INTEGERS(...) true, ROWS(multiply_groups, __VA_ARGS__)
+#define FOUR(...)                                                                      \
+    multiply_blocks<1, __VA_ARGS__>, multiply_blocks<2, __VA_ARGS__>,                  \
+        multiply_blocks<3, __VA_ARGS__>, multiply_blocks<4, __VA_ARGS__>
+#if defined(__AVX512F__)
+#define FLOATS(...)                                                                    \
+    nullptr, {FOUR(__VA_ARGS__), multiply_blocks<5, __VA_ARGS__>,                      \
+              multiply_blocks<6, __VA_ARGS__>, multiply_blocks<7, __VA_ARGS__>,        \
+              multiply_blocks<8, __VA_ARGS__>}
+#else
+#define FLOATS(...) nullptr, {FOUR(__VA_ARGS__)}
+#endif
+#define INTEGERS(...) multiply_columns<__VA_ARGS__>, {}
 #define DECODE(...) dequantize_blocks<__VA_ARGS__>
-#define TWO(...) false, {multiply_blocks<1, __VA_ARGS__>, multiply_blocks<2, __VA_ARGS__>}
+#define TWO(...) nullptr, {multiply_blocks<1, __VA_ARGS__>, multiply_blocks<2, __VA_ARGS__>}
 inline const Format FORMATS[] = {
     {GGML_F32, 0, dequantize_f32, FLOATS(unpack_f32, 32, 128), quantize_f32},
     {GGML_F16, 1, dequantize_f16, FLOATS(unpack_f16, 32, 64), quantize_f16},
     {GGML_BF16, 32, dequantize_bf16, FLOATS(unpack_bf16, 32, 64), quantize_bf16},
     {GGML_Q8_0, 7, DECODE(unpack_q8_0, 32, 34), FLOATS(unpack_q8_0, 32, 34), quantize_q8_0},
-    {GGML_Q4_0, 2, DECODE(unpack_q4_0, 32, 18), INTEGERS(group_q4<18, 2>, 8, false, false, 72),
+    {GGML_Q4_0, 2, DECODE(unpack_q4_0, 32, 18), INTEGERS(columns_q4<18, 2>, 1, 18, 8, 1, false),
      quantize_q4_0},
-    {GGML_Q4_1, 3, DECODE(unpack_q4_1, 32, 20), INTEGERS(group_q4<20, 4>, 0, true, false, 80),
+    {GGML_Q4_1, 3, DECODE(unpack_q4_1, 32, 20), INTEGERS(columns_q4<20, 4>, 1, 20, 0, 1, true),
      nullptr},
     {GGML_Q4_K, 15, DECODE(unpack_q4_k, 256, 144), TWO(unpack_q4_k, 256, 144), nullptr},
     {GGML_Q5_K, 17, DECODE(unpack_q5_k, 256, 176), TWO(unpack_q5_k, 256, 176), nullptr},
-    {GGML_Q6_K, 18, DECODE(unpack_q6_k, 256, 210), INTEGERS(group_q6_k, 32, false, true, 105),
+    {GGML_Q6_K, 18, DECODE(unpack_q6_k, 256, 210), INTEGERS(columns_q6_k, 4, 105, 32, 2, false),
      quantize_q6_k}};
-#undef ROWS
+#undef FOUR
 #undef FLOATS
 #undef INTEGERS
 #undef DECODE
@@ -746,8 +754,6 @@ struct Weight {
     int in, out;
 };
 
-const int FEW = 17;   // from so many rows on, matmul() is faster
-
 // Column o of out, by one thread, where rows are no multiple of 32.
 inline void product_of_row(float* out, const float* inp, const Weight& w, const float* bias, int n,
                            int o) {
@@ -761,9 +767,9 @@ inline void product_of_row(float* out, const float* inp, const Weight& w, const 
 
 // Columns o and o + half of out. Two rows of weights that far apart, and not two neighbours: a
 // thread then reads two streams, which the processor's prefetching follows, while two that lie
-// within a page of each other made Q8_0 four times slower. groups: inp, for products in integers.
-inline void product_of_two_rows(float* out, const float* inp, const Group* groups, const Weight& w,
-                                const Format& format, const float* bias, int n, int o, int half) {
+// within a page of each other made Q8_0 four times slower. 
+inline void product_of_two_rows(float* out, const float* inp, const Weight& w, const Format& format,
+                                const float* bias, int n, int o, int half) {
     const int64_t bytes = row_bytes(w.type, w.in);
     const int second = std::min(o + half, w.out - 1);   // of an odd number, one is computed twice
     const uint8_t *row0 = w.data + o * bytes, *row1 = w.data + second * bytes;
@@ -779,14 +785,32 @@ inline void product_of_two_rows(float* out, const float* inp, const Group* group
     alignas(64) float lanes[2 * AT_ONCE][LANES];
     for (int i = 0, rows; i < n; i += rows) {
         rows = std::min(AT_ONCE, n - i);
-        const Group* some = format.integers ? groups + i * groups_of(w.in) : nullptr;
-        multiply[rows - 1](lanes, {inp + (int64_t)i * w.in, some}, row0, row1, w.in);
+        multiply[rows - 1](lanes, inp + (int64_t)i * w.in, row0, row1, w.in);
         for (int r = 0; r < rows; r++, out += w.out) {
             out[o] = add_lanes(lanes[2 * r]) + (bias ? bias[o] : 0);
             if (o + half == second)
                 out[second] = add_lanes(lanes[2 * r + 1]) + (bias ? bias[second] : 0);
         }
     }
+}
+
+// Columns o .. o + VEC - 1 of out, or as many as there are: the rest is computed of zeros. x: inp.
+inline void product_in_integers(float* out, const Digits* x, const Weight& w, const Format& format,
+                                const float* bias, int n, int o) {
+    const int64_t bytes = row_bytes(w.type, w.in);
+    const int count = std::min(VEC, w.out - o);
+    const uint8_t* rows = w.data + o * bytes;
+    static thread_local std::vector<uint8_t> last;
+    if (count < VEC) {
+        last.assign((size_t)VEC * bytes, 0);
+        memcpy(last.data(), rows, (size_t)count * bytes);
+        rows = last.data();
+    }
+    float sums[FEW - 1][VEC];
+    format.integers(sums, x, rows, bytes, w.in, n);
+    for (int i = 0; i < n; i++)
+        for (int r = 0; r < count; r++)
+            out[(int64_t)i * w.out + o + r] = sums[i][r] + (bias ? bias[o + r] : 0);
 }
 
 // Many rows of input: matmul(), which decodes weights as it packs them.
@@ -828,22 +852,25 @@ inline void products(std::initializer_list<Product> list, const float* inp, int 
     // Small matrices are done before other threads would have begun.
 #pragma omp parallel if (work > 1 << 17)
     {
-        static thread_local std::vector<Group> groups;   // each thread's own: none waits for them
-        groups.clear();
+        static thread_local std::vector<Digits> digits;   // each thread's own: none waits for them
+        digits.clear();
         for (const Product& p : list) {
             const Weight& w = *p.w;
             const Format& format = *find_format(w.type);
-            if (format.integers && groups.empty()) {
-                groups.resize((size_t)n * groups_of(w.in));
-                for (int i = 0; i < n; i++)
-                    make_groups(&groups[i * groups_of(w.in)], inp + (int64_t)i * w.in, w.in);
-            }
+            if (format.integers && digits.empty())
+                for (int b = 0; b < w.in / 32; b++)
+                    for (int i = 0; i < n; i++)
+                        digits.push_back(make_digits(inp + (int64_t)i * w.in + 32 * b));
             const bool two = w.in % 32 == 0;
-            const int rows = two ? (w.out + 1) / 2 : w.out;
+            const int tasks = format.integers ? (w.out + VEC - 1) / VEC
+                              : two           ? (w.out + 1) / 2
+                                              : w.out;
 #pragma omp for schedule(static) nowait
-            for (int o = 0; o < rows; o++) {
-                if (two)
-                    product_of_two_rows(p.out, inp, groups.data(), w, format, p.bias, n, o, rows);
+            for (int o = 0; o < tasks; o++) {
+                if (format.integers)
+                    product_in_integers(p.out, digits.data(), w, format, p.bias, n, o * VEC);
+                else if (two)
+                    product_of_two_rows(p.out, inp, w, format, p.bias, n, o, tasks);
                 else
                     product_of_row(p.out, inp, w, p.bias, n, o);
             }

@@ -784,7 +784,7 @@ template <int HS> struct Tile {
     static const size_t BACKWARD_KV_BYTES = BACKWARD_Q_BYTES;
 };
 
-// The reverse; zeros beyond row T and beyond channel hs.
+// A tile from there; zeros beyond row T and beyond channel hs.
 template <int HS>
 __device__ inline void load_tile(float* tile, const floatX* head, int stride, int first, int rows,
                                  int T, int hs) {
@@ -1180,7 +1180,7 @@ __device__ inline void fetch_pair(floatX* places, int i, int rows, const floatX*
 
 // scores = own . other: 16 rows by 8*PIECES rows, over hs channels. own is this warp's first row.
 // ldmatrix reads a byte for each 8 to 13 FLOPs, and shared memory gives a multiprocessor 128 in a
-// cycle, in which an H200's could do 4,270 FLOPs: it can come to 40% of its peak here.
+// cycle, in which an H200's could do 4,270 FLOPs: it can come to 24 to 38% of its peak here.
 template <int HS, int PIECES>
 __device__ __forceinline__ void dot_rows(float (&scores)[PIECES][4], const floatX* own,
                                          const floatX* other, int hs) {

@@ -252,8 +252,17 @@ int main(int argc, char** argv) {
     uint64_t accepted = 0;
     double start = seconds_now();
     std::vector<Input> corpus = inputs;
-    for (auto& entry : std::filesystem::directory_iterator(text("tests/fuzz/%s", running->name)))
-        if (inputs.empty()) corpus.push_back(read_bytes(entry.path()));
+    if (inputs.empty()) {
+        const std::string folder = text("tests/fuzz/%s", running->name);
+        std::error_code error;
+        for (auto& entry : std::filesystem::directory_iterator(folder, error))
+            corpus.push_back(read_bytes(entry.path()));
+        if (error) {
+            fprintf(stderr, "error: %s: %s (start in the repository's root)\n", folder.c_str(),
+                    error.message().c_str());
+            return 1;
+        }
+    }
     std::sort(corpus.begin(), corpus.end());
     if (!inputs.empty()) runs = inputs.size();
     for (uint64_t i = 0; i < runs; i++) {

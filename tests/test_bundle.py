@@ -292,7 +292,8 @@ def test_forms(folder):
     if MACHINE == "x86_64":
         with open("/proc/cpuinfo") as f:
             flags = set(next(line for line in f if line.startswith("flags")).split())
-        best = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"} <= flags
+        best = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl",
+                "avx512_vnni"} <= flags
         check(here == ["avx512"] * best + ["avx2"], f"forms {here}")
     for form in here:
         out, _ = run(tale, "logits", "--ids", "1,2,3,4,5,6,7,8,9",

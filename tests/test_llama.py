@@ -13,7 +13,9 @@
     5. The same continuation of the same text: both begin with end-of-text, infer always, and
        llama.cpp because the file says add_bos_token true.
     6. Of a Llama with random weights, where no GELU is in the way, the log-probabilities of what
-       follows a few texts within 1e-4 of infer's.
+       follows a few texts within 1e-4 of infer's; also where infer's weights are quantized, and
+       llama.cpp has what they stand for in F32. (On the quantized file itself llama.cpp rounds each
+       product's input to a byte.)
 
 The model must be trained: among random weights the likeliest tokens lie so close that rounding
 decides. And it must not be trained to the end: the demo's is so sure of itself that its logits span
@@ -64,15 +66,17 @@ def start_llama(path):
     return xllamacpp.Server(p)
 
 
-def complete(server, prompt, n, most):
+def complete(server, prompt, n, most, forbidden=()):
     """llama.cpp's reply to a text or to ids: n greedy tokens, none of them end-of-text."""
     return server.handle_completions({"prompt": prompt, "n_predict": n, "temperature": 0,
-                                      "n_probs": most, "cache_prompt": False, "ignore_eos": True})
+                                      "n_probs": most, "cache_prompt": False, "ignore_eos": True,
+                                      "logit_bias": [[id, False] for id in forbidden]})
 
 
-def ask_llama(server, ids, n, most):
-    """n greedy tokens after ids, and the `most` likeliest of each: {token: log-probability}."""
-    steps = complete(server, ids, n, most)["choices"][0]["logprobs"]["content"]
+def ask_llama(server, ids, n, most, forbidden=()):
+    """n greedy tokens after ids, and the `most` likeliest of each: {token: log-probability}, where
+    what is forbidden has its own."""
+    steps = complete(server, ids, n, most, forbidden)["choices"][0]["logprobs"]["content"]
     likeliest = [{t["id"]: t["logprob"] for t in s["top_logprobs"]} for s in steps]
     return [s["id"] for s in steps], likeliest
 
@@ -159,7 +163,7 @@ def compare_text(server, path, prompt, ids):
 def random_llama(path):
     """Each key and value head serves three query heads."""
     tokenizer = bpe.from_merges([(ord("t"), ord("h"))])
-    V, C, NH, NKV, F, L = len(tokenizer.tokens), 48, 6, 2, 64, 2
+    V, C, NH, NKV, F, L = len(tokenizer.tokens), 96, 6, 2, 128, 2
     chance = random.Random(1)
     tensors = [("token_embd.weight", (C, V)), ("output_norm.weight", (C,)),
                ("output.weight", (C, V))]
@@ -179,19 +183,25 @@ def random_llama(path):
         (name, "F32", dims, array.array("f", [
             chance.gauss(1, 0.2) if len(dims) == 1 else chance.gauss(0, 1.5 / math.sqrt(dims[0]))
             for _ in range(math.prod(dims))])) for name, dims in tensors])
-    return V
+    # Of a reply that is no UTF-8, llama.cpp tells nothing.
+    return V, [id for id, token in enumerate(tokenizer.tokens) if token[0] >= 128]
 
 
 def compare_llama(path):
-    V = random_llama(path)
-    server = start_llama(path)
-    for n in (1, 2, 7, 40, 200):
-        chance = random.Random(n)
-        ids = [chance.randrange(V - 1) for _ in range(n)]
-        _, steps = ask_llama(server, ids, 1, V)
-        difference = largest_difference(our_logits(path, ids)[-1:], steps)
-        check(len(steps[0]) >= V - 1 and difference < 1e-4,
-              f"a Llama, {n} ids: infer and llama.cpp differ by {difference:.2g} (1e-4)")
+    V, forbidden = random_llama(path)
+    for type in ("F32", "Q8_0", "Q4_0"):
+        ours, theirs = f"{path}-{type}", f"{path}-{type}-widened"
+        for command in ([path, ours, type], [ours, theirs, "F32"]):
+            subprocess.run([INFER, "quantize", *command], check=True, stdout=subprocess.DEVNULL)
+        server = start_llama(theirs)
+        for n in (1, 2, 7, 40, 200):
+            chance = random.Random(n)
+            ids = [chance.randrange(V - 1) for _ in range(n)]
+            _, steps = ask_llama(server, ids, 1, V, forbidden)
+            difference = largest_difference(our_logits(ours, ids)[-1:], steps)
+            check(len(steps[0]) >= V - 1 and difference < 1e-4,
+                  f"a Llama in {type}, {n} ids: infer and llama.cpp differ by {difference:.2g}"
+                  " (1e-4)")
 
 
 def train_model(folder):

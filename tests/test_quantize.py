@@ -94,6 +94,11 @@ def test_exact(folder):
         quantize(path, f"{folder}/at_once.gguf", "Q4_0", "--threads", 1)
         with open(f"{folder}/again.gguf", "rb") as a, open(f"{folder}/at_once.gguf", "rb") as b:
             check(a.read() == b.read(), f"from {type}: another Q4_0 than from F32")
+    quantize(path, f"{folder}/q8.gguf", "Q8_0")
+    quantize(f"{folder}/q8.gguf", f"{folder}/floats.gguf", "F32")
+    check({t.type for t in read_keys(f"{folder}/floats.gguf").tensors} == {"F32"}, "not all F32")
+    check(logits(f"{folder}/floats.gguf", [1, 2, 3]) == logits(f"{folder}/q8.gguf", [1, 2, 3]),
+          "floats of Q8_0: other logits")
 
 
 def test_refused(folder):

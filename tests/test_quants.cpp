@@ -115,25 +115,26 @@ static Parts parts_of(GgmlType type, const uint8_t* b, int i) {
 
 static float integer_sum(GgmlType type, const float* x, const uint8_t* row, int in) {
     const GgmlTypeFacts facts = ggml_type_facts(type);
-    float lanes[LANES] = {};
-    for (int at = 0; at < in; at += 32) {   // a block of input
+    const int part = type == GGML_Q6_K ? 16 : 32;   // weights with one scale
+    float sum = 0;
+    for (int at = 0; at < in; at += 32) {
         float most = 0;
         for (int i = at; i < at + 32; i++) most = std::max(most, fabsf(x[i]));
-        const float inverse = most > 1e-30f ? (127 << 14) / most : 0, scale = most / (127 << 14);
-        for (int j = 0; j < 8; j++) {   // 4 elements
-            int64_t sum = 0, inputs = 0;
-            Parts p = {};
-            for (int i = at + 4 * j; i < at + 4 * j + 4; i++) {
-                const int digits = (int)rintf(x[i] * inverse), block = (int)facts.block;
-                p = parts_of(type, row + i / block * facts.bytes, i % block);
-                sum += (p.q - p.zero) * digits, inputs += digits;
-            }
-            float& lane = lanes[j / 4 * 16 + at / 32 % 4 * 4 + j % 4];
-            if (type == GGML_Q4_1) lane = fmaf((float)inputs, p.minimum * scale, lane);
-            lane = fmaf((float)sum, (float)p.s * (p.scale * scale), lane);
+        const float inverse = most > 1e-30f ? (127 << 16) / most : 0, scale = most / (127 << 16);
+        int64_t upper = 0, low = 0, inputs = 0;
+        for (int i = at; i < at + 32; i++) {
+            const int digits = (int)rintf(x[i] * inverse), block = (int)facts.block;
+            const Parts p = parts_of(type, row + i / block * facts.bytes, i % block);
+            const int last = (digits + 128 + (1 << 24)) % 256 - 128;
+            upper += (p.q - p.zero) * ((digits - last) / 256), low += (p.q - p.zero) * last;
+            inputs += digits;
+            if ((i + 1) % part) continue;
+            if (type == GGML_Q4_1) sum = fmaf((float)inputs, p.minimum * scale, sum);
+            sum = fmaf(fmaf((float)upper, 256, (float)low), (float)p.s * (p.scale * scale), sum);
+            upper = low = 0;
         }
     }
-    return add_lanes(lanes);
+    return sum;
 }
 
 // Few rows: dot() on decoded weights, or integers. Many: matmul.h's chain, from the bias on, in the
@@ -181,7 +182,7 @@ static void check_product(const Format& f, int in, int out, int n, bool with_bia
 
 static void test_product() {
     for (const Format& f : FORMATS) {
-        for (int n : {1, 2, 3, 4, 7, 9, 16, 33})
+        for (int n : {1, 2, 3, 4, 5, 6, 7, 9, 16, 33})
             for (int out : {1, 2, 5, 33}) check_product(f, 256, out, n, out % 2);
         for (int n : {1, 3, 8}) check_product(f, 1280, 7, n, true);
         check_product(f, 768, 179, 1, true);   // enough for threads to share it

@@ -48,9 +48,10 @@ __device__ void mma_half(float* d, const uint32_t* a, const uint32_t* b, const f
                    "f"(c[1]), "f"(c[2]), "f"(c[3]));
 }
 
-// Element (row, column) of the two matrices: small integers, and no two lines of them alike.
-__host__ __device__ float element_a(int row, int column) { return (row * 7 + column * 3) % 13 - 6; }
-__host__ __device__ float element_b(int row, int column) { return (row * 5 + column * 9) % 11 - 5; }
+// Element (row, column) of the two matrices: small integers, and no two of a matrix's 16 rows or
+// columns alike, since 17 is a prime.
+__device__ float element_a(int row, int column) { return (row * 7 + column * 3) % 17 - 8; }
+__device__ float element_b(int row, int column) { return (row * 5 + column * 9) % 17 - 8; }
 __device__ float product(int row, int column) {
     float sum = 0;
     for (int k = 0; k < 16; k++) sum += element_a(row, k) * element_b(k, column);
