@@ -42,7 +42,7 @@ TESTS = test_numerics test_gguf test_flags test_tokenizer test_dataloader test_l
         test_quants test_runtime test_speculate
 TEST_PROGRAMS = $(TESTS:%=$(BUILD)/%)
 TEST_SCRIPTS = test_data test_corpora test_infer test_chat test_draft test_quantize test_trainer \
-               test_safety test_hf test_llama test_bundle test_gpu_check
+               test_safety test_hf test_llama test_bundle
 # The emulator is tried on Linux only; `make test EMU=` leaves out its own tests, and those of
 # train_gpt2.cu under it: a program, the order of threads and blocks in which it runs, and what
 # cuBLASLt refuses on the way. With EMU_TRAINER=./train_gpt2emu, test_trainer looks at the CUDA
@@ -54,7 +54,7 @@ EMU_RUNS = $(foreach order,1 2 3 4 5,layers_fp32:$(order) layers_bf16:$(order)) 
            model_fp32:1 model_bf16:1
 TEST_PROGRAMS += $(patsubst %:1,$(BUILD)/test_%,$(filter %:1,$(EMU_RUNS))) \
                  $(EMU_FORMS:%=$(BUILD)/train_%) $(EMU_TRAINER)
-TEST_SCRIPTS += test_emu test_backends $(EMU_TRAINER:%=test_trainer:%)
+TEST_SCRIPTS += test_emu test_backends test_gpu_check $(EMU_TRAINER:%=test_trainer:%)
 endif
 
 # ---- programs ------------------------------------------------------------------------------------

@@ -187,7 +187,7 @@ stage_build() {
         done
     done
     report
-    stage speed 150
+    stage warm_up 150
     training warm_up_torch "$FIRST" "$WAYS" --rounds 1 --steps 1 --warmup 0 &
 }
 
