@@ -54,7 +54,7 @@ EMU_RUNS = $(foreach order,1 2 3 4 5,layers_fp32:$(order) layers_bf16:$(order)) 
            model_fp32:1 model_bf16:1
 TEST_PROGRAMS += $(patsubst %:1,$(BUILD)/test_%,$(filter %:1,$(EMU_RUNS))) \
                  $(EMU_FORMS:%=$(BUILD)/train_%) $(EMU_TRAINER)
-TEST_SCRIPTS += test_emu test_backends $(EMU_TRAINER:%=test_trainer:%)
+TEST_SCRIPTS += test_emu test_backends test_gpu_check $(EMU_TRAINER:%=test_trainer:%)
 endif
 
 # ---- programs ------------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ help:
 	@echo "make ladder         the matrix product from three loops to matmul.h, with each speed"
 	@echo "make trim           what forgetting the middle of a text costs: MODEL=, TEXT="
 	@echo "make test           build and run the test suite (no network, no packages)"
-	@echo "make test-torch     recompute the tests' golden values with PyTorch (needs torch and numpy)"
+	@echo "make test-torch     the tests' golden values, and gradients and attention, by PyTorch"
 	@echo "make test-bits      many compilers, processors and threads: the same model, bit for bit"
 	@echo "make compare        train on tinyshakespeare beside PyTorch, and compare every loss"
 	@echo "make bench          the CPU trainer and infer beside their peers: a table, a picture"
@@ -134,16 +134,25 @@ $(FORMS): $(BUILD)/$(MACHINE)_%.o: infer.cpp Makefile | $(BUILD)
 # driver of a later GPU compiles when the program starts.
 # PRECISION=fp32 is for GPUs before sm_80.
 PRECISION ?= bf16
+PRECISION_bf16 = -DLEGIBLE_BF16
+PRECISION_fp32 =
+PRECISIONS = $(patsubst PRECISION_%,%,$(filter PRECISION_%,$(.VARIABLES)))
 ARCH ?= $(addprefix sm_,$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader \
     2>/dev/null | head -1 | tr -d .))
 FAT = $(if $(filter fp32,$(PRECISION)),75) 80 86 89 90
 GENCODE = $(if $(ARCH),-arch=$(ARCH),$(foreach a,$(FAT),-gencode arch=compute_$(a),code=sm_$(a)) \
     -gencode arch=compute_90,code=compute_90)
-NVFLAGS = -std=c++17 -O3 $(GENCODE) $(if $(filter bf16,$(PRECISION)),-DLEGIBLE_BF16) \
+NVFLAGS = $(if $(filter $(PRECISION),$(PRECISIONS)),,$(error PRECISION=$(PRECISION): expected one \
+          of $(sort $(PRECISIONS))))-std=c++17 -O3 $(GENCODE) $(PRECISION_$(PRECISION)) \
           -Xcompiler -Wall,-Wextra,-fopenmp -I.
 
 $(BIN)/train_gpt2cu: train_gpt2.cu $(wildcard *.h) Makefile
 	$(NEED_NVCC)$(NVCC) $(NVFLAGS) $< -o $@ -lcublasLt
+
+# What dev/gpu_check.sh compiles with, and how it asks whether there is such a PRECISION.
+.PHONY: nvflags
+nvflags:
+	@echo '$(NVFLAGS)'
 
 # The same file on the CPU: dev/emu/emucc compiles CUDA C++ with $(CXX). Training uses the fast
 # form, without checks.
@@ -230,8 +239,9 @@ test: $(BIN)/train_gpt2 $(BIN)/infer $(TEST_PROGRAMS) $(BUILD)/CTestTestfile.cma
 	cd $(BUILD) && BUILD="$$PWD" $(CTEST) --output-on-failure \
 	    -j $$(($$(getconf _NPROCESSORS_ONLN) + 1))
 
-test-torch:
+test-torch: $(BIN)/train_gpt2
 	$(NEED_PYTHON)"$(PYTHON)" tests/reference.py --check
+	TRAIN=$(BIN)/train_gpt2 CXX="$(CXX)" "$(PYTHON)" tests/test_gpu_torch.py
 
 # gcc, clang; AVX2, AVX-512, emulated Arm: the script makes each build in build/bits.
 test-bits:

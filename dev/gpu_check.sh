@@ -3,141 +3,286 @@
 #
 #     dev/gpu_check.sh [FOLDER]
 #
-#   1. build        train_gpt2cu, the tests and the bench for this GPU, in bfloat16 and float32
-#   2. speed        each layer's time as a part of what memory or arithmetic allows
-#                   (dev/bench/gpu_layers.cpp), and training of GPT-2 124M and 350M beside PyTorch,
-#                   eager and compiled (dev/bench/gpu_torch.py)
-#   3. tests        the layer and model tests on the GPU
-#   4. sanitizers   compute-sanitizer (memcheck, racecheck, initcheck) on two training steps and on
-#                   the layer tests, for as long as there is time
+# Its stages, each a function below that says what it asks and what the answer should be:
 #
-# What is slow comes last, and FOLDER (default: build/gpu) holds report.md, gpu_check.json and
-# logs.txt after every stage: a run that is cut short has said what it knew. What is built is kept
-# in build/gpu_work. Needs nvcc; PyTorch and compute-sanitizer are used where they are.
-# Exit code 1 if a build, a test or a sanitizer failed.
+#     build      the trainer in each precision, its tests and the bench, for this GPU
+#     agree      with PyTorch: loss and every gradient. With itself: again, resumed, in slices
+#     tests      the layer and model tests on the GPU
+#     speed      layers, attention and training, beside the GPU's ceilings and beside PyTorch
+#     kernels    the trainer's kernels one by one, by hardware counters (ncu)
+#     sanitize   compute-sanitizer's four tools, for as long as there is time
 #
-# Settings: ARCH=sm_90  NVCC=...  PYTHON=...  SANITIZER=...  BUDGET=460 (seconds in all)
-#           BATCH=32 (sequences of 1024)  MODELS="gpt2 gpt2-medium"
-# REHEARSE=1: all of it with the emulator for a GPU and a tiny model, to try this script.
+# A check that fails is named, and the rest goes on: exit code 1 at the end. What is slow comes
+# last, and FOLDER (default: build/gpu) holds report.md, gpu_check.json and logs.txt after every
+# stage, so that a run that is cut short has said what it knew. report.md ends with a section for
+# doc/performance.md. What is built is kept. Needs nvcc and make; PyTorch, ncu and
+# compute-sanitizer are used where they are.
+#
+# Settings, in the environment:
+#     STAGES        some of the stages: what an earlier run built and measured stays
+#     FORMS         precisions, "bf16 fp32"; all is asked of the first
+#     MODEL, BATCH  what is trained: gpt2, 32 sequences of 1024
+#     BUDGET, WORK  460 seconds in all; build/gpu_work
+#     ARCH, COMMIT, NVCC, PYTHON, NCU, SANITIZER   where what is found is not what is meant
+#     REHEARSE=1    all of it with the emulator for a GPU and a tiny model, to try this script
+#
+# shellcheck disable=SC2086   # several flags in one variable are several words
 set -u
 cd "$(dirname "$0")/.." || exit 1
-OUT=${1:-build/gpu} WORK=build/gpu_work STARTED=$(date +%s)
-PYTHON=${PYTHON:-python3}
+PATH=$PATH:/usr/local/cuda/bin
+ALL="build agree tests speed kernels sanitize"
+OUT=${1:-build/gpu} WORK=${WORK:-build/gpu_work} BIN=$WORK/bin
+STAGES=${STAGES:-$ALL} FORMS=${FORMS:-bf16 fp32} STARTED=$(date +%s)
+PYTHON=${PYTHON:-python3} NCU=${NCU:-ncu} SANITIZER=${SANITIZER:-compute-sanitizer}
 if [ -n "${REHEARSE:-}" ]; then
-    NVCC=dev/emu/emucc GPU="the emulator" ARCH=sm_90 PATIENCE=10
+    NVCC=${NVCC:-dev/emu/emucc} GPU="the emulator" DRIVER=none ARCH=sm_90 PATIENCE=10
     export EMU_CHECK=0
-    MODELS=tiny BATCH=1 LAYERS="tiny 64 2 1 32 128" BUDGET=3600 TRAINING="--seq 32"
+    MODEL=tiny BATCH=2 SEQ=32 LARGE=4 CEILINGS=128 DEVICE=cpu BUDGET=3600
+    LAYERS="tiny 2 128 2 2 32" ROUNDS="--rounds 1 --steps 2 --warmup 1" FEW=$ROUNDS
+    WAYS="eager autocast flash,eager pure cudnn" WAYS_FP32="eager pure flash"
+    ATTENTION="--channels 128 --rounds 1"
 else
-    NVCC=${NVCC:-nvcc} PATIENCE=1 BUDGET=${BUDGET:-460} BATCH=${BATCH:-32} TRAINING=
-    MODELS=${MODELS:-gpt2 gpt2-medium} LAYERS="gpt2 768 12 $BATCH 1024 8192"
+    NVCC=${NVCC:-nvcc} PATIENCE=1 BUDGET=${BUDGET:-460} DEVICE=cuda CEILINGS=8192
+    MODEL=${MODEL:-gpt2} BATCH=${BATCH:-32} SEQ=1024 LARGE=64
+    LAYERS="gpt2 12 768 12 $BATCH 1024"   # L C NH B T: of 124M, whatever MODEL is
+    ROUNDS="--rounds 2 --steps 25" FEW="--rounds 1 --steps 8 --warmup 2"
+    WAYS="eager autocast flash,compiled autocast flash,compiled pure flash"
+    WAYS="$WAYS,compiled autocast cudnn,compiled pure cudnn,eager pure flash"
+    WAYS_FP32="compiled pure efficient" ATTENTION=
     command -v nvidia-smi > /dev/null ||
         { echo "nvidia-smi was not found: is there a GPU?" >&2; exit 1; }
-    GPU=$(nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total \
-        --format=csv,noheader | head -1)
-    ARCH=${ARCH:-sm_$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 |
-        tr -d .)}
+    ask() { nvidia-smi --query-gpu="$1" --format=csv,noheader | head -1; }
+    GPU=$(ask name) DRIVER=$(ask driver_version) ARCH=${ARCH:-sm_$(ask compute_cap | tr -d .)}
 fi
-command -v "$NVCC" > /dev/null ||
-    { echo "$NVCC was not found: install the CUDA Toolkit, or set NVCC" >&2; exit 1; }
-SANITIZER=${SANITIZER:-compute-sanitizer}
+for stage in $STAGES; do
+    case " $ALL " in
+        *" $stage "*) ;;
+        *) echo "STAGES: \"$stage\": expected some of $ALL" >&2; exit 1 ;;
+    esac
+done
+for program in "$NVCC" make "$PYTHON"; do
+    command -v "$program" > /dev/null ||
+        { echo "$program was not found: install it (NVCC: the CUDA Toolkit)" >&2; exit 1; }
+done
+COMMIT=${COMMIT:-$(git describe --always --dirty 2> /dev/null || echo unknown)}
+CUDA=$("$NVCC" --version 2> /dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p' | head -1)
+TORCH=$("$PYTHON" -c 'import torch; print(torch.__version__)' 2> /dev/null || echo none)
 command -v "$SANITIZER" > /dev/null ||
     SANITIZER=$(dirname "$(readlink -f "$(command -v "$NVCC")")")/compute-sanitizer
-rm -rf "$WORK/logs" "$WORK/checks.jsonl" && mkdir -p "$WORK/logs" "$OUT" || exit 1
+# With nothing of before, least of all a program that now does not compile.
+case $STAGES in *build*) rm -rf "$WORK/logs" "$BIN" "$WORK/checks.jsonl" "$WORK/ncu.csv" ;; esac
+mkdir -p "$WORK/logs" "$BIN" "$OUT" || exit 1
+TORCHINDUCTOR_CACHE_DIR=$(cd "$WORK" && pwd)/inductor   # what PyTorch compiles is compiled once
+export TORCHINDUCTOR_CACHE_DIR
+# What the trainer would set before it starts itself once more (threads.h), of which ncu and
+# compute-sanitizer might lose sight.
+export GOMP_SPINCOUNT=2000
+
+# ---- what every stage uses -----------------------------------------------------------------------
 
 # stage NAME SECONDS: what follows, and the most that each of its checks may take.
 stage() {
-    STAGE=$1 LIMIT=$(($2 * PATIENCE))
+    STAGE=$1 LIMIT=$(($2 * PATIENCE)) PIDS=
+}
+
+# verdict CHECK VERDICT SECONDS: notes it.
+verdict() {
+    echo "$STAGE: $1: $2 ($3 s)"
+    printf '{"stage":"%s","check":"%s","verdict":"%s","seconds":%d}\n' "$STAGE" "$@" \
+        >> "$WORK/checks.jsonl"
 }
 
 # check NAME COMMAND...: runs it, keeps its output in logs/NAME.txt, and notes what became of it:
 # passed, failed, unfinished (its time or BUDGET was over); or refused or absent, which is no fault
-# of ours. Several may run at a time, in the background.
+# of ours: a driver or a container does not let a tool in, or it is not there (77: it says what).
 check() {
-    name=$1 began=$(date +%s)
+    name=$1 began=$(date +%s) found=passed
     shift
     left=$((STARTED + BUDGET - began))
     [ $left -gt $LIMIT ] && left=$LIMIT
     [ $left -lt 1 ] && left=1
     timeout -k 5 $left "$@" > "$WORK/logs/$name.txt" 2>&1
-    code=$? verdict=passed
+    code=$?
     if [ $code -ne 0 ]; then
-        verdict=failed
-        # A driver or a container that does not let a tool in is no fault of the program.
+        found=failed
         refusals='device not supported|not supported on this|insufficient permission'
-        grep -qiE "$refusals|unable to (initialize|attach)" "$WORK/logs/$name.txt" &&
-            verdict=refused
-        command -v "$1" > /dev/null || verdict=absent
-        case $code in 124 | 137) verdict=unfinished ;; esac
+        refusals="$refusals|ERR_NVGPUCTRPERM|LibraryNotLoaded|unable to (initialize|attach)"
+        grep -qiE "$refusals" "$WORK/logs/$name.txt" && found=refused
+        case $code in
+            77) found=absent ;;
+            124 | 137) found=unfinished ;;
+        esac
+        command -v "$1" > /dev/null || found=absent
     fi
-    seconds=$(($(date +%s) - began))
-    echo "$STAGE: $name: $verdict ($seconds s)"
-    [ $verdict = failed ] && tail -5 "$WORK/logs/$name.txt"
-    printf '{"stage":"%s","check":"%s","verdict":"%s","seconds":%d}\n' "$STAGE" "$name" $verdict \
-        $seconds >> "$WORK/checks.jsonl"
+    verdict "$name" $found $(($(date +%s) - began))
+    [ $found != failed ] || tail -5 "$WORK/logs/$name.txt"
 }
 
-# Waits for the stage's checks, and writes what is known so far.
+# The same beside others; settle waits for all of the stage.
+also() {
+    check "$@" &
+    PIDS="$PIDS $!"
+}
+
+settle() {
+    for pid in $PIDS; do wait "$pid"; done
+    PIDS=
+}
+
+# Writes what is known so far; false if something failed.
 report() {
-    wait
-    "$PYTHON" dev/bench/gpu_report.py "$WORK" "$OUT" "$GPU, $ARCH" $(($(date +%s) - STARTED))
+    settle
+    "$PYTHON" dev/bench/gpu_report.py "$WORK" "$OUT" "date=$(date -u +%F)" "commit=$COMMIT" \
+        "GPU=$GPU" "arch=$ARCH" "driver=$DRIVER" "nvcc=${CUDA:-none}" "PyTorch=$TORCH" \
+        "seconds=$(($(date +%s) - STARTED))"
 }
 
-echo "$GPU, $ARCH"
-stage build 240
-CU="$NVCC -std=c++17 -O3 -arch=$ARCH -I. -Xcompiler -fopenmp"
-PROGRAMS="tests/test_layers tests/test_model dev/bench/gpu_layers"
-for precision in bf16 fp32; do
-    [ $precision = bf16 ] && FLAG=-DLEGIBLE_BF16 || FLAG=
-    check compile_train_$precision $CU $FLAG -c train_gpt2.cu -o "$WORK/train_$precision.o" &
-    for source in $PROGRAMS; do
-        name=$(basename $source)_$precision
-        check compile_$name $CU -Xcompiler -march=native,-ffp-contract=off $FLAG -c $source.cpp \
-            -o "$WORK/$name.o" &
-    done
-done
-check data "$PYTHON" dev/bench/gpu_torch.py --data "$WORK/data" &
-wait
-for precision in bf16 fp32; do
-    check link_train_$precision $CU "$WORK/train_$precision.o" -o "$WORK/train_gpt2cu_$precision" \
-        -lcublasLt &
-    for source in $PROGRAMS; do
-        name=$(basename $source)_$precision
-        check link_$name $CU "$WORK/$name.o" "$WORK/train_$precision.o" -o "$WORK/$name" \
-            -lcublasLt &
-    done
-done
-report
+# agree QUESTION FORM [FLAGS]; see dev/bench/gpu_agree.py.
+agree() {
+    question=$1 form=$2
+    shift 2
+    also "agree_${question}_$form" "$PYTHON" dev/bench/gpu_agree.py "$question" --work "$WORK" \
+        --trainer "$BIN/train_gpt2cu_$form" --dtype "$form" --model "$MODEL" --seq "$SEQ" \
+        --device "$DEVICE" "$@"
+}
 
-stage speed 60
-check layers "$WORK/gpu_layers_bf16" $LAYERS   # alone on the GPU, as all that is timed
-report
-stage speed 150
-for model in $MODELS; do
-    check training_$model "$PYTHON" dev/bench/gpu_torch.py --trainer "$WORK/train_gpt2cu_bf16" \
-        --work "$WORK" --model $model --batch "$BATCH" $TRAINING
+# training CHECK FORM WAYS FLAGS: see dev/bench/gpu_torch.py.
+training() {
+    name=$1 form=$2 ways=$3
+    shift 3
+    check "$name" "$PYTHON" dev/bench/gpu_torch.py --work "$WORK" --dtype "$form" \
+        --ways "$ways" --model "$MODEL" --batch "$BATCH" --seq "$SEQ" --device "$DEVICE" "$@"
+}
+
+# ---- the stages ----------------------------------------------------------------------------------
+
+# Which precisions there are the Makefile knows. PyTorch begins to compile what `speed` will time,
+# and is waited for only then.
+stage_build() {
+    stage build 240
+    programs="tests/test_layers tests/test_model dev/bench/gpu_layers dev/bench/gpu_library"
+    also data "$PYTHON" dev/bench/gpu_torch.py --data "$WORK/data"
+    for form in $FORMS; do
+        flags="$(make -s nvflags PRECISION="$form" ARCH="$ARCH") -Xcompiler -fPIC"
+        also "compile_train_$form" "$NVCC" $flags -c train_gpt2.cu -o "$BIN/train_$form.o"
+        for source in $programs; do
+            name=$(basename "$source")_$form
+            also "compile_$name" "$NVCC" $flags -Xcompiler -march=native,-ffp-contract=off \
+                -c "$source.cpp" -o "$BIN/$name.o"
+        done
+    done
+    settle
+    for form in $FORMS; do
+        linked=$BIN/train_$form.o
+        also "link_train_$form" "$NVCC" "-arch=$ARCH" -Xcompiler -fopenmp "$linked" -lcublasLt \
+            -o "$BIN/train_gpt2cu_$form"
+        for source in $programs; do
+            name=$(basename "$source")_$form
+            case $name in
+                gpu_library*) also "link_$name" "$NVCC" "-arch=$ARCH" -shared -Xcompiler -fopenmp \
+                    "$BIN/$name.o" "$linked" -lcublasLt -o "$BIN/$name.so" ;;
+                *) also "link_$name" "$NVCC" "-arch=$ARCH" -Xcompiler -fopenmp "$BIN/$name.o" \
+                    "$linked" -lcublasLt -o "$BIN/$name" ;;
+            esac
+        done
+    done
     report
-done
+    stage warm_up 150
+    training warm_up_torch "$FIRST" "$WAYS" --rounds 1 --steps 1 --warmup 0 &
+}
 
-stage tests 60
-for precision in bf16 fp32; do
-    for test in test_layers test_model; do
-        check ${test}_$precision "$WORK/${test}_$precision" &
+# Is it right? Each answer is yes: dev/bench/gpu_agree.py says within what. Nothing is timed, so all
+# are asked at once; together they take up to 80 GB of the GPU.
+stage_agree() {
+    stage agree 120
+    for form in $FORMS; do
+        agree gradients "$form" --batch 4
     done
-done
-report
+    agree repeat "$FIRST" --batch "$BATCH"
+    agree slices "$FIRST" --batch "$LARGE"
+    report
+}
 
-stage sanitizers 90
-for tool in memcheck racecheck initcheck; do
-    rm -rf "$WORK/tiny_$tool"
-    check ${tool}_training "$SANITIZER" --tool $tool --error-exitcode 9 \
-        "$WORK/train_gpt2cu_bf16" --train "$WORK/data/train_*.bin" \
-        --tokenizer "$WORK/data/tokenizer.gguf" --layers 2 --heads 2 --channels 64 --context 64 \
-        --batch 2 --steps 2 --save-minutes 0 --out "$WORK/tiny_$tool" &
+# Does every layer, and the whole model, agree with PyTorch's golden values? All must pass.
+stage_tests() {
+    stage tests 60
+    for form in $FORMS; do
+        for test in test_layers test_model; do
+            also "${test}_$form" "$BIN/${test}_$form"
+        done
+    done
+    report
+}
+
+# How fast? Alone on the GPU, one after the other. Layers that move more than 100 MB should reach
+# 70% of the copy or more; attention should be near PyTorch's; training near torch.compile.
+stage_speed() {
+    wait   # for PyTorch's compiler
+    stage speed 60
+    check "layers_$FIRST" "$BIN/gpu_layers_$FIRST" $LAYERS $CEILINGS
+    for form in $FORMS; do
+        check "attention_$form" "$PYTHON" dev/bench/gpu_attention.py "$BIN/gpu_library_$form.so" \
+            --device "$DEVICE" --batch "$BATCH" --seq "$SEQ" $ATTENTION
+    done
+    report
+    stage speed 200
+    for form in $FORMS; do
+        case $form in
+            fp32) ways=$WAYS_FP32 rounds=$FEW ;;   # an eighth as fast
+            "$FIRST") ways=$WAYS rounds=$ROUNDS ;;
+            *) ways=$WAYS rounds=$FEW ;;
+        esac
+        training "training_$form" "$form" "$ways" --trainer "$BIN/train_gpt2cu_$form" $rounds
+        report
+    done
+}
+
+# What does each kernel do, by the hardware's own counters? Two steps of one block of 124M: nearly
+# every kernel there is, without waiting for twelve times the same. No bank conflicts in attention.
+stage_kernels() {
+    stage kernels 60
+    rm -rf "$WORK/one_block" "$WORK/ncu.csv"
+    check ncu "$NCU" --clock-control none --csv --page raw --print-units base \
+        --print-kernel-base function --log-file "$WORK/ncu.csv" \
+        --metrics "$("$PYTHON" dev/bench/gpu_report.py --ncu-metrics)" \
+        "$BIN/train_gpt2cu_$FIRST" --train "$WORK/data/train_*.bin" \
+        --tokenizer "$WORK/data/tokenizer.gguf" --layers 1 --heads 12 --channels 768 \
+        --context "$SEQ" --batch "$BATCH" --steps 2 --save-minutes 0 --out "$WORK/one_block"
+    report
+}
+
+# Does any thread read or write where it must not, race, read what nobody wrote, or miss a barrier?
+# Heads of 64 and of 128, two tiles of attention long; then every layer's odd sizes.
+stage_sanitize() {
+    stage sanitize 90
+    tools="memcheck racecheck initcheck synccheck"
+    for tool in $tools; do
+        for heads in 2 1; do
+            rm -rf "$WORK/${tool}_$heads"
+            also "${tool}_heads_$((128 / heads))" "$SANITIZER" --tool "$tool" --error-exitcode 9 \
+                "$BIN/train_gpt2cu_$FIRST" --train "$WORK/data/train_*.bin" \
+                --tokenizer "$WORK/data/tokenizer.gguf" --layers 2 --heads $heads --channels 128 \
+                --context 128 --batch 2 --steps 2 --save-minutes 0 --out "$WORK/${tool}_$heads"
+        done
+    done
+    report
+    for tool in $tools; do
+        also "${tool}_layers" "$SANITIZER" --tool "$tool" --error-exitcode 9 \
+            "$BIN/test_layers_$FIRST"
+    done
+    report
+}
+
+echo "$GPU, $ARCH, driver $DRIVER, nvcc ${CUDA:-none}, PyTorch $TORCH, commit $COMMIT"
+STAGE=build
+if make -s nvflags PRECISION=fp16 > /dev/null 2>&1; then FORMS="$FORMS fp16"
+else verdict "PRECISION=fp16, which the Makefile does not know" absent 0
+fi
+FIRST=${FORMS%% *}   # of which all is asked
+for stage in $STAGES; do
+    "stage_$stage"
 done
-report
-for tool in memcheck racecheck initcheck; do
-    check ${tool}_layers "$SANITIZER" --tool $tool --error-exitcode 9 "$WORK/test_layers_bf16" &
-done
+wait
 report || { cat "$OUT/report.md"; echo "something failed: see $OUT/logs.txt"; exit 1; }
 cat "$OUT/report.md"
 echo "all passed: $OUT/report.md"

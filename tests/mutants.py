@@ -34,7 +34,8 @@ PROGRAMS = ["numerics", "layers", "model", "gguf", "flags", "tokenizer",   # bui
 SCRIPTS = {"infer": ["infer"], "chat": ["infer"], "draft": ["infer"],   # tests/test_X.py runs these
            "trainer": ["train_gpt2", "infer"], "quantize": ["infer"],
            "safety": ["train_gpt2", "infer"], "data": ["infer"], "bundle": ["infer", "runtime"],
-           "corpora": [], "backends": ["train_gpt2", "build/train_bf16"]}
+           "gpu_check": ["train_gpt2"], "corpora": [],
+           "backends": ["train_gpt2", "build/train_bf16"]}
 # How that is built. Without optimisation, since most of the time goes into compiling; by clang if
 # there is one, which takes half as long as g++.
 KINDS = {"slow": ["OPTIMIZE=-O1", "CLANG"],   # these run longer than it takes to compile them
@@ -949,6 +950,28 @@ MUTANTS = [
      "{ set_spinning(); }", "{}", "bundle runs"),
     ("launch.cpp", "LEGIBLE_FORM takes any other form than the one it names",
      "std::string(wanted) != form.name", "std::string(wanted) == form.name", "bundle forms"),
+    # ---- what a GPU will be asked ----------------------------------------------------------------
+    ("dev/gpu_check.sh", "gpu_check: a check that fails has passed",
+     "        found=failed\n", "        found=passed\n", "gpu_check survives"),
+    ("dev/gpu_check.sh", "gpu_check: an older program is taken for what does not compile",
+     'rm -rf "$WORK/logs" "$BIN"', 'rm -rf "$WORK/logs"', "gpu_check survives"),
+    ("dev/gpu_check.sh", "gpu_check: one of the heads does not divide the channels",
+     "for heads in 2 1; do", "for heads in 2 3; do", "gpu_check command_lines"),
+    ("dev/bench/gpu_report.py", "gpu_check: ncu's row of units is a kernel",
+     'if (row["ID"] or "").isdigit() and all(', "if all(", "gpu_check command_lines"),
+    ("dev/bench/gpu_report.py", "gpu_check: bytes written are not counted",
+     'sum(v["read"] + v["written"] for v in some)', 'sum(v["read"] for v in some)',
+     "gpu_check command_lines"),
+    ("dev/bench/gpu_report.py", "gpu_check: how many times as fast, upside down",
+     'r["ms"] / ours[n]["ms"]', 'ours[n]["ms"] / r["ms"]', "gpu_check report"),
+    ("dev/bench/gpu_report.py", "gpu_check: training that did not end is no failure",
+     'c["stage"] not in WHILE_THERE_IS_TIME', 'c["stage"] == "build"', "gpu_check report"),
+    ("dev/bench/gpu_torch.py", "gpu_check: uniform tokens",
+     "itertools.accumulate(1 / (k + 1) for", "itertools.accumulate(1.0 for", "gpu_check zipf"),
+    ("dev/bench/gpu_agree.py", "gpu_check: the resumed run is not compared",
+     "        found[name] = fingerprint(o, out)",
+     '        found[name] = fingerprint(o, out) if stop == 4 else found["first"]',
+     "gpu_check repeat"),
 ]
 
 
@@ -1023,7 +1046,9 @@ def copy_tree(folder):
     for pattern in ["*.h", "*.cpp", "*.cu", "Makefile", "data/*.py"]:
         for path in glob.glob(os.path.join(ROOT, pattern)):
             shutil.copy2(path, os.path.join(folder, os.path.relpath(path, ROOT)))
-    for tree in ("tests", "dev/matmul"):
+    os.makedirs(os.path.join(folder, "dev"))
+    shutil.copy2(os.path.join(ROOT, "dev", "gpu_check.sh"), os.path.join(folder, "dev"))
+    for tree in ("tests", "dev/matmul", "dev/bench"):
         shutil.copytree(os.path.join(ROOT, tree), os.path.join(folder, tree),
                         ignore=shutil.ignore_patterns("__pycache__"))
     # One emulator for all folders: under another path it would compile its library again.

@@ -167,7 +167,7 @@ def causal_attention(qkv, NH):
     B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     q, k, v = (t.reshape(B, T, NH, C // NH).transpose(1, 2) for t in qkv.split(C, -1))
     scores = q @ k.transpose(-1, -2) / math.sqrt(C // NH)
-    scores = scores.masked_fill(torch.ones(T, T).triu(1).bool(), -math.inf)
+    scores = scores.masked_fill(qkv.new_ones(T, T).triu(1).bool(), -math.inf)
     p = torch.softmax(scores, -1)
     return (p @ v).transpose(1, 2).reshape(B, T, C), torch.logsumexp(scores, -1), p
 
@@ -257,6 +257,25 @@ def layers():
 
 
 # ---- the model -----------------------------------------------------------------------------------
+
+def gpt2_keys(context, L, NH, C):
+    """The keys of a GPT-2's GGUF, but for its tokenizer's."""
+    return {"general.architecture": ("string", "gpt2"), "gpt2.context_length": ("u32", context),
+            "gpt2.embedding_length": ("u32", C), "gpt2.block_count": ("u32", L),
+            "gpt2.feed_forward_length": ("u32", 4 * C), "gpt2.attention.head_count": ("u32", NH),
+            "gpt2.attention.layer_norm_epsilon": ("f32", 1e-5)}
+
+
+def gpt2_shapes(context, V, L, C):
+    """{name: shape} of its tensors, in the file's order."""
+    shapes = {"token_embd.weight": (V, C), "position_embd.weight": (context, C)}
+    for i in range(L):
+        for name, shape in [("attn_norm", (C,)), ("attn_qkv", (3 * C, C)), ("attn_output", (C, C)),
+                            ("ffn_norm", (C,)), ("ffn_up", (4 * C, C)), ("ffn_down", (C, 4 * C))]:
+            shapes[f"blk.{i}.{name}.weight"], shapes[f"blk.{i}.{name}.bias"] = shape, (shape[0],)
+    shapes["output_norm.weight"], shapes["output_norm.bias"] = (C,), (C,)
+    return shapes
+
 
 def gpt2(w, tokens, NH, activation=gelu):
     """Logits (B, T, V) of tokens (B, T). w holds the weights under their names in a GGUF."""
@@ -385,21 +404,10 @@ def model(prefix, B, T, context, V, L, NH, C, clip, steps=10):
     """A GPT-2 with random weights (biases and norms too, so that a term left out shows), its
     logits, loss and gradients on the first batch, and the weights after `steps` AdamW steps on
     as many batches."""
-    keys = {"general.architecture": ("string", "gpt2"), "gpt2.context_length": ("u32", context),
-            "gpt2.embedding_length": ("u32", C), "gpt2.block_count": ("u32", L),
-            "gpt2.feed_forward_length": ("u32", 4 * C), "gpt2.attention.head_count": ("u32", NH),
-            "gpt2.attention.layer_norm_epsilon": ("f32", 1e-5),
-            "test.batch": ("i32s", [steps, B, T])}
-    g = Golden(keys)
-    shapes = {"token_embd.weight": (V, C), "position_embd.weight": (context, C)}
-    for i in range(L):
-        for name, shape in [("attn_norm", (C,)), ("attn_qkv", (3 * C, C)), ("attn_output", (C, C)),
-                            ("ffn_norm", (C,)), ("ffn_up", (4 * C, C)), ("ffn_down", (C, 4 * C))]:
-            shapes[f"blk.{i}.{name}.weight"], shapes[f"blk.{i}.{name}.bias"] = shape, (shape[0],)
-    shapes["output_norm.weight"], shapes["output_norm.bias"] = (C,), (C,)
+    g = Golden({**gpt2_keys(context, L, NH, C), "test.batch": ("i32s", [steps, B, T])})
     seeds = Golden()   # weights get a name of their own as a seed, so that two models differ
     w = {}
-    for name, shape in shapes.items():
+    for name, shape in gpt2_shapes(context, V, L, C).items():
         norm = name.endswith("norm.weight")
         std = 0.5 if "embd" in name else 0.2 if len(shape) == 1 else 0.8 / math.sqrt(shape[1])
         w[name] = seeds.random(prefix + name, *shape, std=std, mean=1.0 if norm else 0.0)

@@ -1,7 +1,8 @@
 // gpu_layers.cpp - how fast each layer of train_gpt2.cu is on this GPU, and how fast it could be.
 //
-//     gpu_layers NAME C NH B T CEILINGS    prints one JSON object a line: the two ceilings (of
-//                                          matrices of this size), then each layer
+//     gpu_layers NAME L C NH B T CEILINGS    prints one JSON object a line: the two ceilings (of
+//                                            matrices of this size), then each layer, and how many
+//                                            calls of it a step of L blocks makes
 //
 // Every layer is bound by memory or by arithmetic. Bytes counts each input read once and each
 // output written once, flops are those of layers.h; the larger of bytes / bandwidth and flops /
@@ -49,12 +50,12 @@ static double seconds_of(const std::function<void()>& work) {
     return seconds[3];
 }
 
-static void report(const char* model, const char* layer, double bytes, double flops,
+static void report(const char* model, const char* layer, double calls, double bytes, double flops,
                    const std::function<void()>& work) {
     double seconds = seconds_of(work), memory = bytes / bandwidth, arithmetic = flops / peak;
-    printf("{\"model\":\"%s\",\"layer\":\"%s\",\"us\":%.1f,\"gb_per_s\":%.0f,\"tflop_per_s\":%.1f,"
-           "\"bound\":\"%s\",\"percent\":%.1f}\n",
-           model, layer, seconds * 1e6, bytes / seconds / 1e9, flops / seconds / 1e12,
+    printf("{\"model\":\"%s\",\"layer\":\"%s\",\"calls\":%.2f,\"us\":%.1f,\"gb_per_s\":%.0f,"
+           "\"tflop_per_s\":%.1f,\"bound\":\"%s\",\"percent\":%.1f}\n",
+           model, layer, calls, seconds * 1e6, bytes / seconds / 1e9, flops / seconds / 1e12,
            memory > arithmetic ? "bytes" : "flops", 100 * std::max(memory, arithmetic) / seconds);
     fflush(stdout);
 }
@@ -72,8 +73,11 @@ static floatX* random_x(size_t n) {
     return p;
 }
 
+// n zeros.
 static float* floats(size_t n) {
-    return (float*)device_alloc(n * sizeof(float));
+    float* p = (float*)device_alloc(n * sizeof(float));
+    device_zero(p, n * sizeof(float));
+    return p;
 }
 
 // By a product of n x n matrices, and a copy of 16 * n * n bytes: 8192 is enough for any GPU.
@@ -93,8 +97,8 @@ static void measure_ceilings(const char* model, int n) {
            model, bandwidth / 1e9, peak / 1e12);
 }
 
-static void measure_matmul(const char* model, const char* name, int B, int T, int C, int OC,
-                           bool gelu, bool before) {
+static void measure_matmul(const char* model, const char* name, int calls, int B, int T, int C,
+                           int OC, bool gelu, bool before) {
     const double X = sizeof(floatX), N = (double)B * T, weights = (double)C * OC,
                  flops = 2 * N * weights;
     floatX *inp = random_x(N * C), *weight = random_x(weights), *bias = random_x(OC),
@@ -102,9 +106,10 @@ static void measure_matmul(const char* model, const char* name, int B, int T, in
     floatX *pre = gelu ? random_x(N * OC) : nullptr, *dinp = random_x(N * C),
            *pre_in = before ? random_x(N * C) : nullptr;
     float *dweight = floats(weights), *dbias = floats(OC);
-    report(model, text("%s forward", name).c_str(), X * (N * C + weights + N * OC * (gelu ? 2 : 1)),
-           flops, [&] { matmul_forward(out, pre, inp, weight, bias, B, T, C, OC); });
-    report(model, text("%s backward", name).c_str(),
+    report(model, text("%s forward", name).c_str(), calls,
+           X * (N * C + weights + N * OC * (gelu ? 2 : 1)), flops,
+           [&] { matmul_forward(out, pre, inp, weight, bias, B, T, C, OC); });
+    report(model, text("%s backward", name).c_str(), calls,
            X * (N * OC + N * C * (before ? 3 : 2) + weights) + 8 * weights, 2 * flops,
            [&] {
                matmul_backward(dinp, dweight, dbias, out, inp, weight, pre_in, B, T, C, OC, true);
@@ -114,7 +119,7 @@ static void measure_matmul(const char* model, const char* name, int B, int T, in
         device_free(p);
 }
 
-static void measure_stream(const char* model, int B, int T, int C, int NH) {
+static void measure_stream(const char* model, int L, int B, int T, int C, int NH) {
     const double X = sizeof(floatX), N = (double)B * T;
     floatX *x = random_x(N * C), *x2 = random_x(N * C), *sum = random_x(N * C),
            *out = random_x(N * C);
@@ -122,16 +127,16 @@ static void measure_stream(const char* model, int B, int T, int C, int NH) {
            *dqkv = random_x(N * 3 * C);
     float *mean = floats(N), *rstd = floats(N), *dweight = floats(C), *dbias = floats(C);
     float *lse = floats(N * NH), *D = floats(N * NH);
-    report(model, "layernorm forward", X * 2 * N * C, 8 * N * C,
+    report(model, "layernorm forward", 1, X * 2 * N * C, 8 * N * C,
            [&] { layernorm_forward(out, mean, rstd, x, weight, bias, B, T, C); });
-    report(model, "residual_layernorm forward", X * 4 * N * C, 9 * N * C,
+    report(model, "residual_layernorm forward", 2 * L, X * 4 * N * C, 9 * N * C,
            [&] { residual_layernorm_forward(sum, out, mean, rstd, x, x2, weight, bias, B, T, C); });
-    report(model, "residual_layernorm backward", X * 4 * N * C, 16 * N * C, [&] {
+    report(model, "residual_layernorm backward", 2 * L + 1, X * 4 * N * C, 16 * N * C, [&] {
         residual_layernorm_backward(out, dweight, dbias, x, x2, sum, weight, mean, rstd, B, T, C);
     });
-    report(model, "attention forward", X * 4 * N * C, 2 * N * T * C,
+    report(model, "attention forward", L, X * 4 * N * C, 2 * N * T * C,
            [&] { attention_forward(out, lse, qkv, B, T, C, NH); });
-    report(model, "attention backward", X * 8 * N * C, 5 * N * T * C,
+    report(model, "attention backward", L, X * 8 * N * C, 5 * N * T * C,
            [&] { attention_backward(dqkv, D, x, qkv, out, lse, B, T, C, NH); });
     for (void* p : {(void*)x, (void*)x2, (void*)sum, (void*)out, (void*)weight, (void*)bias,
                     (void*)qkv, (void*)dqkv, (void*)mean, (void*)rstd, (void*)dweight, (void*)dbias,
@@ -139,7 +144,7 @@ static void measure_stream(const char* model, int B, int T, int C, int NH) {
         device_free(p);
 }
 
-static void measure_ends(const char* model, int B, int T, int C) {
+static void measure_ends(const char* model, int L, int B, int T, int C) {
     const int V = 50257, Vp = 50304;
     const double X = sizeof(floatX), N = (double)B * T;
     std::vector<int> list((size_t)N), order((size_t)N);
@@ -154,17 +159,19 @@ static void measure_ends(const char* model, int B, int T, int C) {
     floatX *wte = random_x((double)Vp * C), *wpe = random_x((double)T * C), *out = random_x(N * C),
            *logits = random_x(N * Vp);
     float *dwte = floats((double)Vp * C), *dwpe = floats((double)T * C), *losses = floats(N);
-    report(model, "encoder forward", X * 2 * N * C, N * C,
+    report(model, "encoder forward", 1, X * 2 * N * C, N * C,
            [&] { encoder_forward(out, tokens, wte, wpe, B, T, C); });
-    report(model, "encoder backward", X * N * C, 2 * N * C,
+    report(model, "encoder backward", 1, X * N * C, 2 * N * C,
            [&] { encoder_backward(dwte, dwpe, out, tokens, sorted, B, T, C); });
-    report(model, "classifier", X * 2 * N * Vp, 10 * N * Vp,
+    report(model, "classifier", 1, X * 2 * N * Vp, 10 * N * Vp,
            [&] { classifier(losses, logits, logits, tokens, 1e-6f, B, T, V, Vp); });
     device_free(logits);
+    // The optimizer's share of a step: all parameters, though it is timed on the embedding's.
     size_t n = (size_t)Vp * C;
+    double all = (n + (double)T * C + 12.0 * L * C * C + 13.0 * L * C + 2 * C) / n;
     float *m = floats(n), *v = floats(n), *master = floats(n);
-    report(model, "grad_norm", 4.0 * n, 2.0 * n, [&] { grad_norm(dwte, n); });
-    report(model, "adamw", (28.0 + (X == 2 ? 2 : 0)) * n, 16.0 * n, [&] {
+    report(model, "grad_norm", all, 4.0 * n, 2.0 * n, [&] { grad_norm(dwte, n); });
+    report(model, "adamw", all, (28.0 + (X == 2 ? 2 : 0)) * n, 16.0 * n, [&] {
         adamw_update(X == 2 ? wte : (floatX*)master, master, dwte, m, v, n,
                      {1e-4, 0.9, 0.95, 1e-8, 0.1, 1, 10});
     });
@@ -174,20 +181,21 @@ static void measure_ends(const char* model, int B, int T, int C) {
 }
 
 int main(int argc, char** argv) {
-    if (argc != 7) fail("usage: gpu_layers NAME C NH B T CEILINGS");
+    if (argc != 8) fail("usage: gpu_layers NAME L C NH B T CEILINGS");
     const char* model = argv[1];
-    int C = atoi(argv[2]), NH = atoi(argv[3]), B = atoi(argv[4]), T = atoi(argv[5]);
-    int n = atoi(argv[6]);
-    if (C < 1 || NH < 1 || C % NH || B < 1 || T < 1 || n < 1)
-        fail("gpu_layers: C %d, NH %d, B %d, T %d, matrices of %d: not a model", C, NH, B, T, n);
+    int L = atoi(argv[2]), C = atoi(argv[3]), NH = atoi(argv[4]), B = atoi(argv[5]);
+    int T = atoi(argv[6]), n = atoi(argv[7]);
+    if (L < 1 || C < 1 || NH < 1 || C % NH || B < 1 || T < 1 || n < 1)
+        fail("gpu_layers: L %d, C %d, NH %d, B %d, T %d, matrices of %d: not a model", L, C, NH, B,
+             T, n);
     device_init(0);
     measure_ceilings(model, n);
-    measure_ends(model, B, T, C);
-    measure_stream(model, B, T, C, NH);
-    measure_matmul(model, "qkv", B, T, C, 3 * C, false, false);
-    measure_matmul(model, "attn_output", B, T, C, C, false, false);
-    measure_matmul(model, "ffn_up and gelu", B, T, C, 4 * C, true, false);
-    measure_matmul(model, "gelu and ffn_down", B, T, 4 * C, C, false, true);
-    measure_matmul(model, "logits", B, T, C, 50304, false, false);
+    measure_ends(model, L, B, T, C);
+    measure_stream(model, L, B, T, C, NH);
+    measure_matmul(model, "qkv", L, B, T, C, 3 * C, false, false);
+    measure_matmul(model, "attn_output", L, B, T, C, C, false, false);
+    measure_matmul(model, "ffn_up and gelu", L, B, T, C, 4 * C, true, false);
+    measure_matmul(model, "gelu and ffn_down", L, B, T, 4 * C, C, false, true);
+    measure_matmul(model, "logits", 1, B, T, C, 50304, false, false);
     return 0;
 }
