@@ -76,10 +76,10 @@ LEGIBLE_BF16_TARGET void bfloat16_rows(int rows, float* c, int64_t ldc, const fl
     }
 }
 
-inline void bfloat16_tile(int rows, int width, float* c, int64_t ldc, const float* a,
+inline void bfloat16_tile(int rows, int width, float* c, int64_t ldc, Matrix a,
                           const float* b, int K, const float* begin) {
     edge_tile(rows, width, c, ldc, begin, [&](float* to, int64_t ld, const float* from) {
-        bfloat16_rows<MR>(rows, to, ld, a, b, K, from);
+        bfloat16_rows<MR>(rows, to, ld, a.p, b, K, from);
     });
 }
 
@@ -149,8 +149,9 @@ inline void amx_pack_b(float* panel, Matrix x, int depth, int width) {
     bfloat16_pack<NR>(panel, x, depth, width);
 }
 
-LEGIBLE_AMX_TARGET inline void amx_tile(int rows, int width, float* c, int64_t ldc, const float* a,
+LEGIBLE_AMX_TARGET inline void amx_tile(int rows, int width, float* c, int64_t ldc, Matrix panel,
                                         const float* b, int K, const float* begin) {
+    const float* a = panel.p;
     float edge[AMX_ROWS * NR];
     const bool whole = rows == AMX_ROWS && width == NR;
     float* to = whole ? c : edge;
