@@ -22,13 +22,13 @@
 //                loaded and stored more often, which costs more.
 //     L2         A thread's block of a has 192 rows, 288 KB. The next panel of b, 48 KB, serves
 //                16 tiles of 4,608 cycles each: it may come from L3, at less than a byte a cycle.
-//     memory     One operand is packed by all threads, as much at a time as 4 MB hold. The other is
-//                read where it lies, since an element of a is one that is broadcast, wherever it
-//                is: only where rows of a are no rows in memory are they packed too, block by
-//                block. A weight of 9 MB that serves 256 tokens is best not copied; so there it
-//                takes a's place, the tokens b's, and the product is made transposed:
-//                c^T = b^T a^T, with c^T's tiles in L2, turned when they are done. Weights that lie
-//                in memory in another form are decoded a block at a time, and not before.
+//     memory     The smaller operand is packed once, by all threads, as much at a time as 4 MB
+//                hold. Of the larger a thread reads a block at a time, so that one may wait for
+//                memory while another multiplies; and where it lies, since an element of a is
+//                broadcast, wherever it is. (Rows of a that are columns in memory are packed.) So
+//                a weight of 9 MB that serves 256 tokens is best put in a's place: the product is
+//                made transposed, c^T = b^T a^T, its tiles in L2, and turned when they are done.
+//                Weights in another form than floats are decoded a block at a time.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -142,22 +142,6 @@ inline void pack_panel(float* panel, Matrix x, int depth, int width) {
         for (int k = 0; k < depth; k++) panel[k * W + j] = x.p[k * x.row + j * x.col];
 }
 
-// A buffer that grows when it must and is kept: none is made in a step of training but the first.
-struct Scratch {
-    float* p = nullptr;
-    size_t size = 0;
-    float* at_least(size_t n) {
-        if (n > size) {
-            free(p);
-            size = n;
-            p = (float*)aligned_alloc(64, (n * sizeof(float) + 63) / 64 * 64);
-            if (!p) fail("out of memory: %zu floats for a product", n);
-        }
-        return p;
-    }
-    ~Scratch() { free(p); }
-};
-
 // ---- kinds of products --------------------------------------------------------------------------
 
 // What a product is made with. A panel holds words of 32 bits: a float, or two bfloat16 that follow
@@ -213,7 +197,8 @@ typedef std::function<Matrix(int first, int width, int k0, int depth)> Decode;
 // One of a product's operands, seen from k: its items are a's rows, or b's columns.
 struct Side {
     Matrix x;   // (K, size)
-    int size;
+    int size, width;   // width of a panel
+    void (*pack)(float* panel, Matrix x, int depth, int width);
     const Decode* decode;   // or null
 
     Matrix items(int first, int some, int k0, int depth) const {
@@ -232,8 +217,10 @@ struct Matmul {
     int K;
     Finish f;
     const Kernel& kernel;
-    bool turned;         // packed is a, and read is b: the tiles are c's transpose
-    Side packed, read;   // one in panels that all threads share, one where it lies
+    bool swapped;        // packed is a, and read is b
+    // What is read where it lies is broadcast, and so in a's place: the tiles are c's transpose.
+    bool turned;
+    Side packed, read;   // one in panels that all threads share, one by each thread for itself
     int words;           // of K
     int group;           // items whose panels exist at a time,
     float* panels;       // for each KC words of k
@@ -266,10 +253,16 @@ inline void finish_tile(float* c, int64_t ldc, int rows, int width, const Finish
     }
 }
 
-// c (rows, columns) = or += a b, of `depth` words of k, by one thread. b is in panels; from mr rows
-// of a to the next, `down` floats. Down the rows of a first: the panel of b stays in L1.
-inline void matmul_block(const Kernel& kernel, float* c, int64_t ldc, Matrix a, int64_t down,
-                         const float* b, int rows, int columns, int depth, const Finish& f) {
+// Rows of a product's a, as they lie or in panels: from mr of them to the next, `down` floats.
+struct Rows {
+    Matrix x;
+    int64_t down;
+};
+
+// c (rows, columns) = or += a b, of `depth` words of k, by one thread. b is in panels. Down the
+// rows of a first: the panel of b stays in L1.
+inline void matmul_block(const Kernel& kernel, float* c, int64_t ldc, Rows a, const float* b,
+                         int rows, int columns, int depth, const Finish& f) {
     const int mr = kernel.mr;
     for (int n = 0; n < columns; n += NR, b += (int64_t)NR * depth) {
         const int width = std::min(NR, columns - n);
@@ -281,7 +274,8 @@ inline void matmul_block(const Kernel& kernel, float* c, int64_t ldc, Matrix a, 
             // What the next tile writes, which memory would be asked for too late.
             for (int i = m + mr; i < std::min(m + 2 * mr, rows); i++)
                 for (int j = 0; j < NR; j += 16) __builtin_prefetch(c + i * ldc + n + j, 1);
-            kernel.tile(some, width, c + at, ldc, {a.p + m / mr * down, a.row, a.col}, b, depth,
+            kernel.tile(some, width, c + at, ldc, {a.x.p + m / mr * a.down, a.x.row, a.x.col}, b,
+                        depth,
                         f.add ? nullptr : begin);
             if (f.gelu || f.pre_gelu)
                 finish_tile(c + at, ldc, some, width, finish_of(f, at, n, true, true));
@@ -294,8 +288,9 @@ inline void matmul_block(const Kernel& kernel, float* c, int64_t ldc, Matrix a, 
 inline void matmul_task(const Matmul& p, Range k, int g, Range s, Range l) {
     static thread_local Scratch own, aside;
     const Kernel& kernel = p.kernel;
-    const int rows = l.size(), columns = s.size(), mr = kernel.mr;
-    const int m = p.turned ? s.from : l.from, n = p.turned ? l.from : s.from;
+    const bool b_is_own = p.swapped && !p.turned;
+    const int m = p.swapped ? s.from : l.from, n = p.swapped ? l.from : s.from;
+    const int rows = b_is_own ? s.size() : l.size(), columns = b_is_own ? l.size() : s.size();
     float* c = p.c + m * p.ldc + n;
     const Finish whole = finish_of(p.f, m * p.ldc + n, n, k.from == 0, k.to == p.words);
     float* tiles = p.turned ? aside.at_least((size_t)rows * columns) : c;
@@ -305,21 +300,22 @@ inline void matmul_task(const Matmul& p, Range k, int g, Range s, Range l) {
         for (int i = 0; i < rows; i++)
             std::fill_n(tiles + i * ld, columns, whole.bias ? whole.bias[i] : 0.0f);
     for (int k0 = k.from; k0 < k.to; k0 += KC) {
-        const int depth = std::min(KC, k.to - k0), after = k0 + depth, steps = p.steps(k0, depth);
-        const Matrix x = p.read.items(l.from, rows, k0 * kernel.per_word, steps);
-        Matrix a = {x.p, x.col, x.row};
-        int64_t down = mr * a.row;
-        if (kernel.per_word > 1 || a.col != 1) {
-            float* to = own.at_least((size_t)round_up(rows, mr) * KC);
-            a = {to, 1, mr};
-            down = (int64_t)mr * depth;
-            for (int i = 0; i < rows; i += mr, to += down)
-                kernel.pack_a(to, part(x, 0, i), steps, std::min(mr, rows - i));
+        const int depth = std::min(KC, k.to - k0), steps = p.steps(k0, depth);
+        const Matrix x = p.read.items(l.from, l.size(), k0 * kernel.per_word, steps);
+        const float* shared = p.panels + (int64_t)(k0 - k.from) * p.group +
+                              (int64_t)(s.from - g) * depth;
+        Rows a = {{x.p, x.col, x.row}, kernel.mr * x.col};
+        const float* b = shared;
+        if (kernel.per_word > 1 || x.row != 1) {
+            float* to = own.at_least((size_t)round_up(l.size(), p.read.width) * KC);
+            a = {{b_is_own ? shared : to, 1, kernel.mr}, (int64_t)kernel.mr * depth};
+            if (b_is_own) b = to;
+            for (int i = 0; i < l.size(); i += p.read.width, to += (int64_t)p.read.width * depth)
+                p.read.pack(to, part(x, 0, i), steps, std::min(p.read.width, l.size() - i));
         }
         const Finish f = p.turned ? Finish{true}
-                                  : finish_of(whole, 0, 0, k0 == k.from, after == k.to);
-        const float* b = p.panels + (int64_t)(k0 - k.from) * p.group + (s.from - g) * depth;
-        matmul_block(kernel, tiles, ld, a, down, b, rows, columns, depth, f);
+                                  : finish_of(whole, 0, 0, k0 == k.from, k0 + depth == k.to);
+        matmul_block(kernel, tiles, ld, a, b, rows, columns, depth, f);
     }
     if (p.turned) {
         transpose(c, p.ldc, tiles, ld, columns, rows);
@@ -332,26 +328,30 @@ inline void matmul_task(const Matmul& p, Range k, int g, Range s, Range l) {
 inline void matmul(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int K, Finish f = {},
                    const Kernel& kernel = FLOAT32, const Decode* decode = nullptr) {
     static Scratch shared;
-    const Side rows = {{a.p, a.col, a.row}, M, nullptr}, columns = {b, N, decode};
-    // b is packed and a read; or a is packed, b read, and c turned as often as panels are made
-    // anew: whichever moves fewer floats.
+    // The smaller operand is packed, or b if it fits into L2. Then c is turned, as often as panels
+    // are made anew, if that moves fewer floats than packing b too.
     const int64_t turns = 1 + (int64_t)M * K / SHARED;
-    const bool turned = (int64_t)N * K > M * (K + N * turns);
-    const Side &packed = turned ? rows : columns, &read = turned ? columns : rows;
+    const bool swapped = M <= N && (int64_t)N * K > SHARED / 4;
+    const bool turned = swapped && kernel.per_word == 1 && K > M * turns;
+    Side rows = {{a.p, a.col, a.row}, M, kernel.mr, kernel.pack_a, nullptr};
+    Side columns = {b, N, NR, kernel.pack_b, decode};
+    if (turned) std::swap(rows.width, columns.width), std::swap(rows.pack, columns.pack);
+    const Side &packed = swapped ? rows : columns, &read = swapped ? columns : rows;
     const int words = round_up((K + kernel.per_word - 1) / kernel.per_word, kernel.multiple);
     // As many items are packed at a time as fit with all of K, or GROUP with as much of K as fits.
-    const int group = (int)std::min<int64_t>(round_up(packed.size, NR),
-                                             std::max<int64_t>(GROUP, SHARED / words / NR * NR));
+    const int group = round_up((int)std::min<int64_t>(packed.size, std::max<int64_t>(
+                                   GROUP, SHARED / words)), packed.width);
     const int chunk = std::max(1, (int)(SHARED / group / KC)) * KC;
-    const Matmul p = {c, ldc, K, f, kernel, turned, packed, read, words, group,
-                       shared.at_least((size_t)group * std::min(chunk, words))};
+    const Matmul p = {c, ldc, K, f, kernel, swapped, turned, packed, read, words,
+                      group, shared.at_least((size_t)group * std::min(chunk, words))};
     // Blocks of what is read: three or more for each thread, so that none waits long for the last.
     // Where it does not have as many, what is packed is cut too.
-    const int threads = max_threads(), mr = kernel.mr, panels = group / NR;
-    const int block = std::max(mr, std::min(BLOCK, read.size / (3 * threads)) / mr * mr);
+    const int threads = max_threads(), panels = group / packed.width;
+    const int block = std::max(read.width, std::min(BLOCK, read.size / (3 * threads)) /
+                                               read.width * read.width);
     const int blocks = (read.size + block - 1) / block;
     const int cuts = std::max(1, std::min(panels, 3 * threads / blocks));
-    const int piece = (panels + cuts - 1) / cuts * NR;
+    const int piece = (panels + cuts - 1) / cuts * packed.width;
 #pragma omp parallel
     for (int g = 0; g < packed.size; g += group) {
         const int end = std::min(packed.size, g + group);
@@ -359,12 +359,13 @@ inline void matmul(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int 
             const int last = std::min(words, first + chunk), parts = (last - first + KC - 1) / KC;
 #pragma omp for schedule(static)
             for (int i = 0; i < parts * panels; i++) {
-                const int k0 = first + i / panels * KC, item = g + i % panels * NR;
+                const int k0 = first + i / panels * KC, item = g + i % panels * packed.width;
                 const int depth = std::min(KC, last - k0), steps = p.steps(k0, depth);
-                const int some = std::min(NR, end - item);
-                if (some <= 0) continue;
-                kernel.pack_b(p.panels + (int64_t)(k0 - first) * group + (item - g) * depth,
-                              packed.items(item, some, k0 * kernel.per_word, steps), steps, some);
+                const int some = std::min(packed.width, end - item);
+                float* to = p.panels + (int64_t)(k0 - first) * group + (int64_t)(item - g) * depth;
+                if (some > 0)
+                    packed.pack(to, packed.items(item, some, k0 * kernel.per_word, steps), steps,
+                                some);
             }
 #pragma omp for collapse(2) schedule(dynamic)
             for (int s = g; s < end; s += piece)

@@ -1,8 +1,10 @@
-// vectors.h - what one processor calls its vector of floats: the same names for AVX-512, AVX2 with
-// FMA, and 64-bit Arm.
+// vectors.h - what one processor calls its vector of floats, the same names for AVX-512, AVX2 with
+// FMA, and 64-bit Arm; transposes by vectors; and buffers for them.
 #pragma once
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include "files.h"
 
 // One register of them, the one instruction that matters: a * b + c, rounded once; and MR, the rows
 // of a product's tile that the registers hold (matmul.h).
@@ -65,3 +67,19 @@ inline void transpose(float* to, int64_t to_row, const float* from, int64_t from
     for (int j = 0; j < columns; j++)
         for (int i = j < j8 ? i8 : 0; i < rows; i++) to[i * to_row + j] = from[j * from_row + i];
 }
+
+// A buffer that grows when it must and is kept: none is made in a step of training but the first.
+struct Scratch {
+    float* p = nullptr;
+    size_t size = 0;
+    float* at_least(size_t n) {
+        if (n > size) {
+            free(p);
+            size = n;
+            p = (float*)aligned_alloc(64, (n * sizeof(float) + 63) / 64 * 64);
+            if (!p) fail("out of memory: %zu floats for a product", n);
+        }
+        return p;
+    }
+    ~Scratch() { free(p); }
+};
