@@ -217,12 +217,19 @@ inline float add_lanes(const float* lanes) {
     return (s[0][0] + s[0][2]) + (s[0][1] + s[0][3]);
 }
 
-// sum_i a[i] * b[i]
-inline float dot(const float* a, const float* b, int64_t n) {
+// The lanes of dot(a, b, n).
+inline void dot_lanes(float* to, const float* a, const float* b, int64_t n) {
     float lanes[LANES] = {};
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES)
         for (int j = 0; j < LANES; j++) lanes[j] = __builtin_fmaf(a[i + j], b[i + j], lanes[j]);
     for (int j = 0; i + j < n; j++) lanes[j] = __builtin_fmaf(a[i + j], b[i + j], lanes[j]);
+    memcpy(to, lanes, sizeof lanes);
+}
+
+// sum_i a[i] * b[i]
+inline float dot(const float* a, const float* b, int64_t n) {
+    float lanes[LANES];
+    dot_lanes(lanes, a, b, n);
     return add_lanes(lanes);
 }

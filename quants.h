@@ -53,7 +53,7 @@ inline Bytes bytes_at(const uint8_t* p) {
     return b;
 }
 
-const int VECS = 32 / VEC;   // vectors that hold 32 weights
+const int VECS = 32 / VEC;   // vectors that hold 32 weights, or a sum's lanes
 
 // What a nibble stands for, d * (nibble - zero) + m; m = -0.0f adds nothing, not even a sign to 0.
 struct Nibbles {
@@ -248,16 +248,50 @@ const int FEW = 17;   // from so many rows of input on, matmul() is faster
     for (int i = 0; i < bytes; i += 64) __builtin_prefetch((const uint8_t*)p + 4096 + i);
 }
 
+// The first half of the lanes of a and of b in turns, plus the second half: a's and b's sums go on
+// in one vector, with half as many lanes each.
+[[gnu::always_inline]] inline Vec fold(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23) +
+           __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
+                                   31);
+#elif defined(__AVX2__)
+    return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11) +
+           __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+#else
+    return vzip1q_f32(a, b) + vzip2q_f32(a, b);
+#endif
+}
+
+// Lane r = add_lanes(lanes[r]), of up to VEC rows, whose last additions are done together: row by
+// row, they took a quarter of the time of eight dot products of 768 numbers.
+[[gnu::always_inline]] inline Vec add_rows_of_lanes(const float (*lanes)[LANES], int rows) {
+    Vec sum[VEC] = {};
+    for (int r = 0; r < rows; r++) {
+        Vec x[VECS];
+        for (int v = 0; v < VECS; v++) x[v] = vec_load(lanes[r] + v * VEC);
+        for (int half = VECS / 2; half >= 1; half /= 2)
+            for (int v = 0; v < half; v++) x[v] += x[v + half];
+        sum[r] = x[0];
+    }
+#pragma GCC unroll 4
+    for (int half = VEC / 2; half >= 1; half /= 2)
+#pragma GCC unroll 8
+        for (int r = 0; r < half; r++) sum[r] = fold(sum[r], sum[r + half]);
+    return sum[0];
+}
+
 // Of a matrix two rows are in work at a time, and with them four rows of input, or eight where 16
 // registers can hold their sums: weights are decoded to registers once for all of them, a number of
 // input is loaded once for both, and a sum waits less for itself, because there are others.
 const int AT_ONCE = VEC == 16 ? 8 : 4;
 
-// lanes[2 r + k] = the lanes of dot(row r of input, row k of weights), of n elements each. As many
-// lanes at a time as half of the registers hold.
+// sums[2 r + k] = dot(row r of input, row k of weights), of n elements each. As many lanes at a time
+// as half of the registers hold.
 template <int ROWS, void (*UNPACK)(Vec*, const uint8_t*, int), int BLOCK, int BYTES>
-inline void multiply_blocks(float (*lanes)[LANES], const float* inp, const uint8_t* row0,
-                            const uint8_t* row1, int n) {
+inline void multiply_blocks(float* sums, const float* inp, const uint8_t* row0, const uint8_t* row1,
+                            int n) {
+    alignas(64) float lanes[2 * ROWS][LANES];
     const int REGISTERS = VEC == 8 ? 16 : 32;
     const int TOGETHER = std::min(VECS, REGISTERS / 2 / (2 * ROWS));
 #pragma GCC unroll 8
@@ -289,6 +323,11 @@ inline void multiply_blocks(float (*lanes)[LANES], const float* inp, const uint8
             for (int v = 0; v < TOGETHER; v++)
                 vec_store(lanes[k] + (first + v) * VEC, sum[k][v]);
     }
+    if (ROWS == 1)   // too few to gain by it
+        for (int k = 0; k < 2; k++) sums[k] = add_lanes(lanes[k]);
+    else
+        for (int k = 0; k < 2 * ROWS; k += VEC)
+            vec_store(sums + k, add_rows_of_lanes(lanes + k, std::min(VEC, 2 * ROWS - k)));
 }
 
 // ---- products with few rows, in integers --------------------------------------------------------
@@ -686,7 +725,7 @@ struct Format {
     // rows; null where it is faster to decode a row of weights to memory first, once for all.
     void (*integers)(float (*out)[VEC], const Digits* x, const uint8_t* rows, int64_t stride,
                      int in, int n);
-    void (*multiply[AT_ONCE])(float (*lanes)[LANES], const float* inp, const uint8_t* row0,
+    void (*multiply[AT_ONCE])(float* sums, const float* inp, const uint8_t* row0,
                               const uint8_t* row1, int n);
     void (*quantize)(uint8_t* to, const float* from, int64_t n);   // null: only read
 };
@@ -782,14 +821,13 @@ inline void product_of_two_rows(float* out, const float* inp, const Weight& w, c
         row0 = (const uint8_t*)floats, row1 = (const uint8_t*)floats1;
         multiply = find_format(GGML_F32)->multiply;
     }
-    alignas(64) float lanes[2 * AT_ONCE][LANES];
+    float sums[2 * AT_ONCE];
     for (int i = 0, rows; i < n; i += rows) {
         rows = std::min(AT_ONCE, n - i);
-        multiply[rows - 1](lanes, inp + (int64_t)i * w.in, row0, row1, w.in);
+        multiply[rows - 1](sums, inp + (int64_t)i * w.in, row0, row1, w.in);
         for (int r = 0; r < rows; r++, out += w.out) {
-            out[o] = add_lanes(lanes[2 * r]) + (bias ? bias[o] : 0);
-            if (o + half == second)
-                out[second] = add_lanes(lanes[2 * r + 1]) + (bias ? bias[second] : 0);
+            out[o] = sums[2 * r] + (bias ? bias[o] : 0);
+            if (o + half == second) out[second] = sums[2 * r + 1] + (bias ? bias[second] : 0);
         }
     }
 }

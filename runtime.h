@@ -456,14 +456,18 @@ inline void softmax(float* p, int n) {
 inline void attend_group(float* out, const float* q, const float* keys, const float* values,
                          int count, int group, int hs) {
     static thread_local Scratch scratch;
-    float* p = scratch.at_least((size_t)group * count);
-    const float scale = 1 / sqrtf((float)hs);
-    for (int s = 0; s < count; s++)
-        for (int g = 0; g < group; g++)
-            p[(int64_t)g * count + s] =
-                dot(q + (int64_t)g * hs, keys + (int64_t)s * hs, hs) * scale;
-    for (int g = 0; g < group; g++) softmax(p + (int64_t)g * count, count);
-    gemm(out, hs, {p, count, 1}, {values, hs, 1}, group, hs, count, false);
+    const int64_t room = round_up(count, VEC);
+    float* p = scratch.at_least(group * room);
+    const Vec scale = vec_all(1 / sqrtf((float)hs));
+    alignas(64) float lanes[VEC][LANES] = {};
+    for (int s = 0; s < count; s += VEC)
+        for (int g = 0; g < group; g++) {
+            for (int i = 0; i < std::min(VEC, count - s); i++)
+                dot_lanes(lanes[i], q + (int64_t)g * hs, keys + (int64_t)(s + i) * hs, hs);
+            vec_store(p + g * room + s, add_rows_of_lanes(lanes, VEC) * scale);
+        }
+    for (int g = 0; g < group; g++) softmax(p + g * room, count);
+    gemm(out, hs, {p, room, 1}, {values, hs, 1}, group, hs, count, false);
 }
 
 // Up to 32 queries of one head, which follow one another, each a lane of the vectors: the scores
