@@ -252,9 +252,10 @@ const int FEW = 17;   // from so many rows of input on, matmul() is faster
 // in one vector, with half as many lanes each.
 [[gnu::always_inline]] inline Vec fold(Vec a, Vec b) {
 #if defined(__AVX512F__)
-    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23) +
-           __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
-                                   31);
+    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19,
+                                   4, 20, 5, 21, 6, 22, 7, 23) +
+           __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27,
+                                   12, 28, 13, 29, 14, 30, 15, 31);
 #elif defined(__AVX2__)
     return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11) +
            __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);

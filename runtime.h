@@ -439,12 +439,8 @@ inline void remember(Work& w, const Description& d, int layer, int first, int n)
 
 // p = softmax(p), n numbers. The largest is taken out first, or e^p would overflow.
 inline void softmax(float* p, int n) {
-    float most[LANES], sum[LANES] = {}, largest = p[0];
-    for (float& x : most) x = largest;
-    for (int i = 0; i < n; i += LANES)
-        for (int j = 0; j < std::min(LANES, n - i); j++)
-            most[j] = p[i + j] > most[j] ? p[i + j] : most[j];
-    for (float x : most) largest = x > largest ? x : largest;
+    const float largest = maximum(p, n);
+    float sum[LANES] = {};
     for (int i = 0; i < n; i += LANES)
         for (int j = 0; j < std::min(LANES, n - i); j++)
             sum[j] += p[i + j] = exp_f(p[i + j] - largest);
