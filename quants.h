@@ -883,23 +883,27 @@ struct Product {
 // of rows that follow one another, so that it reads memory as a stream.
 inline void products(std::initializer_list<Product> list, const float* inp, int n) {
     [[maybe_unused]] int64_t work = 0;   // without OpenMP, nobody asks
+    const int in = list.begin()->w->in;
+    bool integers = false;
     for (const Product& p : list) {
-        work += (int64_t)p.w->in * p.w->out;
+        work += (int64_t)in * p.w->out;
+        integers |= find_format(p.w->type)->integers != nullptr;
         if (n >= FEW) product_of_matrices(p.out, inp, *p.w, p.bias, n);
     }
     if (n >= FEW) return;
     // Small matrices are done before other threads would have begun.
+    static std::vector<Digits> digits;
+    const int blocks = integers ? in / 32 * n : 0;
+    if (digits.size() < (size_t)blocks) digits.resize(blocks);
 #pragma omp parallel if (work > 1 << 17)
     {
-        static thread_local std::vector<Digits> digits;   // each thread's own: none waits for them
-        digits.clear();
+        if (blocks > 0)
+#pragma omp for schedule(static)
+        for (int i = 0; i < blocks; i++)
+            digits[i] = make_digits(inp + (int64_t)(i % n) * in + i / n * 32);
         for (const Product& p : list) {
             const Weight& w = *p.w;
             const Format& format = *find_format(w.type);
-            if (format.integers && digits.empty())
-                for (int b = 0; b < w.in / 32; b++)
-                    for (int i = 0; i < n; i++)
-                        digits.push_back(make_digits(inp + (int64_t)i * w.in + 32 * b));
             const bool two = w.in % 32 == 0;
             const int tasks = format.integers ? (w.out + VEC - 1) / VEC
                               : two           ? (w.out + 1) / 2
