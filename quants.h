@@ -244,8 +244,8 @@ const int FEW = 17;   // from so many rows of input on, matmul() is faster
 // Weights are read once, as a stream, which the processor's own prefetching loses at the end of
 // each page of 4 KB. So memory is asked for what comes a page later: 1.4 times as fast in F32.
 // Behind a row lies the next one; behind the mapping, asking does nothing.
-[[gnu::always_inline]] inline void ask_ahead(const void* p, int bytes) {
-    for (int i = 0; i < bytes; i += 64) __builtin_prefetch((const uint8_t*)p + 4096 + i);
+[[gnu::always_inline]] inline void ask_for(const uint8_t* p, int bytes) {
+    for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
 }
 
 // The first half of the lanes of a and of b in turns, plus the second half: a's and b's sums go on
@@ -264,11 +264,11 @@ const int FEW = 17;   // from so many rows of input on, matmul() is faster
 #endif
 }
 
-// Lane r = add_lanes(lanes[r]), of up to VEC rows, whose last additions are done together: row by
-// row, they took a quarter of the time of eight dot products of 768 numbers.
-[[gnu::always_inline]] inline Vec add_rows_of_lanes(const float (*lanes)[LANES], int rows) {
-    Vec sum[VEC] = {};
-    for (int r = 0; r < rows; r++) {
+// Lane r = add_lanes(lanes[r]), of VEC rows, whose last additions are done together: row by row,
+// they took a quarter of the time of eight dot products of 768 numbers.
+[[gnu::always_inline]] inline Vec add_rows_of_lanes(const float (*lanes)[LANES]) {
+    Vec sum[VEC];
+    for (int r = 0; r < VEC; r++) {
         Vec x[VECS];
         for (int v = 0; v < VECS; v++) x[v] = vec_load(lanes[r] + v * VEC);
         for (int half = VECS / 2; half >= 1; half /= 2)
@@ -287,22 +287,34 @@ const int FEW = 17;   // from so many rows of input on, matmul() is faster
 // input is loaded once for both, and a sum waits less for itself, because there are others.
 const int AT_ONCE = VEC == 16 ? 8 : 4;
 
-// sums[2 r + k] = dot(row r of input, row k of weights), of n elements each. As many lanes at a time
-// as half of the registers hold.
+// Some elements of the rows in work, of which there are n.
+struct Piece {
+    const float* inp;          // of the first row; the next one is `stride` elements further
+    int64_t stride;
+    const uint8_t* weights[2];
+    int n;
+    int64_t ahead;             // so many bytes further lie the weights that come next
+    bool goes_on;              // the lanes hold the sums of the elements before
+};
+
+// lanes[2 r + k] = the lanes of dot(row r of input, row k of weights), or that added to them. As
+// many lanes at a time as half of the registers hold.
 template <int ROWS, void (*UNPACK)(Vec*, const uint8_t*, int), int BLOCK, int BYTES>
-inline void multiply_blocks(float* sums, const float* inp, const uint8_t* row0, const uint8_t* row1,
-                            int n) {
-    alignas(64) float lanes[2 * ROWS][LANES];
+inline void multiply_blocks(float (*lanes)[LANES], const Piece& p) {
     const int REGISTERS = VEC == 8 ? 16 : 32;
     const int TOGETHER = std::min(VECS, REGISTERS / 2 / (2 * ROWS));
 #pragma GCC unroll 8
     for (int first = 0; first < VECS; first += TOGETHER) {
         Vec sum[2 * ROWS][TOGETHER] = {};
-        const uint8_t *block0 = row0, *block1 = row1;
-        for (int i = 0; i < n; block0 += BYTES, block1 += BYTES) {
+        if (p.goes_on)
+            for (int k = 0; k < 2 * ROWS; k++)
+                for (int v = 0; v < TOGETHER; v++)
+                    sum[k][v] = vec_load(lanes[k] + (first + v) * VEC);
+        const uint8_t *block0 = p.weights[0], *block1 = p.weights[1];
+        for (int i = 0; i < p.n; block0 += BYTES, block1 += BYTES) {
             if (first == 0) {
-                ask_ahead(block0, BYTES);
-                ask_ahead(block1, BYTES);
+                ask_for(block0 + p.ahead, BYTES);
+                ask_for(block1 + p.ahead, BYTES);
             }
 #pragma GCC unroll 8
             for (int j = 0; j < BLOCK / 32; j++, i += 32) {
@@ -311,7 +323,7 @@ inline void multiply_blocks(float* sums, const float* inp, const uint8_t* row0, 
                 UNPACK(w1, block1, j);
                 for (int v = 0; v < TOGETHER; v++)
                     for (int r = 0; r < ROWS; r++) {
-                        Vec x = vec_load(inp + (int64_t)r * n + i + (first + v) * VEC);
+                        Vec x = vec_load(p.inp + r * p.stride + i + (first + v) * VEC);
 #if defined(__AVX512F__)
                         asm("" : "+v"(x));   // else g++ loads it for each use: 8% of 8 rows' time
 #endif
@@ -324,11 +336,6 @@ inline void multiply_blocks(float* sums, const float* inp, const uint8_t* row0, 
             for (int v = 0; v < TOGETHER; v++)
                 vec_store(lanes[k] + (first + v) * VEC, sum[k][v]);
     }
-    if (ROWS == 1)   // too few to gain by it
-        for (int k = 0; k < 2; k++) sums[k] = add_lanes(lanes[k]);
-    else
-        for (int k = 0; k < 2 * ROWS; k += VEC)
-            vec_store(sums + k, add_rows_of_lanes(lanes + k, std::min(VEC, 2 * ROWS - k)));
 }
 
 // ---- products with few rows, in integers --------------------------------------------------------
@@ -726,8 +733,7 @@ struct Format {
     // rows; null where it is faster to decode a row of weights to memory first, once for all.
     void (*integers)(float (*out)[VEC], const Digits* x, const uint8_t* rows, int64_t stride,
                      int in, int n);
-    void (*multiply[AT_ONCE])(float* sums, const float* inp, const uint8_t* row0,
-                              const uint8_t* row1, int n);
+    void (*multiply[AT_ONCE])(float (*lanes)[LANES], const Piece& p);
     void (*quantize)(uint8_t* to, const float* from, int64_t n);   // null: only read
 };
 
@@ -805,31 +811,52 @@ inline void product_of_row(float* out, const float* inp, const Weight& w, const 
             dot(inp + (int64_t)i * w.in, row, w.in) + (bias ? bias[o] : 0);
 }
 
-// Columns o and o + half of out. Two rows of weights that far apart, and not two neighbours: a
-// thread then reads two streams, which the processor's prefetching follows, while two that lie
-// within a page of each other made Q8_0 four times slower. 
-inline void product_of_two_rows(float* out, const float* inp, const Weight& w, const Format& format,
-                                const float* bias, int n, int o, int half) {
+// Columns first .. first + PAIRS - 1 of out, and those `half` further; or as many as there are. Two
+// rows of weights that far apart, and not two neighbours: a thread then reads two streams, which
+// the processor's prefetching follows, while two that lie within a page of each other made Q8_0
+// four times slower. Where the input is more than the first-level cache holds, several pairs of
+// rows take a part of it before the next: 8 rows of 3,072 took twice the time that their
+// multiplications take.
+const int PAIRS = 4;
+const int INPUT = 8192;   // floats: 32 KB
+inline void product_of_pairs(float* out, const float* inp, const Weight& w, const Format& format,
+                             const float* bias, int n, int first, int half) {
+    alignas(64) static thread_local float lanes[PAIRS * 2 * AT_ONCE][LANES];
+    static thread_local Scratch scratch;
     const int64_t bytes = row_bytes(w.type, w.in);
-    const int second = std::min(o + half, w.out - 1);   // of an odd number, one is computed twice
-    const uint8_t *row0 = w.data + o * bytes, *row1 = w.data + second * bytes;
-    const auto* multiply = format.multiply;
-    if (!multiply[std::min(AT_ONCE, n) - 1]) {
-        static thread_local Scratch scratch;
-        float *floats = scratch.at_least((size_t)2 * w.in), *floats1 = floats + w.in;
-        format.dequantize(floats, row0, w.in);
-        format.dequantize(floats1, row1, w.in);
-        row0 = (const uint8_t*)floats, row1 = (const uint8_t*)floats1;
-        multiply = find_format(GGML_F32)->multiply;
-    }
-    float sums[2 * AT_ONCE];
+    const int pairs = std::min(PAIRS, half - first);
+    const bool decode = !format.multiply[std::min(AT_ONCE, n) - 1];
+    const auto* multiply = decode ? find_format(GGML_F32)->multiply : format.multiply;
     for (int i = 0, rows; i < n; i += rows) {
         rows = std::min(AT_ONCE, n - i);
-        multiply[rows - 1](sums, inp + (int64_t)i * w.in, row0, row1, w.in);
-        for (int r = 0; r < rows; r++, out += w.out) {
-            out[o] = sums[2 * r] + (bias ? bias[o] : 0);
-            if (o + half == second) out[second] = sums[2 * r + 1] + (bias ? bias[second] : 0);
+        const int depth = std::min(w.in, INPUT / rows / 256 * 256);   // whole blocks of any format
+        for (int k = 0; k < w.in; k += depth) {
+            const uint8_t* data = w.data + (k == 0 ? 0 : row_bytes(w.type, k));
+            for (int pair = 0; pair < pairs; pair++) {
+                Piece p = {inp + (int64_t)i * w.in + k, w.in, {}, std::min(depth, w.in - k),
+                           depth < w.in ? bytes : 4096, k > 0};
+                for (int row = 0; row < 2; row++) {   // of an odd number, the last is taken twice
+                    const int column = std::min(first + pair + row * half, w.out - 1);
+                    p.weights[row] = data + column * bytes;
+                    if (!decode) continue;
+                    float* to = scratch.at_least((size_t)2 * depth) + row * depth;
+                    format.dequantize(to, p.weights[row], p.n);
+                    p.weights[row] = (const uint8_t*)to;
+                }
+                multiply[rows - 1](lanes + 2 * rows * pair, p);
+            }
         }
+        float sums[PAIRS * 2 * AT_ONCE];
+        for (int s = 0; s < 2 * rows * pairs; s += VEC)
+            vec_store(sums + s, add_rows_of_lanes(lanes + s));
+        for (int pair = 0; pair < pairs; pair++)
+            for (int row = 0; row < 2 && first + pair + row * half < w.out; row++) {
+                const int column = first + pair + row * half;
+                const float begin = bias ? bias[column] : 0;
+                for (int r = 0; r < rows; r++)
+                    out[(int64_t)(i + r) * w.out + column] =
+                        sums[2 * (rows * pair + r) + row] + begin;
+            }
     }
 }
 
@@ -905,15 +932,16 @@ inline void products(std::initializer_list<Product> list, const float* inp, int 
             const Weight& w = *p.w;
             const Format& format = *find_format(w.type);
             const bool two = w.in % 32 == 0;
+            const int half = (w.out + 1) / 2;
             const int tasks = format.integers ? (w.out + VEC - 1) / VEC
-                              : two           ? (w.out + 1) / 2
+                              : two           ? (half + PAIRS - 1) / PAIRS
                                               : w.out;
 #pragma omp for schedule(static) nowait
             for (int o = 0; o < tasks; o++) {
                 if (format.integers)
                     product_in_integers(p.out, digits.data(), w, format, p.bias, n, o * VEC);
                 else if (two)
-                    product_of_two_rows(p.out, inp, w, format, p.bias, n, o, tasks);
+                    product_of_pairs(p.out, inp, w, format, p.bias, n, o * PAIRS, half);
                 else
                     product_of_row(p.out, inp, w, p.bias, n, o);
             }

@@ -458,9 +458,15 @@ inline void attend_group(float* out, const float* q, const float* keys, const fl
     alignas(64) float lanes[VEC][LANES] = {};
     for (int s = 0; s < count; s += VEC)
         for (int g = 0; g < group; g++) {
-            for (int i = 0; i < std::min(VEC, count - s); i++)
-                dot_lanes(lanes[i], q + (int64_t)g * hs, keys + (int64_t)(s + i) * hs, hs);
-            vec_store(p + g * room + s, add_rows_of_lanes(lanes, VEC) * scale);
+            for (int i = 0; i < std::min(VEC, count - s); i++) {
+                const int64_t at = (int64_t)(s + i) * hs;
+                if (g == 0) {
+                    ask_for((const uint8_t*)(keys + at + VEC * hs), 4 * hs);
+                    ask_for((const uint8_t*)(values + at), 4 * hs);
+                }
+                dot_lanes(lanes[i], q + (int64_t)g * hs, keys + at, hs);
+            }
+            vec_store(p + g * room + s, add_rows_of_lanes(lanes) * scale);
         }
     for (int g = 0; g < group; g++) softmax(p + g * room, count);
     gemm(out, hs, {p, room, 1}, {values, hs, 1}, group, hs, count, false);
