@@ -380,7 +380,7 @@ typedef uint32_t FourWords __attribute__((vector_size(16)));
 // 32 numbers of input, as above; digits[0] the high ones.
 struct alignas(16) Digits {
     int8_t digits[3][32];
-    int32_t upper[3], low[3];   // sums: of the first 16, of the last 16, of all
+    int32_t upper[3], low[3];   // minus sums: of the first 16, of the last 16, of all
     float total, scale;         // the sum of all i
 };
 
@@ -410,11 +410,11 @@ inline Digits make_digits(const float* x) {
     for (int half = 0; half < 2; half++) {
         to.upper[half] = to.low[half] = 0;
         for (int i = 16 * half; i < 16 * half + 16; i++)
-            to.upper[half] += upper[i], to.low[half] += low[i];
+            to.upper[half] -= upper[i], to.low[half] -= low[i];
     }
     to.upper[2] = to.upper[0] + to.upper[1];
     to.low[2] = to.low[0] + to.low[1];
-    to.total = (float)(to.upper[2] * 256 + to.low[2]);
+    to.total = (float)-(to.upper[2] * 256 + to.low[2]);
     return to;
 }
 
@@ -570,17 +570,17 @@ template <int ZERO, int PARTS, bool MINIMUM>
     const Vec scale = vec_all(x.scale), d = w.d * scale;
     if (MINIMUM) sum = vec_fma(vec_all(x.total), w.minimum * scale, sum);
     for (int part = 0; part < PARTS; part++) {
-        IntVec high = {}, middle = {}, low = {};   // three chains: none waits for another
+        // Three chains: none waits for another. They begin with -zero times the sum of i.
+        const int which = PARTS == 1 ? 2 : part;
+        IntVec high = {}, middle = (high + x.upper[which]) * ZERO,
+               low = (high + x.low[which]) * ZERO;
         for (int j = 8 / PARTS * part; j < 8 / PARTS * (part + 1); j++) {
             add_products(high, w.q[j], x.digits[0] + 4 * j);
             add_products(middle, w.q[j], x.digits[1] + 4 * j);
             add_products(low, w.q[j], x.digits[2] + 4 * j);
         }
-        const int which = PARTS == 1 ? 2 : part;
-        const IntVec upper = (high << 8) + middle - x.upper[which] * ZERO;
-        low -= x.low[which] * ZERO;
-        const Vec products = vec_fma(__builtin_convertvector(upper, Vec), vec_all(256),
-                                     __builtin_convertvector(low, Vec));
+        const Vec upper = __builtin_convertvector((high << 8) + middle, Vec);
+        const Vec products = vec_fma(upper, vec_all(256), __builtin_convertvector(low, Vec));
         sum = vec_fma(products, PARTS == 1 ? d : w.scale[part] * d, sum);
     }
     return sum;
