@@ -359,8 +359,8 @@ inline void multiply_blocks(float (*lanes)[LANES], const Piece& p) {
 //
 // in Q6_K twice, for 16 weights each, with s * (d * scale of i): the same bits on every processor.
 //
-// VEC rows of weights are in work at a time, a lane for each, so that sums never cross lanes, and
-// four bytes of input serve all of them:
+// Each row of weights in work has a lane, so that sums never cross lanes, and four bytes of input
+// serve all of them:
 //
 //                       q[0]           q[1]         ...  q[7]
 //     lane 0, row 0     weights 0..3   weights 4..7      weights 28..31
@@ -563,46 +563,63 @@ template <int BYTES, int SCALES>
     }
 }
 
-// sum plus the products of 32 weights, w's, with 32 numbers of input. MINIMUM: weights have one.
-// PARTS: 2 where each 16 weights have a scale of their own.
-template <int ZERO, int PARTS, bool MINIMUM>
-[[gnu::always_inline]] inline Vec add_block(Vec sum, const Columns& w, const Digits& x) {
-    const Vec scale = vec_all(x.scale), d = w.d * scale;
-    if (MINIMUM) sum = vec_fma(vec_all(x.total), w.minimum * scale, sum);
+// Rows of weights in work at a time: VEC, or twice as many where 32 registers hold them, which then
+// share the loads of input. In Q6_K, whose groups have scales of their own, 32 do not.
+const int MOST_ROWS_AT_ONCE = VEC == 8 ? VEC : 2 * VEC;
+
+// sum[s] plus the products of 32 weights, those of w[s * step], with 32 numbers of input. MINIMUM:
+// weights have one. PARTS: 2 where each 16 weights have a scale of their own.
+template <int SETS, int ZERO, int PARTS, bool MINIMUM>
+[[gnu::always_inline]] inline void add_block(Vec* sum, const Columns* w, int step,
+                                             const Digits& x) {
+    const Vec scale = vec_all(x.scale);
+    for (int s = 0; MINIMUM && s < SETS; s++)
+        sum[s] = vec_fma(vec_all(x.total), w[s * step].minimum * scale, sum[s]);
     for (int part = 0; part < PARTS; part++) {
         // Three chains: none waits for another. They begin with -zero times the sum of i.
         const int which = PARTS == 1 ? 2 : part;
-        IntVec high = {}, middle = (high + x.upper[which]) * ZERO,
-               low = (high + x.low[which]) * ZERO;
-        for (int j = 8 / PARTS * part; j < 8 / PARTS * (part + 1); j++) {
-            add_products(high, w.q[j], x.digits[0] + 4 * j);
-            add_products(middle, w.q[j], x.digits[1] + 4 * j);
-            add_products(low, w.q[j], x.digits[2] + 4 * j);
+        IntVec high[SETS] = {}, middle[SETS], low[SETS];
+        for (int s = 0; s < SETS; s++) {
+            middle[s] = (high[s] + x.upper[which]) * ZERO;
+            low[s] = (high[s] + x.low[which]) * ZERO;
         }
-        const Vec upper = __builtin_convertvector((high << 8) + middle, Vec);
-        const Vec products = vec_fma(upper, vec_all(256), __builtin_convertvector(low, Vec));
-        sum = vec_fma(products, PARTS == 1 ? d : w.scale[part] * d, sum);
+#pragma GCC unroll 8
+        for (int j = 8 / PARTS * part; j < 8 / PARTS * (part + 1); j++)
+            for (int s = 0; s < SETS; s++) {
+                const WordVec q = w[s * step].q[j];
+                add_products(high[s], q, x.digits[0] + 4 * j);
+                add_products(middle[s], q, x.digits[1] + 4 * j);
+                add_products(low[s], q, x.digits[2] + 4 * j);
+            }
+        for (int s = 0; s < SETS; s++) {
+            const Vec upper = __builtin_convertvector((high[s] << 8) + middle[s], Vec);
+            const Vec products = vec_fma(upper, vec_all(256), __builtin_convertvector(low[s], Vec));
+            const Vec d = w[s * step].d * scale;
+            sum[s] = vec_fma(products, PARTS == 1 ? d : w[s * step].scale[part] * d, sum[s]);
+        }
     }
-    return sum;
 }
 
-// out[i][r] = the product of row i of input, n of them, with row r of VEC rows of weights, `stride`
-// bytes apart. x: for each 32 numbers, all rows'. UNPACK decodes PIECES of 32 weights from BYTES.
-template <void (*UNPACK)(Columns*, const uint8_t*, int64_t, int), int PIECES, int BYTES, int ZERO,
-          int PARTS, bool MINIMUM>
-inline void multiply_columns(float (*out)[VEC], const Digits* x, const uint8_t* rows,
+// out[i][r] = the product of row i of input, n of them, with row r of ROWS rows of weights, which lie
+// `stride` bytes apart. x: for each 32 numbers, all rows'. UNPACK decodes PIECES of 32 weights from BYTES.
+template <int ROWS, void (*UNPACK)(Columns*, const uint8_t*, int64_t, int), int PIECES, int BYTES,
+          int ZERO, int PARTS, bool MINIMUM>
+inline void multiply_columns(float (*out)[MOST_ROWS_AT_ONCE], const Digits* x, const uint8_t* rows,
                              int64_t stride, int in, int n) {
-    Vec sum[FEW - 1] = {};
+    const int SETS = ROWS / VEC;
+    Vec sum[FEW - 1][SETS] = {};
     for (int b = 0; b < in / 32 / PIECES; b++) {
-        for (int i = 0; i < VEC * BYTES; i += 64)
-            __builtin_prefetch(rows + VEC * stride + (int64_t)b * VEC * BYTES + i);
-        Columns pieces[PIECES];
-        UNPACK(pieces, rows, stride, b);
-        for (const Columns& w : pieces)
+        for (int i = 0; i < ROWS * BYTES; i += 64)
+            __builtin_prefetch(rows + ROWS * stride + (int64_t)b * ROWS * BYTES + i);
+        Columns w[SETS * PIECES];
+        for (int s = 0; s < SETS; s++)
+            UNPACK(w + s * PIECES, rows + s * VEC * stride, stride, b);
+        for (int piece = 0; piece < PIECES; piece++)
             for (int i = 0; i < n; i++, x++)
-                sum[i] = add_block<ZERO, PARTS, MINIMUM>(sum[i], w, *x);
+                add_block<SETS, ZERO, PARTS, MINIMUM>(sum[i], w + piece, PIECES, *x);
     }
-    for (int i = 0; i < n; i++) vec_store(out[i], sum[i]);
+    for (int i = 0; i < n; i++)
+        for (int s = 0; s < SETS; s++) vec_store(out[i] + s * VEC, sum[i][s]);
 }
 
 // ---- encoding -----------------------------------------------------------------------------------
@@ -729,10 +746,12 @@ struct Format {
     GgmlType type;
     uint32_t file_type;   // llama.cpp's number for a file of them: the key general.file_type
     void (*dequantize)(float* to, const uint8_t* from, int64_t n);
-    // The product with few rows of input, in integers, or null and then in floats: of 1 to AT_ONCE
-    // rows; null where it is faster to decode a row of weights to memory first, once for all.
-    void (*integers)(float (*out)[VEC], const Digits* x, const uint8_t* rows, int64_t stride,
-                     int in, int n);
+    // The product with few rows of input, in integers, with so many rows of weights at a time; or
+    // null and then in floats: of 1 to AT_ONCE rows; null where it is faster to decode a row of
+    // weights to memory first, once for all.
+    int rows;
+    void (*integers)(float (*out)[MOST_ROWS_AT_ONCE], const Digits* x, const uint8_t* rows,
+                     int64_t stride, int in, int n);
     void (*multiply[AT_ONCE])(float (*lanes)[LANES], const Piece& p);
     void (*quantize)(uint8_t* to, const float* from, int64_t n);   // null: only read
 };
@@ -742,28 +761,28 @@ struct Format {
         multiply_blocks<3, __VA_ARGS__>, multiply_blocks<4, __VA_ARGS__>
 #if defined(__AVX512F__)
 #define FLOATS(...)                                                                    \
-    nullptr, {FOUR(__VA_ARGS__), multiply_blocks<5, __VA_ARGS__>,                      \
-              multiply_blocks<6, __VA_ARGS__>, multiply_blocks<7, __VA_ARGS__>,        \
-              multiply_blocks<8, __VA_ARGS__>}
+    0, nullptr, {FOUR(__VA_ARGS__), multiply_blocks<5, __VA_ARGS__>,                      \
+                 multiply_blocks<6, __VA_ARGS__>, multiply_blocks<7, __VA_ARGS__>,     \
+                 multiply_blocks<8, __VA_ARGS__>}
 #else
-#define FLOATS(...) nullptr, {FOUR(__VA_ARGS__)}
+#define FLOATS(...) 0, nullptr, {FOUR(__VA_ARGS__)}
 #endif
-#define INTEGERS(...) multiply_columns<__VA_ARGS__>, {}
+#define INTEGERS(ROWS, ...) ROWS, multiply_columns<ROWS, __VA_ARGS__>, {}
 #define DECODE(...) dequantize_blocks<__VA_ARGS__>
-#define TWO(...) nullptr, {multiply_blocks<1, __VA_ARGS__>, multiply_blocks<2, __VA_ARGS__>}
+#define TWO(...) 0, nullptr, {multiply_blocks<1, __VA_ARGS__>, multiply_blocks<2, __VA_ARGS__>}
 inline const Format FORMATS[] = {
     {GGML_F32, 0, dequantize_f32, FLOATS(unpack_f32, 32, 128), quantize_f32},
     {GGML_F16, 1, dequantize_f16, FLOATS(unpack_f16, 32, 64), quantize_f16},
     {GGML_BF16, 32, dequantize_bf16, FLOATS(unpack_bf16, 32, 64), quantize_bf16},
     {GGML_Q8_0, 7, DECODE(unpack_q8_0, 32, 34), FLOATS(unpack_q8_0, 32, 34), quantize_q8_0},
-    {GGML_Q4_0, 2, DECODE(unpack_q4_0, 32, 18), INTEGERS(columns_q4<18, 2>, 1, 18, 8, 1, false),
-     quantize_q4_0},
-    {GGML_Q4_1, 3, DECODE(unpack_q4_1, 32, 20), INTEGERS(columns_q4<20, 4>, 1, 20, 0, 1, true),
-     nullptr},
+    {GGML_Q4_0, 2, DECODE(unpack_q4_0, 32, 18),
+     INTEGERS(MOST_ROWS_AT_ONCE, columns_q4<18, 2>, 1, 18, 8, 1, false), quantize_q4_0},
+    {GGML_Q4_1, 3, DECODE(unpack_q4_1, 32, 20),
+     INTEGERS(MOST_ROWS_AT_ONCE, columns_q4<20, 4>, 1, 20, 0, 1, true), nullptr},
     {GGML_Q4_K, 15, DECODE(unpack_q4_k, 256, 144), TWO(unpack_q4_k, 256, 144), nullptr},
     {GGML_Q5_K, 17, DECODE(unpack_q5_k, 256, 176), TWO(unpack_q5_k, 256, 176), nullptr},
-    {GGML_Q6_K, 18, DECODE(unpack_q6_k, 256, 210), INTEGERS(columns_q6_k, 4, 105, 32, 2, false),
-     quantize_q6_k}};
+    {GGML_Q6_K, 18, DECODE(unpack_q6_k, 256, 210),
+     INTEGERS(VEC, columns_q6_k, 4, 105, 32, 2, false), quantize_q6_k}};
 #undef FOUR
 #undef FLOATS
 #undef INTEGERS
@@ -860,19 +879,21 @@ inline void product_of_pairs(float* out, const float* inp, const Weight& w, cons
     }
 }
 
-// Columns o .. o + VEC - 1 of out, or as many as there are: the rest is computed of zeros. x: inp.
+// Columns o .. o + format.rows - 1 of out, or as many as there are: the rest is computed of zeros.
+// x: inp.
 inline void product_in_integers(float* out, const Digits* x, const Weight& w, const Format& format,
                                 const float* bias, int n, int o) {
+    const int at_once = format.rows;
     const int64_t bytes = row_bytes(w.type, w.in);
-    const int count = std::min(VEC, w.out - o);
+    const int count = std::min(at_once, w.out - o);
     const uint8_t* rows = w.data + o * bytes;
     static thread_local std::vector<uint8_t> last;
-    if (count < VEC) {
-        last.assign((size_t)VEC * bytes, 0);
+    if (count < at_once) {
+        last.assign((size_t)at_once * bytes, 0);
         memcpy(last.data(), rows, (size_t)count * bytes);
         rows = last.data();
     }
-    float sums[FEW - 1][VEC];
+    float sums[FEW - 1][MOST_ROWS_AT_ONCE];
     format.integers(sums, x, rows, bytes, w.in, n);
     for (int i = 0; i < n; i++)
         for (int r = 0; r < count; r++)
@@ -918,32 +939,34 @@ inline void products(std::initializer_list<Product> list, const float* inp, int 
         if (n >= FEW) product_of_matrices(p.out, inp, *p.w, p.bias, n);
     }
     if (n >= FEW) return;
-    // Small matrices are done before other threads would have begun.
     static std::vector<Digits> digits;
     const int blocks = integers ? in / 32 * n : 0;
-    if (digits.size() < (size_t)blocks) digits.resize(blocks);
+    if (digits.size() < (size_t)blocks) digits.resize((size_t)blocks);
+    // Small matrices are done before other threads would have begun.
 #pragma omp parallel if (work > 1 << 17)
     {
-        if (blocks > 0)
+        if (blocks > 0) {   // or threads would wait for nothing
 #pragma omp for schedule(static)
-        for (int i = 0; i < blocks; i++)
-            digits[i] = make_digits(inp + (int64_t)(i % n) * in + i / n * 32);
+            for (int i = 0; i < blocks; i++)
+                digits[i] = make_digits(inp + (int64_t)(i % n) * in + i / n * 32);
+        }
         for (const Product& p : list) {
             const Weight& w = *p.w;
             const Format& format = *find_format(w.type);
             const bool two = w.in % 32 == 0;
             const int half = (w.out + 1) / 2;
-            const int tasks = format.integers ? (w.out + VEC - 1) / VEC
+            const int tasks = format.integers ? (w.out + format.rows - 1) / format.rows
                               : two           ? (half + PAIRS - 1) / PAIRS
                                               : w.out;
 #pragma omp for schedule(static) nowait
-            for (int o = 0; o < tasks; o++) {
+            for (int i = 0; i < tasks; i++) {
                 if (format.integers)
-                    product_in_integers(p.out, digits.data(), w, format, p.bias, n, o * VEC);
+                    product_in_integers(p.out, digits.data(), w, format, p.bias, n,
+                                        i * format.rows);
                 else if (two)
-                    product_of_pairs(p.out, inp, w, format, p.bias, n, o * PAIRS, half);
+                    product_of_pairs(p.out, inp, w, format, p.bias, n, i * PAIRS, half);
                 else
-                    product_of_row(p.out, inp, w, p.bias, n, o);
+                    product_of_row(p.out, inp, w, p.bias, n, i);
             }
         }
     }
