@@ -281,10 +281,10 @@ inline void linear(float* out, const float* inp, const Linear& l, int n) {
 // gate, silu(gate) * up with silu(x) = x / (1 + e^-x) (Shazeer 2020, arXiv:2002.05202, section 2).
 inline void activate(float* up, const float* gate, int64_t count) {
     if (gate) {
-#pragma omp parallel for if (count > WORTH_THREADS)
+#pragma omp parallel for if (8 * count > WORTH_THREADS)
         for (int64_t i = 0; i < count; i++) up[i] *= gate[i] / (1 + exp_f(-gate[i]));
     } else {
-#pragma omp parallel for if (count > WORTH_THREADS)
+#pragma omp parallel for if (8 * count > WORTH_THREADS)
         for (int64_t i = 0; i < count; i++) up[i] = gelu(up[i]);
     }
 }
