@@ -607,7 +607,9 @@ template <int ROWS, void (*UNPACK)(Columns*, const uint8_t*, int64_t, int), int 
 inline void multiply_columns(float (*out)[MOST_ROWS_AT_ONCE], const Digits* x, const uint8_t* rows,
                              int64_t stride, int in, int n) {
     const int SETS = ROWS / VEC;
-    Vec sum[FEW - 1][SETS] = {};
+    Vec sum[FEW - 1][SETS];
+    for (int i = 0; i < n; i++)
+        for (int s = 0; s < SETS; s++) sum[i][s] = Vec{};
     for (int b = 0; b < in / 32 / PIECES; b++) {
         for (int i = 0; i < ROWS * BYTES; i += 64)
             __builtin_prefetch(rows + ROWS * stride + (int64_t)b * ROWS * BYTES + i);

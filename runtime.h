@@ -455,7 +455,7 @@ inline void attend_group(float* out, const float* q, const float* keys, const fl
     const int64_t room = round_up(count, VEC);
     float* p = scratch.at_least(group * room);
     const Vec scale = vec_all(1 / sqrtf((float)hs));
-    alignas(64) float lanes[VEC][LANES] = {};
+    alignas(64) static thread_local float lanes[VEC][LANES];
     for (int s = 0; s < count; s += VEC)
         for (int g = 0; g < group; g++) {
             for (int i = 0; i < std::min(VEC, count - s); i++) {
