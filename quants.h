@@ -600,8 +600,9 @@ template <int SETS, int ZERO, int PARTS, bool MINIMUM>
     }
 }
 
-// out[i][r] = the product of row i of input, n of them, with row r of ROWS rows of weights, which lie
-// `stride` bytes apart. x: for each 32 numbers, all rows'. UNPACK decodes PIECES of 32 weights from BYTES.
+// out[i][r] = the product of row i of input, n of them, with row r of weights, ROWS of them, which
+// lie `stride` bytes apart. x: for each 32 numbers, all rows'. UNPACK decodes PIECES of 32 weights
+// from BYTES.
 template <int ROWS, void (*UNPACK)(Columns*, const uint8_t*, int64_t, int), int PIECES, int BYTES,
           int ZERO, int PARTS, bool MINIMUM>
 inline void multiply_columns(float (*out)[MOST_ROWS_AT_ONCE], const Digits* x, const uint8_t* rows,
