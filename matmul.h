@@ -15,17 +15,20 @@
 //                MR + NR numbers for MR * NR multiply-adds. With AVX-512 these are 12 x 32: 14
 //                loads for 24 fma instructions, where a core does two of each in a cycle; and 24
 //                chains, of which two units of latency 4 need 8.
-//     L1         What a tile reads are two panels: MR rows of a and NR columns of b, packed so that
-//                step k + 1 lies behind step k. KC = 384 makes the panel of b 48 KB (AVX-512), all
-//                of L1, while tiles go down the rows of a. What a's panels push out comes back
-//                from L2 at 11 bytes a cycle, a fifth of what L2 can give; shorter panels would
-//                stay, but c's tiles would be loaded and stored more often, which costs more.
-//     L2         The panels of a that pass by have 18 KB each, for 4,608 cycles of multiply-adds.
-//                A block of b has 128 columns, 192 KB.
-//     memory     The smaller operand is packed once, by all threads, as many steps at a time as
-//                4 MB hold; the larger one block by block, by the thread that uses the block, so
-//                that one thread may wait for memory while another multiplies. Weights that lie in
-//                memory in another form are decoded there, a panel at a time, and not before.
+//     L1         What a tile reads of b is a panel: NR columns, packed so that step k + 1 lies
+//                behind step k. KC = 384 makes it 48 KB (AVX-512), all of L1, while tiles go down
+//                the rows of a. What a's rows push out comes back from L2 at 11 bytes a cycle, a
+//                fifth of what L2 can give; shorter panels would stay, but c's tiles would be
+//                loaded and stored more often, which costs more.
+//     L2         A thread's block of a has 192 rows, 288 KB. The next panel of b, 48 KB, serves
+//                16 tiles of 4,608 cycles each: it may come from L3, at less than a byte a cycle.
+//     memory     The smaller operand is packed once, by all threads, as much at a time as 4 MB
+//                hold. Of the larger a thread reads a block at a time, so that one may wait for
+//                memory while another multiplies; and where it lies, since an element of a is
+//                broadcast, wherever it is. (Rows of a that are columns in memory are packed.) So
+//                a weight of 9 MB that serves 256 tokens is best put in a's place: the product is
+//                made transposed, c^T = b^T a^T, its tiles in L2, and turned when they are done.
+//                Weights in another form than floats are decoded a block at a time.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -35,38 +38,12 @@
 #include "files.h"
 #include "numerics.h"
 #include "threads.h"
+#include "vectors.h"
 
-// One vector register of floats, and the one instruction that matters: a * b + c, rounded once.
-#if defined(__AVX512F__)
-#include <immintrin.h>
-typedef __m512 Vec;
-const int VEC = 16, MR = 12;   // 24 accumulators of the 32 registers
-inline Vec vec_fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
-inline Vec vec_load(const float* p) { return _mm512_loadu_ps(p); }
-inline void vec_store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
-inline Vec vec_all(float x) { return _mm512_set1_ps(x); }
-#elif defined(__AVX2__) && defined(__FMA__)
-#include <immintrin.h>
-typedef __m256 Vec;
-const int VEC = 8, MR = 6;     // 12 accumulators of the 16 registers
-inline Vec vec_fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
-inline Vec vec_load(const float* p) { return _mm256_loadu_ps(p); }
-inline void vec_store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
-inline Vec vec_all(float x) { return _mm256_set1_ps(x); }
-#elif defined(__aarch64__)
-#include <arm_neon.h>
-typedef float32x4_t Vec;
-const int VEC = 4, MR = 8;     // 16 accumulators of the 32 registers
-inline Vec vec_fma(Vec a, Vec b, Vec c) { return vfmaq_f32(c, a, b); }
-inline Vec vec_load(const float* p) { return vld1q_f32(p); }
-inline void vec_store(float* p, Vec v) { vst1q_f32(p, v); }
-inline Vec vec_all(float x) { return vdupq_n_f32(x); }
-#else
-#error "matmul.h needs fused multiply-add (AVX2 with FMA, AVX-512, 64-bit Arm): use -march=native"
-#endif
 const int NR = 2 * VEC;
 const int KC = 384;               // steps of k that a panel holds
-const int BLOCK = 128;            // of the larger operand, that a thread packs at a time
+const int BLOCK = 192;            // rows or columns that a thread reads at a time
+const int GROUP = 1024;           // columns or rows that are packed at a time, or more
 const int64_t SHARED = 1 << 20;   // floats: 4 MB
 
 // A matrix seen through two strides: element (i, j) is p[i * row + j * col].
@@ -151,58 +128,19 @@ inline void matmul_edge(int rows, int width, float* c, int64_t ldc, Matrix a, co
 
 // ---- packing ------------------------------------------------------------------------------------
 
-typedef float Eight __attribute__((vector_size(32)));
-
-// to[i][j] = from[j][i], 8 x 8, rows to_row and from_row apart. A perfect shuffle of the rows, as
-// of two halves of a deck of cards, moves each element's place by one bit; after three, the bits of
-// row and column have changed sides.
-inline void transpose8(float* to, int64_t to_row, const float* from, int64_t from_row) {
-    Eight x[8], y[8];
-    for (int i = 0; i < 8; i++) memcpy(&x[i], from + i * from_row, sizeof(Eight));
-    for (int round = 0; round < 3; round++) {
-        for (int i = 0; i < 4; i++) {
-            y[2 * i] = __builtin_shufflevector(x[i], x[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
-            y[2 * i + 1] = __builtin_shufflevector(x[i], x[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
-        }
-        memcpy(x, y, sizeof x);
-    }
-    for (int i = 0; i < 8; i++) memcpy(to + i * to_row, &x[i], sizeof(Eight));
-}
-
 // W consecutive columns of x (depth, width) as a panel: W floats for step 0, then for step 1, ...
-// Columns beyond width become 0. For a's panels, x is a transposed.
+// Columns beyond width become 0.
 template <int W>
 inline void pack_panel(float* panel, Matrix x, int depth, int width) {
-    int j = 0;
-    if (width < W) {
-        memset(panel, 0, sizeof(float) * W * depth);
-    } else if (x.col == 1) {
+    if (width < W) memset(panel, 0, sizeof(float) * W * depth);
+    if (x.row == 1) return transpose(panel, W, x.p, x.col, depth, width);
+    if (width == W && x.col == 1) {
         for (int k = 0; k < depth; k++) memcpy(panel + k * W, x.p + k * x.row, sizeof(float) * W);
         return;
-    } else if (x.row == 1 && depth % 8 == 0) {
-        for (; j + 8 <= W; j += 8)   // eight columns to their end: each line of memory is read once
-            for (int k = 0; k < depth; k += 8)
-                transpose8(panel + k * W + j, W, x.p + j * x.col + k, x.col);
     }
-    for (; j < width; j++)
+    for (int j = 0; j < width; j++)
         for (int k = 0; k < depth; k++) panel[k * W + j] = x.p[k * x.row + j * x.col];
 }
-
-// A buffer that grows when it must and is kept: none is made in a step of training but the first.
-struct Scratch {
-    float* p = nullptr;
-    size_t size = 0;
-    float* at_least(size_t n) {
-        if (n > size) {
-            free(p);
-            size = n;
-            p = (float*)aligned_alloc(64, (n * sizeof(float) + 63) / 64 * 64);
-            if (!p) fail("out of memory: %zu floats for a product", n);
-        }
-        return p;
-    }
-    ~Scratch() { free(p); }
-};
 
 // ---- kinds of products --------------------------------------------------------------------------
 
@@ -216,16 +154,19 @@ struct Kernel {
     // Panels of mr or NR columns of x, from `depth` elements of k.
     void (*pack_a)(float* panel, Matrix x, int depth, int width);
     void (*pack_b)(float* panel, Matrix x, int depth, int width);
-    // A tile of `rows` and `width`, of K words: matmul_edge.
-    void (*tile)(int rows, int width, float* c, int64_t ldc, const float* a, const float* b, int K,
+    // A tile of `rows` and `width`, of K words: matmul_edge. Floats of a lie as its strides say.
+    void (*tile)(int rows, int width, float* c, int64_t ldc, Matrix a, const float* b, int K,
                  const float* begin);
     // FLOPs of so many steps on 12 chains, with no memory in between: what a thread can do at most.
     double (*flops)(int steps);
 };
 
-inline void float32_tile(int rows, int width, float* c, int64_t ldc, const float* a, const float* b,
+// The two ways in which a lies, known to the compiler, spare a multiplication for each row.
+inline void float32_tile(int rows, int width, float* c, int64_t ldc, Matrix a, const float* b,
                          int K, const float* begin) {
-    matmul_edge(rows, width, c, ldc, {a, 1, MR}, b, NR, K, begin);
+    if (rows < MR || width < NR) return matmul_edge(rows, width, c, ldc, a, b, NR, K, begin);
+    if (a.col == 1) return matmul_tile<MR>(c, ldc, {a.p, a.row, 1}, b, NR, K, begin);
+    matmul_tile<MR>(c, ldc, {a.p, 1, MR}, b, NR, K, begin);
 }
 
 // Chains of their own, or one would do for all; 12 are enough to keep two units of latency 4 busy,
@@ -249,123 +190,188 @@ const Kernel FLOAT32 = {"float32", MR, 1, 1, pack_panel<MR>, pack_panel<NR>, flo
 
 // ---- the product --------------------------------------------------------------------------------
 
-inline void finish_tile(float* c, int64_t ldc, int rows, int width, const Finish& f, int64_t at) {
-    for (int i = 0; i < rows; i++) {
-        float* row = c + i * ldc;
-        if (f.gelu)
-            for (int j = 0; j < width; j++) f.gelu[at + i * ldc + j] = gelu(row[j]);
-        if (f.pre_gelu)
-            for (int j = 0; j < width; j++) row[j] *= gelu_derivative(f.pre_gelu[at + i * ldc + j]);
-    }
-}
-
-// A block of c: rows m0 .. m1-1 and columns n0 .. n1-1, steps k0 .. k0+depth-1 of K, all in words.
-// pa and pb are the panels from row m0 and column n0 on. Down the rows of a first: the panel of b
-// stays in L1.
-inline void matmul_block(const Kernel& kernel, float* c, int64_t ldc, const float* pa,
-                         const float* pb, int m0, int m1, int n0, int n1, int k0, int depth, int K,
-                         const Finish& f) {
-    for (int n = n0; n < n1; n += NR) {
-        const float* b = pb + (int64_t)(n - n0) * depth;
-        const int width = std::min(NR, n1 - n);
-        float begin[NR] = {};
-        if (f.bias) memcpy(begin, f.bias + n, sizeof(float) * width);
-        const bool goes_on = k0 > 0 || f.add;
-        for (int m = m0; m < m1; m += kernel.mr) {
-            const int64_t at = m * ldc + n;
-            const int rows = std::min(kernel.mr, m1 - m);
-            // What the next tile reads and writes, which memory would be asked for too late.
-            for (int i = m + kernel.mr; i < std::min(m + 2 * kernel.mr, m1); i++)
-                for (int64_t j = i * ldc + n; j < i * ldc + n + NR; j += 16) {
-                    __builtin_prefetch(c + j, 1);
-                    if (f.gelu) __builtin_prefetch(f.gelu + j, 1);
-                    if (f.pre_gelu) __builtin_prefetch(f.pre_gelu + j);
-                }
-            kernel.tile(rows, width, c + at, ldc, pa + (int64_t)(m - m0) * depth, b, depth,
-                        goes_on ? nullptr : begin);
-            if (k0 + depth == K && (f.gelu || f.pre_gelu))
-                finish_tile(c + at, ldc, rows, width, f, at);
-        }
-    }
-}
-
 // Makes a part of b that is no floats in memory: `width` columns from `first` on, `depth` elements
 // of k from k0 on. What it returns may be written over by the thread's next call.
 typedef std::function<Matrix(int first, int width, int k0, int depth)> Decode;
 
-// One of a product's operands, as panels: of a's rows or of b's columns.
+// One of a product's operands, seen from k: its items are a's rows, or b's columns.
 struct Side {
-    Matrix x;       // (K, size)
+    Matrix x;   // (K, size)
     int size, width;   // width of a panel
     void (*pack)(float* panel, Matrix x, int depth, int width);
     const Decode* decode;   // or null
 
-    // Columns first .. last-1, for `words` words of k from word k0 on; the last may be half empty.
-    void pack_panels(float* to, int first, int last, int k0, int words, int K, int per_word) const {
-        const int depth = std::min(words * per_word, K - k0 * per_word);
-        for (int p = first; p < last; p += width, to += (int64_t)width * words) {
-            const int some = std::min(width, last - p), k = k0 * per_word;
-            pack(to, decode ? (*decode)(p, some, k, depth) : part(x, k, p), depth, some);
-        }
+    Matrix items(int first, int some, int k0, int depth) const {
+        return decode ? (*decode)(first, some, k0, depth) : part(x, k0, first);
     }
 };
+
+struct Range {
+    int from, to;
+    int size() const { return to - from; }
+};
+
+struct Matmul {
+    float* c;
+    int64_t ldc;
+    int K;
+    Finish f;
+    const Kernel& kernel;
+    bool swapped;        // packed is a, and read is b
+    // What is read where it lies is broadcast, and so in a's place: the tiles are c's transpose.
+    bool turned;
+    Side packed, read;   // one in panels that all threads share, one by each thread for itself
+    int words;           // of K
+    int group;           // items whose panels exist at a time,
+    float* panels;       // for each KC words of k
+
+    // Elements of k in `words` words from k0 on; the last word may be half empty.
+    int steps(int k0, int words) const {
+        return std::min(words * kernel.per_word, K - k0 * kernel.per_word);
+    }
+};
+
+// What f asks of the part of c that begins `at` floats further on, in column n: only the first
+// steps of k begin a chain, and only after the last is there something to do with its end.
+inline Finish finish_of(const Finish& f, int64_t at, int n, bool first, bool last) {
+    return {f.add || !first, f.bias && first ? f.bias + n : nullptr,
+            f.gelu && last ? f.gelu + at : nullptr,
+            f.pre_gelu && last ? f.pre_gelu + at : nullptr};
+}
+
+inline void finish_tile(float* c, int64_t ldc, int rows, int width, const Finish& f) {
+    for (int64_t i = 0, at = 0; i < rows; i++, at += ldc) {
+        // Four rows below: memory would be asked for them too late.
+        for (int64_t j = at + 4 * ldc; j < at + 4 * ldc + width; j += 16) {
+            if (f.gelu) __builtin_prefetch(f.gelu + j, 1);
+            if (f.pre_gelu) __builtin_prefetch(f.pre_gelu + j);
+        }
+        if (f.gelu)
+            for (int j = 0; j < width; j++) f.gelu[at + j] = gelu(c[at + j]);
+        if (f.pre_gelu)
+            for (int j = 0; j < width; j++) c[at + j] *= gelu_derivative(f.pre_gelu[at + j]);
+    }
+}
+
+// Rows of a product's a, as they lie or in panels: from mr of them to the next, `down` floats.
+struct Rows {
+    Matrix x;
+    int64_t down;
+};
+
+// c (rows, columns) = or += a b, of `depth` words of k, by one thread. b is in panels. Down the
+// rows of a first: the panel of b stays in L1.
+inline void matmul_block(const Kernel& kernel, float* c, int64_t ldc, Rows a, const float* b,
+                         int rows, int columns, int depth, const Finish& f) {
+    const int mr = kernel.mr;
+    for (int n = 0; n < columns; n += NR, b += (int64_t)NR * depth) {
+        const int width = std::min(NR, columns - n);
+        float begin[NR] = {};
+        if (f.bias) memcpy(begin, f.bias + n, sizeof(float) * width);
+        for (int m = 0; m < rows; m += mr) {
+            const int64_t at = m * ldc + n;
+            const int some = std::min(mr, rows - m);
+            // What the next tile writes, which memory would be asked for too late.
+            for (int i = m + mr; i < std::min(m + 2 * mr, rows); i++)
+                for (int j = 0; j < NR; j += 16) __builtin_prefetch(c + i * ldc + n + j, 1);
+            kernel.tile(some, width, c + at, ldc, {a.x.p + m / mr * a.down, a.x.row, a.x.col}, b,
+                        depth,
+                        f.add ? nullptr : begin);
+            if (f.gelu || f.pre_gelu)
+                finish_tile(c + at, ldc, some, width, finish_of(f, at, n, true, true));
+        }
+    }
+}
+
+// Items l of what is read with items s of what is packed, of a group that begins with g: the words
+// k of K, by one thread.
+inline void matmul_task(const Matmul& p, Range k, int g, Range s, Range l) {
+    static thread_local Scratch own, aside;
+    const Kernel& kernel = p.kernel;
+    const bool b_is_own = p.swapped && !p.turned;
+    const int m = p.swapped ? s.from : l.from, n = p.swapped ? l.from : s.from;
+    const int rows = b_is_own ? s.size() : l.size(), columns = b_is_own ? l.size() : s.size();
+    float* c = p.c + m * p.ldc + n;
+    const Finish whole = finish_of(p.f, m * p.ldc + n, n, k.from == 0, k.to == p.words);
+    float* tiles = p.turned ? aside.at_least((size_t)rows * columns) : c;
+    const int64_t ld = p.turned ? columns : p.ldc;
+    if (p.turned && whole.add) transpose(tiles, ld, c, p.ldc, rows, columns);
+    if (p.turned && !whole.add)
+        for (int i = 0; i < rows; i++)
+            std::fill_n(tiles + i * ld, columns, whole.bias ? whole.bias[i] : 0.0f);
+    for (int k0 = k.from; k0 < k.to; k0 += KC) {
+        const int depth = std::min(KC, k.to - k0), steps = p.steps(k0, depth);
+        const Matrix x = p.read.items(l.from, l.size(), k0 * kernel.per_word, steps);
+        const float* shared = p.panels + (int64_t)(k0 - k.from) * p.group +
+                              (int64_t)(s.from - g) * depth;
+        Rows a = {{x.p, x.col, x.row}, kernel.mr * x.col};
+        const float* b = shared;
+        if (kernel.per_word > 1 || x.row != 1) {
+            float* to = own.at_least((size_t)round_up(l.size(), p.read.width) * KC);
+            a = {{b_is_own ? shared : to, 1, kernel.mr}, (int64_t)kernel.mr * depth};
+            if (b_is_own) b = to;
+            for (int i = 0; i < l.size(); i += p.read.width, to += (int64_t)p.read.width * depth)
+                p.read.pack(to, part(x, 0, i), steps, std::min(p.read.width, l.size() - i));
+        }
+        const Finish f = p.turned ? Finish{true}
+                                  : finish_of(whole, 0, 0, k0 == k.from, k0 + depth == k.to);
+        matmul_block(kernel, tiles, ld, a, b, rows, columns, depth, f);
+    }
+    if (p.turned) {
+        transpose(c, p.ldc, tiles, ld, columns, rows);
+        finish_tile(c, p.ldc, columns, rows, whole);
+    }
+}
 
 // c (M, N), rows ldc apart, = or += a (M, K) b (K, N), by all threads. c overlaps neither a nor b.
 // decode: instead of b.
 inline void matmul(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int K, Finish f = {},
                    const Kernel& kernel = FLOAT32, const Decode* decode = nullptr) {
-    static Scratch shared_buffer;
-    const Side rows = {{a.p, a.col, a.row}, M, kernel.mr, kernel.pack_a, nullptr};
-    const Side columns = {b, N, NR, kernel.pack_b, decode};
-    const bool rows_are_less = M <= N;
-    const Side &small = rows_are_less ? rows : columns, &large = rows_are_less ? columns : rows;
+    static Scratch shared;
+    // The smaller operand is packed, or b if it fits into L2. Then c is turned, as often as panels
+    // are made anew, if that moves fewer floats than packing b too.
+    const int64_t turns = 1 + (int64_t)M * K / SHARED;
+    const bool swapped = M <= N && (int64_t)N * K > SHARED / 4;
+    const bool turned = swapped && kernel.per_word == 1 && K > M * turns;
+    Side rows = {{a.p, a.col, a.row}, M, kernel.mr, kernel.pack_a, nullptr};
+    Side columns = {b, N, NR, kernel.pack_b, decode};
+    if (turned) std::swap(rows.width, columns.width), std::swap(rows.pack, columns.pack);
+    const Side &packed = swapped ? rows : columns, &read = swapped ? columns : rows;
     const int words = round_up((K + kernel.per_word - 1) / kernel.per_word, kernel.multiple);
-    // The smaller operand is packed as much at a time as fits, and at least KC words.
-    const int panels = (small.size + small.width - 1) / small.width, padded = panels * small.width;
-    const int chunk = KC * (int)std::max<int64_t>(1, SHARED / ((int64_t)padded * KC));
-    float* shared = shared_buffer.at_least((size_t)padded * std::min(chunk, round_up(words, KC)));
-    // Blocks of the larger dimension: three or more for each thread, so that none waits long for
-    // the last. Where that dimension does not have as many, the other is cut too.
-    const int tasks = 3 * max_threads();
-    const int block = std::max(large.width, std::min(BLOCK, large.size / tasks) /
-                                                large.width * large.width);
-    const int blocks = (large.size + block - 1) / block;
-    const int cuts = std::max(1, std::min(panels, tasks / blocks));
-    const int piece = (panels + cuts - 1) / cuts * small.width;
+    // As many items are packed at a time as fit with all of K, or GROUP with as much of K as fits.
+    const int group = round_up((int)std::min<int64_t>(packed.size, std::max<int64_t>(
+                                   GROUP, SHARED / words)), packed.width);
+    const int chunk = std::max(1, (int)(SHARED / group / KC)) * KC;
+    const Matmul p = {c, ldc, K, f, kernel, swapped, turned, packed, read, words,
+                      group, shared.at_least((size_t)group * std::min(chunk, words))};
+    // Blocks of what is read: three or more for each thread, so that none waits long for the last.
+    // Where it does not have as many, what is packed is cut too.
+    const int threads = max_threads(), panels = group / packed.width;
+    const int block = std::max(read.width, std::min(BLOCK, read.size / (3 * threads)) /
+                                               read.width * read.width);
+    const int blocks = (read.size + block - 1) / block;
+    const int cuts = std::max(1, std::min(panels, 3 * threads / blocks));
+    const int piece = (panels + cuts - 1) / cuts * packed.width;
 #pragma omp parallel
-    {
-        static thread_local Scratch own_buffer;
-        float* own = own_buffer.at_least((size_t)(block + large.width) * KC);
+    for (int g = 0; g < packed.size; g += group) {
+        const int end = std::min(packed.size, g + group);
         for (int first = 0; first < words; first += chunk) {
-            const int last = std::min(words, first + chunk);
-            const int parts = (last - first + KC - 1) / KC;
-            // shared: for each KC words of k all panels of the smaller operand.
+            const int last = std::min(words, first + chunk), parts = (last - first + KC - 1) / KC;
 #pragma omp for schedule(static)
             for (int i = 0; i < parts * panels; i++) {
-                const int k0 = first + i / panels * KC, depth = std::min(KC, last - k0);
-                const int p = i % panels * small.width;
-                small.pack_panels(shared + (int64_t)(k0 - first) * padded + (int64_t)p * depth, p,
-                                  std::min(small.size, p + small.width), k0, depth, K,
-                                  kernel.per_word);
+                const int k0 = first + i / panels * KC, item = g + i % panels * packed.width;
+                const int depth = std::min(KC, last - k0), steps = p.steps(k0, depth);
+                const int some = std::min(packed.width, end - item);
+                float* to = p.panels + (int64_t)(k0 - first) * group + (int64_t)(item - g) * depth;
+                if (some > 0)
+                    packed.pack(to, packed.items(item, some, k0 * kernel.per_word, steps), steps,
+                                some);
             }
 #pragma omp for collapse(2) schedule(dynamic)
-            for (int s = 0; s < small.size; s += piece)
-                for (int l = 0; l < large.size; l += block) {
-                    const int s1 = std::min(small.size, s + piece);
-                    const int l1 = std::min(large.size, l + block);
-                    for (int k0 = first; k0 < last; k0 += KC) {
-                        const int depth = std::min(KC, last - k0);
-                        const float* theirs =
-                            shared + (int64_t)(k0 - first) * padded + (int64_t)s * depth;
-                        large.pack_panels(own, l, l1, k0, depth, K, kernel.per_word);
-                        if (rows_are_less)
-                            matmul_block(kernel, c, ldc, theirs, own, s, s1, l, l1, k0, depth,
-                                         words, f);
-                        else
-                            matmul_block(kernel, c, ldc, own, theirs, l, l1, s, s1, k0, depth,
-                                         words, f);
-                    }
-                }
+            for (int s = g; s < end; s += piece)
+                for (int l = 0; l < read.size; l += block)
+                    matmul_task(p, {first, last}, g, {s, std::min(end, s + piece)},
+                                {l, std::min(read.size, l + block)});
         }
     }
 }

@@ -31,13 +31,14 @@ void bfloat16_pack(float* panel, Matrix x, int depth, int width) {
         }
         j = W;
     } else if (width == W && x.row == 1 && pairs % 8 == 0) {
-        for (; j + 8 <= W; j += 8)
-            for (int k = 0; k < pairs; k += 8) {
+        for (; j < W; j += 8)   // the last eight of 12 begin before the first have ended
+            for (int k = 0, from = std::min(j, W - 8); k < pairs; k += 8) {
                 uint16_t rounded[8][16];   // 8 columns of 8 pairs, as words in a row
                 for (int i = 0; i < 8; i++)
                     for (int e = 0; e < 16; e++)
-                        rounded[i][e] = (uint16_t)bfloat16_bits(x.p[(j + i) * x.col + 2 * k + e]);
-                transpose8(panel + k * W + j, W, (const float*)rounded, 8);
+                        rounded[i][e] =
+                            (uint16_t)bfloat16_bits(x.p[(from + i) * x.col + 2 * k + e]);
+                transpose8(panel + k * W + from, W, (const float*)rounded, 8);
             }
     }
     for (; j < width; j++)
@@ -76,10 +77,10 @@ LEGIBLE_BF16_TARGET void bfloat16_rows(int rows, float* c, int64_t ldc, const fl
     }
 }
 
-inline void bfloat16_tile(int rows, int width, float* c, int64_t ldc, const float* a,
+inline void bfloat16_tile(int rows, int width, float* c, int64_t ldc, Matrix a,
                           const float* b, int K, const float* begin) {
     edge_tile(rows, width, c, ldc, begin, [&](float* to, int64_t ld, const float* from) {
-        bfloat16_rows<MR>(rows, to, ld, a, b, K, from);
+        bfloat16_rows<MR>(rows, to, ld, a.p, b, K, from);
     });
 }
 
@@ -149,8 +150,9 @@ inline void amx_pack_b(float* panel, Matrix x, int depth, int width) {
     bfloat16_pack<NR>(panel, x, depth, width);
 }
 
-LEGIBLE_AMX_TARGET inline void amx_tile(int rows, int width, float* c, int64_t ldc, const float* a,
+LEGIBLE_AMX_TARGET inline void amx_tile(int rows, int width, float* c, int64_t ldc, Matrix panel,
                                         const float* b, int K, const float* begin) {
+    const float* a = panel.p;
     float edge[AMX_ROWS * NR];
     const bool whole = rows == AMX_ROWS && width == NR;
     float* to = whole ? c : edge;

@@ -200,7 +200,7 @@ inline float normal(Rng& rng) {
     return (float)(__builtin_sqrt(-2.0 * log_d(u)) * cos_d(6.283185307179586 * v));
 }
 
-// ---- sums ---------------------------------------------------------------------------------------
+// ---- sums, and the largest ----------------------------------------------------------------------
 
 // A sum whose order is fixed by the data alone: lane j adds elements j, j+32, j+64, ..., and the
 // lanes are then added in pairs. 32 lanes fill the vector registers of every processor
@@ -217,12 +217,31 @@ inline float add_lanes(const float* lanes) {
     return (s[0][0] + s[0][2]) + (s[0][1] + s[0][3]);
 }
 
-// sum_i a[i] * b[i]
-inline float dot(const float* a, const float* b, int64_t n) {
+// The lanes of dot(a, b, n).
+inline void dot_lanes(float* to, const float* a, const float* b, int64_t n) {
     float lanes[LANES] = {};
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES)
         for (int j = 0; j < LANES; j++) lanes[j] = __builtin_fmaf(a[i + j], b[i + j], lanes[j]);
     for (int j = 0; i + j < n; j++) lanes[j] = __builtin_fmaf(a[i + j], b[i + j], lanes[j]);
+    memcpy(to, lanes, sizeof lanes);
+}
+
+// sum_i a[i] * b[i]
+inline float dot(const float* a, const float* b, int64_t n) {
+    float lanes[LANES];
+    dot_lanes(lanes, a, b, n);
     return add_lanes(lanes);
+}
+
+// The largest of n > 0 numbers, without a comparison that waits for the one before.
+inline float maximum(const float* x, int64_t n) {
+    float most[LANES], largest = x[0];
+    for (float& m : most) m = largest;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) most[j] = x[i + j] > most[j] ? x[i + j] : most[j];
+    for (int j = 0; i + j < n; j++) most[j] = x[i + j] > most[j] ? x[i + j] : most[j];
+    for (float m : most) largest = m > largest ? m : largest;
+    return largest;
 }

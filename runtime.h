@@ -281,10 +281,10 @@ inline void linear(float* out, const float* inp, const Linear& l, int n) {
 // gate, silu(gate) * up with silu(x) = x / (1 + e^-x) (Shazeer 2020, arXiv:2002.05202, section 2).
 inline void activate(float* up, const float* gate, int64_t count) {
     if (gate) {
-#pragma omp parallel for if (count > WORTH_THREADS)
+#pragma omp parallel for if (8 * count > WORTH_THREADS)
         for (int64_t i = 0; i < count; i++) up[i] *= gate[i] / (1 + exp_f(-gate[i]));
     } else {
-#pragma omp parallel for if (count > WORTH_THREADS)
+#pragma omp parallel for if (8 * count > WORTH_THREADS)
         for (int64_t i = 0; i < count; i++) up[i] = gelu(up[i]);
     }
 }
@@ -439,12 +439,8 @@ inline void remember(Work& w, const Description& d, int layer, int first, int n)
 
 // p = softmax(p), n numbers. The largest is taken out first, or e^p would overflow.
 inline void softmax(float* p, int n) {
-    float most[LANES], sum[LANES] = {}, largest = p[0];
-    for (float& x : most) x = largest;
-    for (int i = 0; i < n; i += LANES)
-        for (int j = 0; j < std::min(LANES, n - i); j++)
-            most[j] = p[i + j] > most[j] ? p[i + j] : most[j];
-    for (float x : most) largest = x > largest ? x : largest;
+    const float largest = maximum(p, n);
+    float sum[LANES] = {};
     for (int i = 0; i < n; i += LANES)
         for (int j = 0; j < std::min(LANES, n - i); j++)
             sum[j] += p[i + j] = exp_f(p[i + j] - largest);
@@ -456,14 +452,24 @@ inline void softmax(float* p, int n) {
 inline void attend_group(float* out, const float* q, const float* keys, const float* values,
                          int count, int group, int hs) {
     static thread_local Scratch scratch;
-    float* p = scratch.at_least((size_t)group * count);
-    const float scale = 1 / sqrtf((float)hs);
-    for (int s = 0; s < count; s++)
-        for (int g = 0; g < group; g++)
-            p[(int64_t)g * count + s] =
-                dot(q + (int64_t)g * hs, keys + (int64_t)s * hs, hs) * scale;
-    for (int g = 0; g < group; g++) softmax(p + (int64_t)g * count, count);
-    gemm(out, hs, {p, count, 1}, {values, hs, 1}, group, hs, count, false);
+    const int64_t room = round_up(count, VEC);
+    float* p = scratch.at_least(group * room);
+    const Vec scale = vec_all(1 / sqrtf((float)hs));
+    alignas(64) static thread_local float lanes[VEC][LANES];
+    for (int s = 0; s < count; s += VEC)
+        for (int g = 0; g < group; g++) {
+            for (int i = 0; i < std::min(VEC, count - s); i++) {
+                const int64_t at = (int64_t)(s + i) * hs;
+                if (g == 0) {
+                    ask_for((const uint8_t*)(keys + at + VEC * hs), 4 * hs);
+                    ask_for((const uint8_t*)(values + at), 4 * hs);
+                }
+                dot_lanes(lanes[i], q + (int64_t)g * hs, keys + at, hs);
+            }
+            vec_store(p + g * room + s, add_rows_of_lanes(lanes) * scale);
+        }
+    for (int g = 0; g < group; g++) softmax(p + g * room, count);
+    gemm(out, hs, {p, room, 1}, {values, hs, 1}, group, hs, count, false);
 }
 
 // Up to 32 queries of one head, which follow one another, each a lane of the vectors: the scores

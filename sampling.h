@@ -6,7 +6,9 @@
 //     Stops                  text ends before a stop text, and what may become one waits
 //     Text, take_token()     a text that is being made: its ids, and its output, as text or JSON
 #pragma once
+#include <cfloat>
 #include <cmath>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,7 +18,7 @@
 // ---- probabilities ------------------------------------------------------------------------------
 
 inline double log_sum_exp(const float* logit, int V) {
-    const float most = *std::max_element(logit, logit + V);
+    const float most = maximum(logit, V);
     double sum = 0;
     for (int v = 0; v < V; v++) sum += exp_f(logit[v] - most);
     return log_d(sum) + most;
@@ -35,17 +37,27 @@ inline bool is_better(const Candidate& a, const Candidate& b) {
     return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);   // one order everywhere
 }
 
-inline Distribution all_tokens(const float* logit, int V) {
-    Distribution all((size_t)V);
-    for (int id = 0; id < V; id++) all[id] = {id, logit[id], 1};
-    return all;
-}
-
-// Leaves the k likeliest, in order.
-inline void keep_best(Distribution& all, size_t k) {
-    k = std::min(k, all.size());
-    std::partial_sort(all.begin(), all.begin() + k, all.end(), is_better);
-    all.resize(k);
+// The k likeliest, in order, of those that are not forbidden. Most of a vocabulary is passed over
+// BLOCK tokens at a time: no fewer than k are as likely as the k-th of the blocks' likeliest ones.
+inline Distribution best_tokens(const float* logit, int V, size_t k) {
+    const int BLOCK = 256;
+    std::vector<float> most;
+    for (int id = 0; id < V; id += BLOCK)
+        most.push_back(maximum(logit + id, std::min(BLOCK, V - id)));
+    float least = -FLT_MAX;   // a token that is forbidden has -infinity
+    if (k < most.size()) {
+        std::vector<float> sorted = most;
+        std::nth_element(sorted.begin(), sorted.begin() + k - 1, sorted.end(), std::greater<>());
+        least = std::max(least, sorted[k - 1]);
+    }
+    Distribution best;
+    for (int b = 0; b < (int)most.size(); b++)
+        for (int id = b * BLOCK; most[b] >= least && id < std::min(b * BLOCK + BLOCK, V); id++)
+            if (logit[id] >= least) best.push_back({id, logit[id], 1});
+    k = std::min(k, best.size());
+    std::partial_sort(best.begin(), best.begin() + k, best.end(), is_better);
+    best.resize(k);
+    return best;
 }
 
 // ---- sampling -----------------------------------------------------------------------------------
@@ -59,14 +71,11 @@ struct Sampling {
 
 // Tokens of the last 64 become less likely: their logits shrink towards minus infinity.
 // Keskar et al. 2019, arXiv:1909.05858, section 4.1, in the form that serves logits of both signs.
-inline void penalize_repeats(Distribution& all, const std::vector<int>& history, float penalty) {
+inline void penalize_repeats(float* logit, const std::vector<int>& history, float penalty) {
     std::vector<int> recent(history.end() - std::min<size_t>(64, history.size()), history.end());
     std::sort(recent.begin(), recent.end());
     recent.erase(std::unique(recent.begin(), recent.end()), recent.end());
-    for (int id : recent) {
-        float& logit = all[id].logit;
-        logit = logit > 0 ? logit / penalty : logit * penalty;
-    }
+    for (int id : recent) logit[id] = logit[id] > 0 ? logit[id] / penalty : logit[id] * penalty;
 }
 
 // p = e^((logit - largest) / temp), divided by their sum.
@@ -81,14 +90,16 @@ inline void normalize(Distribution& all, double temp) {
 // arXiv:1904.09751), min-p (Nguyen et al. 2024, arXiv:2407.01082), temperature; 0 leaves one token.
 inline Distribution distribution(const float* logit, int V, const std::vector<int>& history,
                                  const Sampling& how) {
-    Distribution all = all_tokens(logit, V);
-    for (const auto& [id, x] : how.bias) all[id].logit += x;
-    if (how.repeat_penalty != 1) penalize_repeats(all, history, (float)how.repeat_penalty);
-    auto forbidden = [](const Candidate& c) { return c.logit == -INFINITY; };
-    if (!how.bias.empty())
-        all.erase(std::remove_if(all.begin(), all.end(), forbidden), all.end());
+    std::vector<float> own;
+    const bool penalty = how.repeat_penalty != 1;
+    if (penalty || !how.bias.empty()) {
+        own.assign(logit, logit + V);
+        for (const auto& [id, x] : how.bias) own[id] += x;
+        if (penalty) penalize_repeats(own.data(), history, (float)how.repeat_penalty);
+        logit = own.data();
+    }
+    Distribution all = best_tokens(logit, V, how.temp == 0 ? 1 : how.top_k > 0 ? how.top_k : V);
     if (all.empty()) fail("--logit-bias, --ignore-eos: all tokens there are have been forbidden");
-    keep_best(all, how.temp == 0 ? 1 : how.top_k > 0 ? (size_t)how.top_k : all.size());
     if (how.temp == 0) return all;
 
     normalize(all, 1);
@@ -209,8 +220,7 @@ inline std::string json_line(const Text& t, const Style& style, int id, const fl
     std::string out = "{" + t.label + json_token(style.tokenizer, id, logit[id] - total);
     if (style.top > 0) {
         out += ", \"top\": [";
-        Distribution best = all_tokens(logit, V);
-        keep_best(best, (size_t)style.top);
+        const Distribution best = best_tokens(logit, V, (size_t)style.top);
         for (const Candidate& c : best)
             out += (c.id == best[0].id ? "{" : ", {") +
                    json_token(style.tokenizer, c.id, c.logit - total) + "}";

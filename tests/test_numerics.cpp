@@ -298,8 +298,21 @@ static void test_matmul() {
     // shared buffer holds of a long product.
     for (auto s : std::vector<std::vector<int>>{
              {3, 257, 300}, {65, 40, 513}, {260, 130, 31}, {67, 1, 257}, {1, 600, 70},
-             {300, 301, 200}, {30, 33, 40000}})
+             {301, 300, 200}, {30, 33, 40000}, {33, 30, 40000}})
         test_matmul_sizes(s[0], s[1], s[2]);
+    // Past the columns, or the rows, that are packed at a time: three rows of the result.
+    for (auto s : std::vector<std::vector<int>>{{GROUP + 70, GROUP + 40, 1030},
+                                                {GROUP + 40, GROUP + 70, 1030}}) {
+        const int M = s[0], N = s[1], K = s[2];
+        Floats a = random_floats(9, M * K, 1), b = random_floats(10, K * N, 1), c(M * N, NAN), row;
+        const Matrix am = {a.data(), K, 1}, bm = {b.data(), N, 1};
+        matmul(c.data(), N, am, bm, M, N, K);
+        for (int m : {0, 200, M - 1}) {
+            row.assign(c.begin() + m * N, c.begin() + (m + 1) * N);
+            check_same(text("row %d of %d x %d x %d", m, M, N, K), row,
+                       plain_matmul(Floats(N), part(am, m, 0), bm, 1, N, K));
+        }
+    }
     report("matmul.h");
 }
 

@@ -186,6 +186,7 @@ static void test_product() {
             for (int out : {1, 2, 5, 33}) check_product(f, 256, out, n, out % 2);
         for (int n : {1, 3, 8}) check_product(f, 1280, 7, n, true);
         check_product(f, 768, 179, 1, true);   // enough for threads to share it
+        check_product(f, 2304, 19, 8, true);   // a long row's input passes by in parts
         check_product(f, 1280, 135, 33, true);   // KC ends within a block; two BLOCKs of columns
         if (ggml_type_facts(f.type).block == 32)   // rows that end within a group of 128
             for (int in : {32, 64, 96, 160, 576}) check_product(f, in, 5, 2, true);

@@ -66,6 +66,27 @@ static void test_greedy() {
     report("greedy");
 }
 
+// Beside all candidates in order: with equals, with tokens that are forbidden, and more than there
+// are. Where k is less than the number of blocks, not all are looked at.
+static void test_best_tokens() {
+    for (int V : {1, 5, 255, 256, 257, 10000})
+        for (int k : {1, 2, 7, 38, 39, 40, 10000}) {
+            Floats logit = random_floats(V + k, V, 1);
+            for (int i = 0; i < V; i += 3) logit[i] = rintf(logit[i]);
+            for (int i = 0; i < V; i += 7) logit[i] = -INFINITY;
+            Distribution all;
+            for (int i = 0; i < V; i++)
+                if (logit[i] != -INFINITY) all.push_back({i, logit[i], 1});
+            std::sort(all.begin(), all.end(), is_better);
+            all.resize(std::min(all.size(), (size_t)k));
+            const Distribution best = best_tokens(logit.data(), V, (size_t)k);
+            bool same = best.size() == all.size();
+            for (size_t i = 0; same && i < all.size(); i++) same = best[i].id == all[i].id;
+            check(same, "the %d best of %d: %zu, expected %zu", k, V, best.size(), all.size());
+        }
+    report("best tokens");
+}
+
 static void test_ngram() {
     struct {
         int n, count;
@@ -157,7 +178,8 @@ static void test_errors() {
 }
 
 int main(int argc, char** argv) {
-    const int result = run_tests(argc, argv, {{"greedy", test_greedy}, {"ngram", test_ngram},
+    const int result = run_tests(argc, argv, {{"best", test_best_tokens},
+                                              {"greedy", test_greedy}, {"ngram", test_ngram},
                                               {"law", test_law}, {"errors", test_errors}});
     remove_tiny_files();
     return result;

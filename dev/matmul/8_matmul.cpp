@@ -1,10 +1,10 @@
 // Rung 8: matmul.h itself, which the trainer and the runtime call. It stands on all of the above,
 // and adds what the other rungs leave on the table and what a program needs:
 //
-// - a is packed too. On rung 5 a tile reads MR rows at once, each in another line, and the
-//   processor has to foresee 12 streams, not one.
+// - b is packed once, by all threads, not by each for itself.
 // - The next tile's part of c is asked for ahead of time.
-// - The smaller operand is packed once, by all threads, and only the larger by whoever uses it.
+// - A large b that serves few rows of a is not packed at all: the two change places, and c is made
+//   transposed.
 // - Blocks are cut so that each thread has three or more, whatever the shape.
 // - Any M, N and K; transposes, which backward needs (they are two strides); +=, bias and GELU,
 //   while a tile is in the nearest cache.
