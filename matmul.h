@@ -306,7 +306,7 @@ inline void matmul_task(const Matmul& p, Range k, int g, Range s, Range l) {
                               (int64_t)(s.from - g) * depth;
         Rows a = {{x.p, x.col, x.row}, kernel.mr * x.col};
         const float* b = shared;
-        if (kernel.per_word > 1 || x.row != 1) {
+        if (b_is_own || kernel.per_word > 1 || x.row != 1) {
             float* to = own.at_least((size_t)round_up(l.size(), p.read.width) * KC);
             a = {{b_is_own ? shared : to, 1, kernel.mr}, (int64_t)kernel.mr * depth};
             if (b_is_own) b = to;

@@ -437,6 +437,8 @@ MUTANTS = [
     ("matmul.h", "columns that were copied are read as rows",
      "{{b_is_own ? shared : to, 1, kernel.mr},", "{{b_is_own ? shared : to, depth, 1},",
      "numerics matmul"),
+    ("matmul.h", "a thread's own part of b is not packed where k's steps follow each other",
+     "if (b_is_own || kernel.per_word > 1 ||", "if (kernel.per_word > 1 ||", "numerics matmul"),
     ("matmul.h", "a second group is packed from the first's items",
      "packed.items(item, some,", "packed.items(item - g, some,", "numerics matmul"),
     ("vectors.h", "a transpose leaves out what is no whole block",

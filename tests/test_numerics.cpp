@@ -295,10 +295,11 @@ static void test_matmul() {
         for (int N : {1, 3, 16, 31, 32, 33, 70})
             for (int K : {1, 2, 7, 64}) test_matmul_sizes(M, N, K);
     // Past blocks of columns and of steps, past the pieces that threads take, and past what the
-    // shared buffer holds of a long product.
+    // shared buffer holds of a long product; turned, and with a packed for all and b by each.
     for (auto s : std::vector<std::vector<int>>{
              {3, 257, 300}, {65, 40, 513}, {260, 130, 31}, {67, 1, 257}, {1, 600, 70},
-             {301, 300, 200}, {30, 33, 40000}, {33, 30, 40000}})
+             {301, 300, 200}, {30, 33, 40000}, {33, 30, 40000},
+             {65, 1100, 240}, {130, 2100, 126}})
         test_matmul_sizes(s[0], s[1], s[2]);
     // Past the columns, or the rows, that are packed at a time: three rows of the result.
     for (auto s : std::vector<std::vector<int>>{{GROUP + 70, GROUP + 40, 1030},
