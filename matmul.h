@@ -25,10 +25,8 @@
 //     memory     The smaller operand is packed once, by all threads, as much at a time as 4 MB
 //                hold. Of the larger a thread reads a block at a time, so that one may wait for
 //                memory while another multiplies; and where it lies, since an element of a is
-//                broadcast, wherever it is. (Rows of a that are columns in memory are packed.) So
-//                a weight of 9 MB that serves 256 tokens is best put in a's place: the product is
-//                made transposed, c^T = b^T a^T, its tiles in L2, and turned when they are done.
-//                Weights in another form than floats are decoded a block at a time.
+//                broadcast, wherever it is. So a weight of 9 MB that serves 256 tokens is best
+//                put in a's place: what is made is c^T, in L2, and turned when it is done.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -59,7 +57,7 @@ inline Matrix part(Matrix x, int64_t i, int64_t j) {
     return {x.p + i * x.row + j * x.col, x.row, x.col};
 }
 
-// Where the chains begin, and what is done to a tile while it is in the first-level cache.
+// Where the chains begin, and what is done to a tile while it is in the cache.
 struct Finish {
     bool add = false;                 // they begin with c: c += a b
     const float* bias = nullptr;      // (N): or with this; else with 0
@@ -206,21 +204,23 @@ struct Side {
     }
 };
 
-struct Range {
-    int from, to;
-    int size() const { return to - from; }
-};
+struct Range { int from, to; };
 
+// A product, in one of three ways:
+//
+//                    panels, shared    by each thread         tiles
+//     not swapped    of b's columns    a, as it lies          of c
+//     swapped        of a's rows       b, packed in panels    of c
+//     and turned     of a's rows       b, as it lies          of c^T = b^T a^T
+// (a too is packed by each thread where its rows are columns in memory, and in bfloat16.)
 struct Matmul {
     float* c;
     int64_t ldc;
     int K;
     Finish f;
     const Kernel& kernel;
-    bool swapped;        // packed is a, and read is b
-    // What is read where it lies is broadcast, and so in a's place: the tiles are c's transpose.
-    bool turned;
-    Side packed, read;   // one in panels that all threads share, one by each thread for itself
+    bool swapped, turned;
+    Side packed, read;   // in panels that all threads share; by each thread for itself
     int words;           // of K
     int group;           // items whose panels exist at a time,
     float* panels;       // for each KC words of k
@@ -275,8 +275,7 @@ inline void matmul_block(const Kernel& kernel, float* c, int64_t ldc, Rows a, co
             for (int i = m + mr; i < std::min(m + 2 * mr, rows); i++)
                 for (int j = 0; j < NR; j += 16) __builtin_prefetch(c + i * ldc + n + j, 1);
             kernel.tile(some, width, c + at, ldc, {a.x.p + m / mr * a.down, a.x.row, a.x.col}, b,
-                        depth,
-                        f.add ? nullptr : begin);
+                        depth, f.add ? nullptr : begin);
             if (f.gelu || f.pre_gelu)
                 finish_tile(c + at, ldc, some, width, finish_of(f, at, n, true, true));
         }
@@ -289,8 +288,9 @@ inline void matmul_task(const Matmul& p, Range k, int g, Range s, Range l) {
     static thread_local Scratch own, aside;
     const Kernel& kernel = p.kernel;
     const bool b_is_own = p.swapped && !p.turned;
+    const int count = l.to - l.from;
     const int m = p.swapped ? s.from : l.from, n = p.swapped ? l.from : s.from;
-    const int rows = b_is_own ? s.size() : l.size(), columns = b_is_own ? l.size() : s.size();
+    const int rows = b_is_own ? s.to - s.from : count, columns = b_is_own ? count : s.to - s.from;
     float* c = p.c + m * p.ldc + n;
     const Finish whole = finish_of(p.f, m * p.ldc + n, n, k.from == 0, k.to == p.words);
     float* tiles = p.turned ? aside.at_least((size_t)rows * columns) : c;
@@ -301,17 +301,17 @@ inline void matmul_task(const Matmul& p, Range k, int g, Range s, Range l) {
             std::fill_n(tiles + i * ld, columns, whole.bias ? whole.bias[i] : 0.0f);
     for (int k0 = k.from; k0 < k.to; k0 += KC) {
         const int depth = std::min(KC, k.to - k0), steps = p.steps(k0, depth);
-        const Matrix x = p.read.items(l.from, l.size(), k0 * kernel.per_word, steps);
+        const Matrix x = p.read.items(l.from, count, k0 * kernel.per_word, steps);
         const float* shared = p.panels + (int64_t)(k0 - k.from) * p.group +
                               (int64_t)(s.from - g) * depth;
         Rows a = {{x.p, x.col, x.row}, kernel.mr * x.col};
         const float* b = shared;
         if (b_is_own || kernel.per_word > 1 || x.row != 1) {
-            float* to = own.at_least((size_t)round_up(l.size(), p.read.width) * KC);
+            float* to = own.at_least((size_t)round_up(count, p.read.width) * KC);
             a = {{b_is_own ? shared : to, 1, kernel.mr}, (int64_t)kernel.mr * depth};
             if (b_is_own) b = to;
-            for (int i = 0; i < l.size(); i += p.read.width, to += (int64_t)p.read.width * depth)
-                p.read.pack(to, part(x, 0, i), steps, std::min(p.read.width, l.size() - i));
+            for (int i = 0; i < count; i += p.read.width, to += (int64_t)p.read.width * depth)
+                p.read.pack(to, part(x, 0, i), steps, std::min(p.read.width, count - i));
         }
         const Finish f = p.turned ? Finish{true}
                                   : finish_of(whole, 0, 0, k0 == k.from, k0 + depth == k.to);

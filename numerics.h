@@ -234,7 +234,7 @@ inline float dot(const float* a, const float* b, int64_t n) {
     return add_lanes(lanes);
 }
 
-// The largest of n > 0 numbers, without a comparison that waits for the one before.
+// The largest of n > 0 numbers, in lanes as well: the order of a maximum does not matter.
 inline float maximum(const float* x, int64_t n) {
     float most[LANES], largest = x[0];
     for (float& m : most) m = largest;

@@ -764,7 +764,7 @@ struct Format {
         multiply_blocks<3, __VA_ARGS__>, multiply_blocks<4, __VA_ARGS__>
 #if defined(__AVX512F__)
 #define FLOATS(...)                                                                    \
-    0, nullptr, {FOUR(__VA_ARGS__), multiply_blocks<5, __VA_ARGS__>,                      \
+    0, nullptr, {FOUR(__VA_ARGS__), multiply_blocks<5, __VA_ARGS__>,                   \
                  multiply_blocks<6, __VA_ARGS__>, multiply_blocks<7, __VA_ARGS__>,     \
                  multiply_blocks<8, __VA_ARGS__>}
 #else

@@ -444,19 +444,6 @@ void attention_backward(float* dqkv, float* D, const float* dout, const float* q
 
 // ---- classifier ---------------------------------------------------------------------------------
 
-// The largest of n >= 1 numbers. In lanes, which the compiler makes vectors of; the order of a
-// maximum does not matter.
-static float largest(const float* x, int n) {
-    float lanes[LANES], most = x[0];
-    for (float& lane : lanes) lane = most;
-    int i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
-    for (int j = 0; i + j < n; j++) lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
-    for (float lane : lanes) most = lane > most ? lane : most;
-    return most;
-}
-
 void classifier(float* losses, float* dlogits, const float* logits, const int* targets,
                 float dloss, int B, int T, int V, int Vp) {
     const Timed timed(dlogits ? "classifier" : "classifier, loss only", V, 0, 12.0 * B * T * V,
@@ -468,7 +455,7 @@ void classifier(float* losses, float* dlogits, const float* logits, const int* t
 #pragma omp for
         for (int n = 0; n < B * T; n++) {
             const float* x = logits + (int64_t)n * Vp;
-            float most = largest(x, V);
+            float most = maximum(x, V);
             for (int v = 0; v < V; v++) e[v] = exp_f(x[v] - most);
             float total = sum(e, V);
             losses[n] = (float)(log_d(total) + most - x[targets[n]]);
