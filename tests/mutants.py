@@ -130,7 +130,7 @@ MUTANTS = [
     ("train_gpt2.cpp", "classifier: the target's - 1 is forgotten",
      "d[targets[n]] -= dloss;", "", "layers classifier"),
     ("train_gpt2.cpp", "classifier: the maximum looks at padding",
-     "float most = maximum(x, V);", "float most = largest(x, Vp);",
+     "float most = maximum(x, V);", "float most = maximum(x, Vp);",
      "layers classifier"),
     ("train_gpt2.cpp", "grad_norm: no root",
      "return (float)sqrt(total);", "return (float)total;", "layers grad_norm"),
