@@ -1,10 +1,11 @@
 // Rung 8: matmul.h itself, which the trainer and the runtime call. It stands on all of the above,
 // and adds what the other rungs leave on the table and what a program needs:
 //
-// - b is packed once, by all threads, not by each for itself.
-// - The next tile's part of c is asked for ahead of time.
-// - A large b that serves few rows of a is not packed at all: the two change places, and c is made
-//   transposed.
+// - No number is packed twice. Here a thread packs the columns that it takes, for all rows of a,
+//   which fit into L2 and stay where they lie. Many rows share b's panels, packed by all threads.
+// - The next tile's part of c is asked for ahead of time, and b's next rows.
+// - A large b whose steps of k follow each other, as a weight's do in forward, is not packed: the
+//   two change places, and c is made transposed.
 // - Blocks are cut so that each thread has three or more, whatever the shape.
 // - Any M, N and K; transposes, which backward needs (they are two strides); +=, bias and GELU,
 //   while a tile is in the nearest cache.
