@@ -282,6 +282,10 @@ inline void gpt2_create(GPT2& model, Config c, int B, int T, int recompute = 0) 
     model.grads = (float*)device_alloc(model.space * sizeof(float));
     model.m = (float*)device_alloc(model.space * sizeof(float));
     model.v = (float*)device_alloc(model.space * sizeof(float));
+    // For the padding between and within tensors, and for AdamW's first step.
+    for (float* p : {model.master, model.grads, model.m, model.v})
+        device_zero(p, model.space * sizeof(float));
+    if (!same) device_zero(model.params, model.space * sizeof(floatX));
     std::vector<Tensor> tensors;
     for (const Param& p : model.table) tensors.push_back({p.offset, p.count, p.decay, p.product});
     model.tensors = (Tensor*)device_alloc(tensors.size() * sizeof(Tensor));

@@ -46,7 +46,8 @@ double device_peak_flops();
 // set. False where they do not time themselves: a GPU's maker has better tools (nsys, ncu).
 bool device_profile();
 
-// bytes of zeroed memory, aligned to 64 bytes or more.
+// bytes of memory, aligned to 64 bytes or more; what they hold is for the caller to write, so that
+// compute-sanitizer's initcheck sees whoever reads them too early.
 // Out of memory is an error that says how much was asked for.
 void* device_alloc(size_t bytes);
 void device_free(void* p);

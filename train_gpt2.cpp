@@ -62,7 +62,6 @@ void* device_alloc(size_t bytes) {
 #ifdef MADV_HUGEPAGE   // a large buffer in pages of 2 MB: fewer of them to look up
     if (PAGE > 64) madvise(p, rounded, MADV_HUGEPAGE);
 #endif
-    memset(p, 0, rounded);
     return p;
 }
 

@@ -125,7 +125,6 @@ void* device_alloc(size_t bytes) {
              bytes / 1e6, free / 1e6, total / 1e6);
     }
     cuda_check(error);
-    cuda_check(cudaMemset(p, 0, bytes));
     return p;
 }
 

@@ -285,6 +285,23 @@ static void test_padding(Golden& g) {
     report("padding");
 }
 
+// A new model is all zeros, whatever its memory held for another.
+static void test_memory_of_others() {
+    for (int i = 0; i < 3; i++) {
+        GPT2 model;
+        gpt2_create(model, make_config(4, 10, 1, 1, 8), 1, 4);
+        const Floats zeros(model.space), dirt(model.space, NAN);
+        check_same("a new model's params", get(model.params, model.space), zeros);
+        for (float* p : {model.master, model.grads, model.m, model.v}) {
+            check_same("a new model", get_floats(p, model.space), zeros);
+            to_device(p, dirt.data(), sizeof(float) * dirt.size());
+        }
+        set(model.params, dirt);
+        gpt2_free(model);
+    }
+    report("memory of others");
+}
+
 static void test_initialisation() {
     const Config c = make_config(64, 300, 3, 4, 64);
     GPT2 model;
@@ -496,6 +513,7 @@ int main(int argc, char** argv) {
                       {"decay_and_clipping", golden(test_decay_and_clipping)},
                       {"plan", golden(test_plan)},
                       {"files", golden(test_files)},
+                      {"memory_of_others", test_memory_of_others},
                       {"initialisation", test_initialisation},
                       {"threads", test_threads}});
 }
