@@ -66,8 +66,7 @@ all: $(BIN)/train_gpt2 $(BIN)/infer
 help:
 	@echo "make                build ./train_gpt2 and ./infer"
 	@echo "make runtime        what \`infer bundle\` packs with a model into one file"
-	@echo "make train_gpt2cu   the trainer for NVIDIA GPUs: bfloat16, or PRECISION=fp16, fp32;" \
-	    "needs nvcc"
+	@echo "make train_gpt2cu   the trainer for NVIDIA GPUs; PRECISION=bf16, fp16, fp32; needs nvcc"
 	@echo "make emu            the same CUDA code for the CPU: ./train_gpt2emu," \
 	    "no GPU and no CUDA Toolkit"
 	@echo "make demo           train a small GPT and let it tell a tale; says first how long it takes"
@@ -133,8 +132,8 @@ $(FORMS): $(BUILD)/$(MACHINE)_%.o: infer.cpp Makefile | $(BUILD)
 # ---- CUDA ----------------------------------------------------------------------------------------
 # With a GPU, its architecture; else those from a free T4 to Hopper in one file, and PTX, which the
 # driver of a later GPU compiles when the program starts.
-# PRECISION=fp16 is for GPUs before sm_80, whose tensor cores know no bfloat16.
-PRECISION ?= bf16
+# float16 is for GPUs before sm_80, whose tensor cores know no bfloat16.
+PRECISION ?= $(if $(filter sm_5% sm_6% sm_7%,$(ARCH)),fp16,bf16)
 PRECISION_bf16 = -DLEGIBLE_BF16
 PRECISION_fp16 = -DLEGIBLE_FP16
 PRECISION_fp32 =
@@ -151,7 +150,7 @@ NVFLAGS = $(if $(filter $(PRECISION),$(PRECISIONS)),,$(error PRECISION=$(PRECISI
 $(BIN)/train_gpt2cu: train_gpt2.cu $(wildcard *.h) Makefile
 	$(NEED_NVCC)$(NVCC) $(NVFLAGS) $< -o $@ -lcublasLt
 
-# What dev/gpu_check.sh compiles with, and how it asks whether there is such a PRECISION.
+# What dev/gpu_check.sh compiles with.
 .PHONY: nvflags
 nvflags:
 	@echo '$(NVFLAGS)'

@@ -20,7 +20,8 @@
 #
 # Settings, in the environment:
 #     STAGES        some of the stages: what an earlier run built and measured stays
-#     FORMS         precisions, "bf16 fp32 fp16"; all is asked of the first ("fp16 fp32" for a T4)
+#     FORMS         precisions, "bf16 fp32 fp16" ("fp16 fp32" before sm_80); all is asked of the
+#                   first
 #     MODEL, BATCH  what is trained: gpt2, 32 sequences of 1024
 #     BUDGET, WORK  460 seconds in all; build/gpu_work
 #     ARCH, COMMIT, NVCC, PYTHON, NCU, SANITIZER   where what is found is not what is meant
@@ -32,7 +33,7 @@ cd "$(dirname "$0")/.." || exit 1
 PATH=$PATH:/usr/local/cuda/bin
 ALL="build agree tests speed kernels sanitize"
 OUT=${1:-build/gpu} WORK=${WORK:-build/gpu_work} BIN=$WORK/bin
-STAGES=${STAGES:-$ALL} FORMS=${FORMS:-bf16 fp32 fp16} STARTED=$(date +%s)
+STAGES=${STAGES:-$ALL} STARTED=$(date +%s)
 PYTHON=${PYTHON:-python3} NCU=${NCU:-ncu} SANITIZER=${SANITIZER:-compute-sanitizer}
 if [ -n "${REHEARSE:-}" ]; then
     NVCC=${NVCC:-dev/emu/emucc} GPU="the emulator" DRIVER=none ARCH=sm_90 PATIENCE=10
@@ -275,6 +276,10 @@ stage_sanitize() {
 }
 
 echo "$GPU, $ARCH, driver $DRIVER, nvcc ${CUDA:-none}, PyTorch $TORCH, commit $COMMIT"
+case $ARCH in
+    sm_[567]?) FORMS=${FORMS:-fp16 fp32} ;;   # no bfloat16 there
+    *) FORMS=${FORMS:-bf16 fp32 fp16} ;;
+esac
 FIRST=${FORMS%% *}   # of which all is asked
 for stage in $STAGES; do
     "stage_$stage"

@@ -1019,6 +1019,8 @@ MUTANTS = [
     ("launch.cpp", "LEGIBLE_FORM takes any other form than the one it names",
      "std::string(wanted) != form.name", "std::string(wanted) == form.name", "bundle forms"),
     # ---- what a GPU will be asked ----------------------------------------------------------------
+    ("Makefile", "a T4 gets bfloat16, which it does not have",
+     "filter sm_5% sm_6% sm_7%,", "filter sm_5% sm_6%,", "gpu_check precision"),
     ("dev/gpu_check.sh", "gpu_check: a check that fails has passed",
      "        found=failed\n", "        found=passed\n", "gpu_check survives"),
     ("dev/gpu_check.sh", "gpu_check: an older program is taken for what does not compile",
