@@ -24,9 +24,9 @@
 //                16 tiles of 4,608 cycles each: it may come from L3, at less than a byte a cycle.
 //     memory     The smaller operand is packed once, by all threads, as much at a time as 4 MB
 //                hold. Of the larger a thread reads a block at a time, so that one may wait for
-//                memory while another multiplies; and where it lies, since an element of a is
-//                broadcast, wherever it is. So a weight of 9 MB that serves 256 tokens is best
-//                put in a's place: what is made is c^T, in L2, and turned when it is done.
+//                memory while another multiplies. a, whose elements are broadcast, is read where
+//                it lies, if its steps of k follow each other; and if those of a weight of 9 MB do,
+//                for 256 tokens it takes a's place: c^T is made, in L2, and turned when done.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -127,13 +127,16 @@ inline void matmul_edge(int rows, int width, float* c, int64_t ldc, Matrix a, co
 // ---- packing ------------------------------------------------------------------------------------
 
 // W consecutive columns of x (depth, width) as a panel: W floats for step 0, then for step 1, ...
-// Columns beyond width become 0.
+// Columns beyond width become 0. Rows are asked for ahead: far apart, they are no stream.
 template <int W>
 inline void pack_panel(float* panel, Matrix x, int depth, int width) {
     if (width < W) memset(panel, 0, sizeof(float) * W * depth);
     if (x.row == 1) return transpose(panel, W, x.p, x.col, depth, width);
     if (width == W && x.col == 1) {
-        for (int k = 0; k < depth; k++) memcpy(panel + k * W, x.p + k * x.row, sizeof(float) * W);
+        for (int k = 0; k < depth; k++) {
+            for (int j = 0; j < W; j += 16) __builtin_prefetch(x.p + (k + 24) * x.row + j);
+            memcpy(panel + k * W, x.p + k * x.row, sizeof(float) * W);
+        }
         return;
     }
     for (int j = 0; j < width; j++)
@@ -206,20 +209,21 @@ struct Side {
 
 struct Range { int from, to; };
 
-// A product, in one of three ways:
+// A product, in one of four ways:
 //
 //                    panels, shared    by each thread         tiles
 //     not swapped    of b's columns    a, as it lies          of c
 //     swapped        of a's rows       b, packed in panels    of c
-//     and turned     of a's rows       b, as it lies          of c^T = b^T a^T
-// (a too is packed by each thread where its rows are columns in memory, and in bfloat16.)
+//     and in place   none: a is read as it lies, the rest is the same
+//     or turned      of a's rows       b, as it lies          of c^T = b^T a^T
+// (In the first way a is packed too where its rows are columns in memory, and in bfloat16.)
 struct Matmul {
     float* c;
     int64_t ldc;
     int K;
     Finish f;
     const Kernel& kernel;
-    bool swapped, turned;
+    bool swapped, in_place, turned;
     Side packed, read;   // in panels that all threads share; by each thread for itself
     int words;           // of K
     int group;           // items whose panels exist at a time,
@@ -253,16 +257,10 @@ inline void finish_tile(float* c, int64_t ldc, int rows, int width, const Finish
     }
 }
 
-// Rows of a product's a, as they lie or in panels: from mr of them to the next, `down` floats.
-struct Rows {
-    Matrix x;
-    int64_t down;
-};
-
-// c (rows, columns) = or += a b, of `depth` words of k, by one thread. b is in panels. Down the
-// rows of a first: the panel of b stays in L1.
-inline void matmul_block(const Kernel& kernel, float* c, int64_t ldc, Rows a, const float* b,
-                         int rows, int columns, int depth, const Finish& f) {
+// c (rows, columns) = or += a b, of `depth` words of k, by one thread. b is in panels; of a each mr
+// rows lie `down` floats after the last. Down the rows of a first: the panel of b stays in L1.
+inline void matmul_block(const Kernel& kernel, float* c, int64_t ldc, Matrix a, int64_t down,
+                         const float* b, int rows, int columns, int depth, const Finish& f) {
     const int mr = kernel.mr;
     for (int n = 0; n < columns; n += NR, b += (int64_t)NR * depth) {
         const int width = std::min(NR, columns - n);
@@ -274,8 +272,8 @@ inline void matmul_block(const Kernel& kernel, float* c, int64_t ldc, Rows a, co
             // What the next tile writes, which memory would be asked for too late.
             for (int i = m + mr; i < std::min(m + 2 * mr, rows); i++)
                 for (int j = 0; j < NR; j += 16) __builtin_prefetch(c + i * ldc + n + j, 1);
-            kernel.tile(some, width, c + at, ldc, {a.x.p + m / mr * a.down, a.x.row, a.x.col}, b,
-                        depth, f.add ? nullptr : begin);
+            kernel.tile(some, width, c + at, ldc, {a.p + m / mr * down, a.row, a.col}, b, depth,
+                        f.add ? nullptr : begin);
             if (f.gelu || f.pre_gelu)
                 finish_tile(c + at, ldc, some, width, finish_of(f, at, n, true, true));
         }
@@ -296,26 +294,26 @@ inline void matmul_task(const Matmul& p, Range k, int g, Range s, Range l) {
     float* tiles = p.turned ? aside.at_least((size_t)rows * columns) : c;
     const int64_t ld = p.turned ? columns : p.ldc;
     if (p.turned && whole.add) transpose(tiles, ld, c, p.ldc, rows, columns);
-    if (p.turned && !whole.add)
-        for (int i = 0; i < rows; i++)
-            std::fill_n(tiles + i * ld, columns, whole.bias ? whole.bias[i] : 0.0f);
+    for (int i = 0; p.turned && !whole.add && i < rows; i++)
+        std::fill_n(tiles + i * ld, columns, whole.bias ? whole.bias[i] : 0.0f);
     for (int k0 = k.from; k0 < k.to; k0 += KC) {
         const int depth = std::min(KC, k.to - k0), steps = p.steps(k0, depth);
         const Matrix x = p.read.items(l.from, count, k0 * kernel.per_word, steps);
         const float* shared = p.panels + (int64_t)(k0 - k.from) * p.group +
                               (int64_t)(s.from - g) * depth;
-        Rows a = {{x.p, x.col, x.row}, kernel.mr * x.col};
+        Matrix a = p.in_place ? part(p.packed.x, k0, s.from) : x;   // seen from k, like x
+        int64_t down = kernel.mr * a.col;
         const float* b = shared;
         if (b_is_own || kernel.per_word > 1 || x.row != 1) {
             float* to = own.at_least((size_t)round_up(count, p.read.width) * KC);
-            a = {{b_is_own ? shared : to, 1, kernel.mr}, (int64_t)kernel.mr * depth};
             if (b_is_own) b = to;
+            if (!p.in_place) a = {b_is_own ? shared : to, kernel.mr, 1}, down = kernel.mr * depth;
             for (int i = 0; i < count; i += p.read.width, to += (int64_t)p.read.width * depth)
                 p.read.pack(to, part(x, 0, i), steps, std::min(p.read.width, count - i));
         }
         const Finish f = p.turned ? Finish{true}
                                   : finish_of(whole, 0, 0, k0 == k.from, k0 + depth == k.to);
-        matmul_block(kernel, tiles, ld, a, b, rows, columns, depth, f);
+        matmul_block(kernel, tiles, ld, {a.p, a.col, a.row}, down, b, rows, columns, depth, f);
     }
     if (p.turned) {
         transpose(c, p.ldc, tiles, ld, columns, rows);
@@ -328,11 +326,12 @@ inline void matmul_task(const Matmul& p, Range k, int g, Range s, Range l) {
 inline void matmul(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int K, Finish f = {},
                    const Kernel& kernel = FLOAT32, const Decode* decode = nullptr) {
     static Scratch shared;
-    // The smaller operand is packed, or b if it fits into L2. Then c is turned, as often as panels
-    // are made anew, if that moves fewer floats than packing b too.
+    // The smaller operand is packed, or b if it fits into L2. a is not if it fits, and lies well; or
+    // c is turned, as often as panels are made anew, if that moves fewer floats than packing b too.
     const int64_t turns = 1 + (int64_t)M * K / SHARED;
-    const bool swapped = M <= N && (int64_t)N * K > SHARED / 4;
-    const bool turned = swapped && kernel.per_word == 1 && K > M * turns;
+    const bool swapped = M <= N && (int64_t)N * K > SHARED / 4, floats = kernel.per_word == 1;
+    const bool in_place = swapped && floats && a.col == 1 && b.col == 1 && M <= SHARED / 4 / KC;
+    const bool turned = swapped && floats && !in_place && K > M * turns;
     Side rows = {{a.p, a.col, a.row}, M, kernel.mr, kernel.pack_a, nullptr};
     Side columns = {b, N, NR, kernel.pack_b, decode};
     if (turned) std::swap(rows.width, columns.width), std::swap(rows.pack, columns.pack);
@@ -342,7 +341,7 @@ inline void matmul(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int 
     const int group = round_up((int)std::min<int64_t>(packed.size, std::max<int64_t>(
                                    GROUP, SHARED / words)), packed.width);
     const int chunk = std::max(1, (int)(SHARED / group / KC)) * KC;
-    const Matmul p = {c, ldc, K, f, kernel, swapped, turned, packed, read, words,
+    const Matmul p = {c, ldc, K, f, kernel, swapped, in_place, turned, packed, read, words,
                       group, shared.at_least((size_t)group * std::min(chunk, words))};
     // Blocks of what is read: three or more for each thread, so that none waits long for the last.
     // Where it does not have as many, what is packed is cut too.
@@ -356,7 +355,8 @@ inline void matmul(float* c, int64_t ldc, Matrix a, Matrix b, int M, int N, int 
     for (int g = 0; g < packed.size; g += group) {
         const int end = std::min(packed.size, g + group);
         for (int first = 0; first < words; first += chunk) {
-            const int last = std::min(words, first + chunk), parts = (last - first + KC - 1) / KC;
+            const int last = std::min(words, first + chunk);
+            const int parts = in_place ? 0 : (last - first + KC - 1) / KC;
 #pragma omp for schedule(static)
             for (int i = 0; i < parts * panels; i++) {
                 const int k0 = first + i / panels * KC, item = g + i % panels * packed.width;
