@@ -643,8 +643,9 @@ const int LARGEST_SCALE = 1 << 24, SCALE_STEPS = 2000;
 
 // Given the norm of a step's gradients, the scale for what comes next: after SCALE_STEPS steps,
 // twice as much. False if the step must not be taken, since something on the way to its gradients
-// was infinite: half as much, and they are to be computed again. Where nothing is left to halve,
-// the scale is not to blame.
+// was infinite: half as much, and they are to be computed again. (The paper leaves such a step out;
+// this way the data, AdamW and the learning rate go by one count of steps, as in float32.) Where
+// nothing is left to halve, the scale is not to blame.
 inline bool adapt_scale(LossScale& scale, double norm) {
     const bool finite = std::isfinite(norm);
     if (!finite && scale.factor == 1) return true;

@@ -1696,7 +1696,7 @@ struct AdamWFloats {
 // master, grads, m, v (n) float   params (n) floatX, may be master   tensors: null if all decay.
 // A thread a Vec, which lies in one tensor: they begin at multiples of 64. All tensors in one
 // launch, with what lies between them, which is 0 and stays so. Reads 16 and writes 12 bytes (14
-// with bfloat16 params) an element, for 16 FLOPs: four streams in and three or four out, all
+// with 16-bit params) an element, for 16 FLOPs: four streams in and three or four out, all
 // coalesced.
 __global__ void adamw_kernel(floatX* params, float* master, const float* grads, float* m_buffer,
                              float* v_buffer, size_t n, AdamWFloats a, const Tensor* tensors,

@@ -2,7 +2,7 @@
 // guards, and the bounds.
 //
 // The tests see a backend through layers.h alone: buffers are device memory, and floatX may be
-// float or bfloat16. So one source checks every backend; what it links with decides which.
+// float or one of 16 bits. So one source checks every backend; what it links with decides which.
 #pragma once
 #include <algorithm>
 #include <cmath>

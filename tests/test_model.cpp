@@ -170,7 +170,7 @@ static void test_ten_steps(Golden& g) {
 // must hold to 1e-3 |gradient| |d|. Element by element, float32's noise would be larger than the
 // slope.
 static void test_directions(Golden& g) {
-    if (!FLOAT32) return;   // bfloat16 cannot hold w + d: golden values must do
+    if (!FLOAT32) return;   // 16 bits cannot hold w + d: golden values must do
     const int *tokens = g.tokens.data(), *targets = g.targets.data();
     const double length = 1e-2;
     loss_and_gradients(g.model, tokens, targets, g.B, g.T);
@@ -485,7 +485,7 @@ static void test_plan_lifetimes(Golden& g) {
     gpt2_free(apart);
 }
 
-// What backward computes again has the bits that forward threw away. Only in bfloat16 may GELU
+// What backward computes again has the bits that forward threw away. Only in 16 bits may GELU
 // differ, by one rounding, where forward's came from a product's epilogue.
 static void test_recompute(Golden& g) {
     const int *tokens = g.tokens.data(), *targets = g.targets.data();
