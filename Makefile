@@ -49,9 +49,9 @@ TEST_SCRIPTS = test_data test_corpora test_infer test_chat test_draft test_quant
 # trainer too, from outside, which takes a minute or two.
 EMU ?= $(filter Linux,$(shell uname -s))
 ifneq ($(EMU),)
-EMU_RUNS = $(foreach order,1 2 3 4 5,layers_fp32:$(order) layers_bf16:$(order)) layers_sm90:1 \
-           layers_sm90:2:epilogues layers_sm90:3:matmul \
-           model_fp32:1 model_bf16:1
+EMU_RUNS = $(foreach order,1 2 3 4 5,$(foreach form,fp32 bf16 fp16,layers_$(form):$(order))) \
+           layers_sm90:1 layers_sm90:2:epilogues layers_sm90:3:matmul \
+           model_fp32:1 model_bf16:1 model_fp16:1
 TEST_PROGRAMS += $(patsubst %:1,$(BUILD)/test_%,$(filter %:1,$(EMU_RUNS))) \
                  $(EMU_FORMS:%=$(BUILD)/train_%) $(EMU_TRAINER)
 TEST_SCRIPTS += test_emu test_backends test_gpu_check $(EMU_TRAINER:%=test_trainer:%)
@@ -66,7 +66,7 @@ all: $(BIN)/train_gpt2 $(BIN)/infer
 help:
 	@echo "make                build ./train_gpt2 and ./infer"
 	@echo "make runtime        what \`infer bundle\` packs with a model into one file"
-	@echo "make train_gpt2cu   the trainer for NVIDIA GPUs: bfloat16, or PRECISION=fp32; needs nvcc"
+	@echo "make train_gpt2cu   the trainer for NVIDIA GPUs; PRECISION=bf16, fp16, fp32; needs nvcc"
 	@echo "make emu            the same CUDA code for the CPU: ./train_gpt2emu," \
 	    "no GPU and no CUDA Toolkit"
 	@echo "make demo           train a small GPT and let it tell a tale; says first how long it takes"
@@ -132,14 +132,15 @@ $(FORMS): $(BUILD)/$(MACHINE)_%.o: infer.cpp Makefile | $(BUILD)
 # ---- CUDA ----------------------------------------------------------------------------------------
 # With a GPU, its architecture; else those from a free T4 to Hopper in one file, and PTX, which the
 # driver of a later GPU compiles when the program starts.
-# PRECISION=fp32 is for GPUs before sm_80.
-PRECISION ?= bf16
+# float16 is for GPUs before sm_80, whose tensor cores know no bfloat16.
+PRECISION ?= $(if $(filter sm_5% sm_6% sm_7%,$(ARCH)),fp16,bf16)
 PRECISION_bf16 = -DLEGIBLE_BF16
+PRECISION_fp16 = -DLEGIBLE_FP16
 PRECISION_fp32 =
 PRECISIONS = $(patsubst PRECISION_%,%,$(filter PRECISION_%,$(.VARIABLES)))
 ARCH ?= $(addprefix sm_,$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader \
     2>/dev/null | head -1 | tr -d .))
-FAT = $(if $(filter fp32,$(PRECISION)),75) 80 86 89 90
+FAT = $(if $(filter-out bf16,$(PRECISION)),75) 80 86 89 90
 GENCODE = $(if $(ARCH),-arch=$(ARCH),$(foreach a,$(FAT),-gencode arch=compute_$(a),code=sm_$(a)) \
     -gencode arch=compute_90,code=compute_90)
 NVFLAGS = $(if $(filter $(PRECISION),$(PRECISIONS)),,$(error PRECISION=$(PRECISION): expected one \
@@ -149,7 +150,7 @@ NVFLAGS = $(if $(filter $(PRECISION),$(PRECISIONS)),,$(error PRECISION=$(PRECISI
 $(BIN)/train_gpt2cu: train_gpt2.cu $(wildcard *.h) Makefile
 	$(NEED_NVCC)$(NVCC) $(NVFLAGS) $< -o $@ -lcublasLt
 
-# What dev/gpu_check.sh compiles with, and how it asks whether there is such a PRECISION.
+# What dev/gpu_check.sh compiles with.
 .PHONY: nvflags
 nvflags:
 	@echo '$(NVFLAGS)'
@@ -166,12 +167,13 @@ EMU_FILES = $(wildcard dev/emu/* dev/emu/include/*) $(wildcard *.h) Makefile
 $(BIN)/train_gpt2emu: train_gpt2.cu $(EMU_FILES) | $(BUILD)
 	EMU_CHECK=0 $(EMUCC) $< -o $@
 
-# The tests use the checked form, of three programs: cuBLASLt's GELU epilogues are used from sm_90
-# on, and in bfloat16. The tests' own code needs no checks: device memory is closed to it.
-EMU_FORMS = fp32 bf16 sm90
+# The tests use the checked form, of four programs: cuBLASLt's GELU epilogues are used from sm_90
+# on, and in 16 bits. The tests' own code needs no checks: device memory is closed to it.
+EMU_FORMS = fp32 bf16 fp16 sm90
 EMU_FLAGS_fp32 = -arch=sm_75
-EMU_FLAGS_bf16 = -arch=sm_80 -DLEGIBLE_BF16
-EMU_FLAGS_sm90 = -arch=sm_90 -DLEGIBLE_BF16
+EMU_FLAGS_bf16 = -arch=sm_80 $(PRECISION_bf16)
+EMU_FLAGS_fp16 = -arch=sm_75 $(PRECISION_fp16)
+EMU_FLAGS_sm90 = -arch=sm_90 $(PRECISION_bf16)
 
 $(EMU_FORMS:%=$(BUILD)/emu_%.o): $(BUILD)/emu_%.o: train_gpt2.cu $(EMU_FILES) | $(BUILD)
 	$(EMUCC) $(EMU_FLAGS_$*) -c $< -o $@

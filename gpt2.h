@@ -258,7 +258,8 @@ struct GPT2 {
     size_t space;                      // elements in each of the next five, padding included
     floatX* params;                    // what the layers read
     float* master;                     // the weights; where floatX is float, params' own buffer
-    float *grads, *m, *v;
+    float *grads, *m, *v;              // grads: loss_scale times the loss's
+    float loss_scale;
     std::vector<Activation> activations;
     Acts acts;
     void* arena;                       // holds all activations
@@ -274,6 +275,7 @@ struct GPT2 {
 inline void gpt2_create(GPT2& model, Config c, int B, int T, int recompute = 0) {
     model.config = c;
     model.recompute = recompute;
+    model.loss_scale = 1;
     model.table = param_table(c, model.at, model.space);
     model.master = (float*)device_alloc(model.space * sizeof(float));
     bool same = sizeof(floatX) == sizeof(float);
@@ -282,6 +284,10 @@ inline void gpt2_create(GPT2& model, Config c, int B, int T, int recompute = 0) 
     model.grads = (float*)device_alloc(model.space * sizeof(float));
     model.m = (float*)device_alloc(model.space * sizeof(float));
     model.v = (float*)device_alloc(model.space * sizeof(float));
+    // For the padding between and within tensors, and for AdamW's first step.
+    for (float* p : {model.master, model.grads, model.m, model.v})
+        device_zero(p, model.space * sizeof(float));
+    if (!same) device_zero(model.params, model.space * sizeof(floatX));
     std::vector<Tensor> tensors;
     for (const Param& p : model.table) tensors.push_back({p.offset, p.count, p.decay, p.product});
     model.tensors = (Tensor*)device_alloc(tensors.size() * sizeof(Tensor));
@@ -547,13 +553,13 @@ inline void forward(GPT2& model, const int* tokens, const int* targets, int B, i
 }
 
 // The losses of the last forward(), and their sum, for mean_loss(). With dloss not 0, the logits
-// become their gradient, ready for backward(): dloss is 1 / (tokens of the whole step), over all
-// its micro-batches.
+// become their gradient, ready for backward(), times loss_scale: dloss is 1 / (tokens of the whole
+// step), over all its micro-batches.
 inline void cross_entropy(GPT2& model, float dloss) {
     const Config& c = model.config;
     Acts& a = model.acts;
-    classifier(a.losses, dloss != 0 ? a.logits : nullptr, a.logits, a.targets, dloss, model.B,
-               model.T, c.V, c.Vp);
+    classifier(a.losses, dloss != 0 ? a.logits : nullptr, a.logits, a.targets,
+               dloss * model.loss_scale, model.B, model.T, c.V, c.Vp);
     sum_losses(a.loss_sum, a.losses, model.B * model.T);
 }
 
@@ -624,13 +630,44 @@ inline void backward(GPT2& model, bool add) {
                      B, T, C);
 }
 
+// ---- loss scaling: Micikevicius et al. 2018, arXiv:1710.03740, section 3.2 ----------------------
+// float16 has no number between 0 and 6e-8, but many gradients of activations are smaller. So the
+// loss is multiplied by a power of two, and with it, by the chain rule, every gradient. Those of
+// parameters are float, and it is taken out of them when they are used: no bit is lost. But beyond
+// 65,504 there is only infinity: the largest power that suits a model is found on the way.
+struct LossScale {
+    float factor = 65536;   // 1 to LARGEST_SCALE
+    int steps = 0;          // taken since it changed
+};
+const int LARGEST_SCALE = 1 << 24, SCALE_STEPS = 2000;
+
+// Given the norm of a step's gradients, the scale for what comes next: after SCALE_STEPS steps,
+// twice as much. False if the step must not be taken, since something on the way to its gradients
+// was infinite: half as much, and they are to be computed again. (The paper leaves such a step out;
+// this way the data, AdamW and the learning rate go by one count of steps, as in float32.) Where
+// nothing is left to halve, the scale is not to blame.
+inline bool adapt_scale(LossScale& scale, double norm) {
+    const bool finite = std::isfinite(norm);
+    if (!finite && scale.factor == 1) return true;
+    if (finite && ++scale.steps < SCALE_STEPS) return true;
+    scale.factor = finite ? std::min<float>(2 * scale.factor, LARGEST_SCALE) : scale.factor / 2;
+    scale.steps = 0;
+    return finite;
+}
+
 // ---- update -------------------------------------------------------------------------------------
 
+// The norm of all gradients, without loss_scale. The host waits for it.
+inline float gradients_norm(const GPT2& model) {
+    return grad_norm(model.grads, model.space) / model.loss_scale;
+}
+
 // Multiplies all gradients by min(1, grad_clip / norm) (grad_clip 0: by 1), and moves every
-// parameter one AdamW step. norm is grad_norm's, which the caller has looked at first:
+// parameter one AdamW step. norm is gradients_norm's, which the caller has looked at first:
 // a step with a norm that is not finite must not be taken.
 inline void update(GPT2& model, AdamW adamw, float norm, float grad_clip) {
     adamw.grad_scale = grad_clip > 0 && norm > grad_clip ? grad_clip / norm : 1.0f;
+    adamw.grad_scale /= model.loss_scale;
     adamw_update(model.params, model.master, model.grads, model.m, model.v, model.space, adamw,
                  model.tensors, (int)model.table.size());
 }

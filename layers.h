@@ -9,8 +9,8 @@
 // Layout     row-major, last index fastest: x (B, T, C) has element (b, t, c) at (b*T + t)*C + c.
 // Names      inp, out, weight, bias as in the field; dX is the derivative of the loss by X.
 // Types      floatX holds activations, their gradients and the weights that layers read: float on
-//            the CPU, float or bfloat16 on a GPU. Statistics, losses and parameter gradients are
-//            always float.
+//            the CPU; float, bfloat16 or float16 on a GPU. Statistics, losses and parameter
+//            gradients are always float.
 // Gradients  backward overwrites (=) the gradients of activations and adds to (+=) those of
 //            parameters, so accumulating over micro-batches needs nothing but to call it again.
 // Aliasing   buffers do not overlap unless a comment says that they may.
@@ -21,11 +21,18 @@
 #include <cstddef>
 #include <cstdint>
 
-#ifdef LEGIBLE_BF16
+enum Precision { FP32, BF16, FP16 };
+#if defined LEGIBLE_BF16
 #include <cuda_bf16.h>
 typedef __nv_bfloat16 floatX;
+const Precision PRECISION = BF16;
+#elif defined LEGIBLE_FP16
+#include <cuda_fp16.h>
+typedef __half floatX;
+const Precision PRECISION = FP16;
 #else
 typedef float floatX;
+const Precision PRECISION = FP32;
 #endif
 
 // ---- the device ---------------------------------------------------------------------------------
@@ -34,8 +41,8 @@ typedef float floatX;
 void device_init(int threads);
 const char* device_name();
 
-// What matrix products are made of: "fp32", or "bf16", inputs rounded to bfloat16 and sums in
-// float32. "": what the device was built for. An error says what it lacks.
+// What matrix products are made of: "fp32", or "bf16" or "fp16", inputs rounded to 16 bits and sums
+// in float32. "": what the device was built for. An error says what it lacks.
 void device_dtype(const char* dtype);
 
 // The most multiply-adds that this device can do, in FLOP per second (a multiply-add is 2) and in
@@ -46,7 +53,8 @@ double device_peak_flops();
 // set. False where they do not time themselves: a GPU's maker has better tools (nsys, ncu).
 bool device_profile();
 
-// bytes of zeroed memory, aligned to 64 bytes or more.
+// bytes of memory, aligned to 64 bytes or more; what they hold is for the caller to write, so that
+// compute-sanitizer's initcheck sees whoever reads them too early.
 // Out of memory is an error that says how much was asked for.
 void* device_alloc(size_t bytes);
 void device_free(void* p);
@@ -116,7 +124,7 @@ void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floa
                     const floatX* bias, int B, int T, int C, int OC);
 
 // out = gelu(inp), both (B, T, C): what matmul_forward made of its pre_gelu, once more, for
-// activation checkpointing (--recompute 1). In float the bits are the same. In bfloat16 they may
+// activation checkpointing (--recompute 1). In float the bits are the same. In 16 bits they may
 // differ by a rounding, where GELU is part of the product: that has the sum before it was rounded.
 void gelu_forward(floatX* out, const floatX* inp, int B, int T, int C);
 

@@ -38,6 +38,9 @@ const char* device_name() {
 }
 
 void device_dtype(const char* dtype) {
+    if (strcmp(dtype, "fp16") == 0)
+        fail("--dtype fp16: the CPU multiplies in fp32 or bf16 (for a GPU: make train_gpt2cu "
+             "PRECISION=fp16)");
     products = strcmp(dtype, "bf16") == 0 ? bfloat16_kernel() : &FLOAT32;
     if (!products)
         fail("--dtype bf16: this processor has no bfloat16 instructions (AVX512-BF16)");
@@ -62,7 +65,6 @@ void* device_alloc(size_t bytes) {
 #ifdef MADV_HUGEPAGE   // a large buffer in pages of 2 MB: fewer of them to look up
     if (PAGE > 64) madvise(p, rounded, MADV_HUGEPAGE);
 #endif
-    memset(p, 0, rounded);
     return p;
 }
 

@@ -38,7 +38,16 @@
 #include "numerics.h"
 #include "threads.h"
 
-const bool BF16 = sizeof(floatX) == 2;
+// What floatX is called: by --dtype, in full, and by cuBLASLt.
+struct Type {
+    const char *dtype, *name;
+    cudaDataType cublas;
+};
+const Type TYPES[] = {{"fp32", "float32", CUDA_R_32F},   // in Precision's order
+                      {"bf16", "bfloat16", CUDA_R_16BF},
+                      {"fp16", "float16", CUDA_R_16F}};
+const Type& TYPE_X = TYPES[PRECISION];
+const bool BITS16 = sizeof(floatX) == 2;
 
 // ---- the device ---------------------------------------------------------------------------------
 
@@ -100,8 +109,8 @@ void device_init(int threads) {
     device.capability = 10 * properties.major + properties.minor;
     device.multiprocessors = properties.multiProcessorCount;
     device.name = properties.name;
-    if (BF16 && device.capability < 80)
-        fail("%s has compute capability %d.%d, but bfloat16 needs 8.0 (build with PRECISION=fp32)",
+    if (PRECISION == BF16 && device.capability < 80)
+        fail("%s has compute capability %d.%d, but bfloat16 needs 8.0 (build with PRECISION=fp16)",
              properties.name, properties.major, properties.minor);
     blas_check(cublasLtCreate(&device.blas));
     cuda_check(cudaEventCreateWithFlags(&device.staged, cudaEventDisableTiming));
@@ -110,7 +119,7 @@ void device_init(int threads) {
 }
 
 const char* device_name() {
-    static std::string name = device.name + (BF16 ? ", bfloat16" : ", float32");
+    static std::string name = device.name + ", " + TYPE_X.name;
     return name.c_str();
 }
 
@@ -125,7 +134,6 @@ void* device_alloc(size_t bytes) {
              bytes / 1e6, free / 1e6, total / 1e6);
     }
     cuda_check(error);
-    cuda_check(cudaMemset(p, 0, bytes));
     return p;
 }
 
@@ -515,7 +523,7 @@ void layernorm_backward(floatX* dinp, float* dweight, float* dbias, const floatX
 
 // ---- matmul -------------------------------------------------------------------------------------
 //
-// The products are cuBLASLt's: on tensor cores in bfloat16, and in float32 without TF32, whose 10
+// The products are cuBLASLt's: on tensor cores in 16 bits, and in float32 without TF32, whose 10
 // bits are not float32. It also has epilogues: bias and GELU are applied to the sums while they are
 // in registers, which saves a kernel that would read and write the whole of out.
 
@@ -538,8 +546,6 @@ struct Product {
     const floatX* pre_gelu = nullptr;  // (m, n): what GELU_AUX writes, and DGELU reads
 };
 
-static const cudaDataType TYPE_X = BF16 ? CUDA_R_16BF : CUDA_R_32F;
-
 // The algorithm that cuBLASLt's model of this GPU expects to be the fastest. Asking costs some 50
 // microseconds, so the answer is kept, a "none" as well, which happens to epilogues. It is a
 // function of the sizes only, so that equal calls have equal bits.
@@ -557,7 +563,7 @@ static Advice& advice_for(const Product& p, cublasLtMatmulDesc_t operation,
     };
     set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &WORKSPACE, sizeof WORKSPACE);
     // Where m and n are small and k is large, k is cut into parts for many blocks (split-K). Their
-    // sums may meet in float32 only: cuBLASLt would also add them up in out, which has bfloat16.
+    // sums may meet in float32 only: cuBLASLt would also add them up in out, which has floatX.
     uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reduction, sizeof reduction);
     uint32_t alignment = 16;   // bytes, which our tables grant; cuBLASLt would assume 256
@@ -597,9 +603,10 @@ static bool product(void* out, const floatX* a, const floatX* b, int m, int n, i
         set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &p.pre_gelu, sizeof p.pre_gelu);
         set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &leading, sizeof leading);
     }
-    cublasLtMatrixLayout_t layout_a = p.transpose_a ? layout(TYPE_X, k, m) : layout(TYPE_X, m, k);
-    cublasLtMatrixLayout_t layout_b = p.transpose_b ? layout(TYPE_X, n, k) : layout(TYPE_X, k, n);
-    cublasLtMatrixLayout_t layout_out = layout(p.floats ? CUDA_R_32F : TYPE_X, m, n);
+    const cudaDataType type = TYPE_X.cublas;
+    cublasLtMatrixLayout_t layout_a = p.transpose_a ? layout(type, k, m) : layout(type, m, k);
+    cublasLtMatrixLayout_t layout_b = p.transpose_b ? layout(type, n, k) : layout(type, k, n);
+    cublasLtMatrixLayout_t layout_out = layout(p.floats ? CUDA_R_32F : type, m, n);
     Advice& advice = advice_for(p, operation, layout_a, layout_b, layout_out, m, n, k);
     float one = 1, beta = p.add ? 1.0f : 0.0f;
     if (advice.possible) {
@@ -622,7 +629,7 @@ static bool product(void* out, const floatX* a, const floatX* b, int m, int n, i
 // guess (llm.c's too) until dev/gpu_check.sh has measured it. Their second output must have rows of
 // a multiple of 16 bytes.
 static bool fuses_gelu(int columns) {
-    return BF16 && device.capability >= 90 && columns % 8 == 0;
+    return BITS16 && device.capability >= 90 && columns % 8 == 0;
 }
 
 // GELU in its tanh form, x times a sigmoid, and its derivative: gelu() and gelu_derivative() of
@@ -782,8 +789,9 @@ __device__ inline void store_tile(floatX* head, int stride, const Number* tile, 
 
 // ---- attention on the ordinary units ------------------------------------------------------------
 //
-// In float32 that is all there is. Tiles are float32, and need no more than the 64 KB that the
-// smallest GPU has.
+// In float32 that is all there is. In float16 too, though a T4 has tensor cores for it: the other
+// form's instructions begin with sm_80, where bfloat16 is to be preferred. Tiles are float32, and
+// need no more than the 64 KB that the smallest GPU has.
 //
 // 128 threads make tiles like blocked matrix products do: thread (ty, tx), of 8 x 16, has rows ty,
 // ty+8, ty+16, ... and columns tx, tx+16, ... of a tile of scores, and 4 (or twice 4) neighbouring
@@ -1688,7 +1696,7 @@ struct AdamWFloats {
 // master, grads, m, v (n) float   params (n) floatX, may be master   tensors: null if all decay.
 // A thread a Vec, which lies in one tensor: they begin at multiples of 64. All tensors in one
 // launch, with what lies between them, which is 0 and stays so. Reads 16 and writes 12 bytes (14
-// with bfloat16 params) an element, for 16 FLOPs: four streams in and three or four out, all
+// with 16-bit params) an element, for 16 FLOPs: four streams in and three or four out, all
 // coalesced.
 __global__ void adamw_kernel(floatX* params, float* master, const float* grads, float* m_buffer,
                              float* v_buffer, size_t n, AdamWFloats a, const Tensor* tensors,
@@ -1726,13 +1734,13 @@ void adamw_update(floatX* params, float* master, const float* grads, float* m, f
 
 // ---- the GPU's peak -----------------------------------------------------------------------------
 
-// Dense peaks by the makers' data sheets, in TFLOP/s: bfloat16 with float32 sums on tensor cores,
+// Dense peaks by the makers' data sheets, in TFLOP/s: 16 bits with float32 sums on tensor cores,
 // and float32 on the ordinary units. Names are cudaGetDeviceProperties's, and must be equal: a GPU
 // whose name merely resembles one of these (a laptop's, a part of one under MIG) has another peak,
-// and is measured. So is one whose figure is 0.
+// and is measured.
 struct Peak {
     const char* name;
-    double bfloat16, float32;
+    double bits16, float32;
 };
 
 const Peak PEAKS[] = {
@@ -1743,7 +1751,7 @@ const Peak PEAKS[] = {
     {"NVIDIA A10", 125, 31.2},               {"NVIDIA A40", 149.7, 37.4},
     {"NVIDIA L4", 121, 30.3},                {"NVIDIA L40S", 362, 91.6},
     {"NVIDIA GeForce RTX 3090", 71, 35.6},   {"NVIDIA GeForce RTX 4090", 165.2, 82.6},
-    {"NVIDIA RTX A6000", 154.8, 38.7},       {"Tesla T4", 0, 8.1},
+    {"NVIDIA RTX A6000", 154.8, 38.7},       {"Tesla T4", 65, 8.1},
 };
 
 // Numbers in [-1, 1) without order: a product of zeros is faster than any real one, since no bits
@@ -1765,18 +1773,17 @@ static double seconds_of_product(floatX* out, const floatX* a, const floatX* b, 
 }
 
 void device_dtype(const char* dtype) {
-    const char* own = BF16 ? "bf16" : "fp32";
-    if (*dtype && strcmp(dtype, own) != 0)
+    if (*dtype && strcmp(dtype, TYPE_X.dtype) != 0)
         fail("--dtype %s: this program was built for %s (make train_gpt2cu PRECISION=%s)", dtype,
-             own, dtype);
+             TYPE_X.dtype, dtype);
 }
 
 bool device_profile() { return false; }
 
 double device_peak_flops() {
     for (const Peak& peak : PEAKS)
-        if (device.name == peak.name && (BF16 ? peak.bfloat16 : peak.float32) > 0)
-            return 1e12 * (BF16 ? peak.bfloat16 : peak.float32);
+        if (device.name == peak.name)
+            return 1e12 * (BITS16 ? peak.bits16 : peak.float32);
     // Unknown: the best product of cuBLAS, on matrices that grow until one takes 10 ms.
     double best = 0;
     for (int n = 512, slow = 0; n <= 8192 && !slow; n *= 2) {

@@ -88,7 +88,7 @@ inline std::vector<Flag> flag_table(Options& o) {
         {"--grad-clip", "X", {&o.grad_clip, 0, 1e9}, RUN, "longest gradient norm (0: any)"},
         {"--seed", "N", {&o.seed, 0, 1e15}, RUN, "of initial weights, order and samples"},
         {"--order", "shuffled|sequential", &o.order, RUN, "of the training windows"},
-        {"--dtype", "fp32|bf16", &o.dtype, RUN_MAY_CHANGE,
+        {"--dtype", "fp32|bf16|fp16", &o.dtype, RUN_MAY_CHANGE,
          "of what matrix products multiply (CPU: fp32 by default)"},
         {"--threads", "N", {&o.threads, 0, 4096}, RUN_MAY_CHANGE,
          "CPU threads (0: all); does not change a bit"},
@@ -158,6 +158,7 @@ struct Run {
     int64_t step = 0, tokens = 0;    // finished
     int64_t saved = -1;              // the step of the newest checkpoint
     int64_t finite = -1;             // the newest step whose weights gave a finite loss
+    LossScale scale;                 // where floatX is float16; else as it came
     Rng rng;                         // of the samples
     double peak;                     // FLOP/s
     double step_ms = 0, eval_ms = 0; // of a step and of a validation, their mean since the start
@@ -456,6 +457,8 @@ inline void save_optimizer(const Run& run, const std::string& path) {
     gguf_put_u64(w, "legible.epoch", (uint64_t)(next_window(run) / run.train.windows));
     gguf_put_u64(w, "legible.position", (uint64_t)(next_window(run) % run.train.windows));
     gguf_put_u64(w, "legible.rng", run.rng.state);
+    gguf_put_u64(w, "legible.loss_scale", (uint64_t)run.scale.factor);
+    gguf_put_u64(w, "legible.loss_scale_steps", (uint64_t)run.scale.steps);
     for (const Flag& f : run.flags)
         if (f.groups != START) gguf_put_string(w, flag_key(f), flag_text(f));
     gguf_put_strings(w, "legible.sha256", run.ingredients);
@@ -492,6 +495,20 @@ inline void expect_number(const Gguf& state, const char* key, int64_t expected,
              (long long)expected, because);
 }
 
+// The loss scale of a checkpoint. Every trainer's has one, so that all can go on from each other's.
+inline LossScale read_scale(const Gguf& state) {
+    const char* path = state.file.path.c_str();
+    uint64_t factor = gguf_int(state, "legible.loss_scale");
+    uint64_t steps = gguf_int(state, "legible.loss_scale_steps");
+    if (factor < 1 || factor > LARGEST_SCALE || (factor & (factor - 1)) != 0)
+        fail("%s: key legible.loss_scale: %" PRIu64 ", expected a power of two up to %d", path,
+             factor, LARGEST_SCALE);
+    if (steps >= SCALE_STEPS)
+        fail("%s: key legible.loss_scale_steps: %" PRIu64 ", expected at most %d", path, steps,
+             SCALE_STEPS - 1);
+    return {(float)factor, (int)steps};
+}
+
 // Takes over the checkpoint of a step; its flags have been taken over before.
 inline void load_checkpoint(Run& run, int64_t step, const Gguf& weights, const Gguf& state) {
     gpt2_load(run.model, weights);
@@ -510,6 +527,7 @@ inline void load_checkpoint(Run& run, int64_t step, const Gguf& weights, const G
     run.finite = step - 1;   // or this checkpoint would not be there
     run.tokens = step * run.micro_batches * run.B * run.T;
     run.rng.state = gguf_int(state, "legible.rng");
+    run.scale = read_scale(state);
     expect_number(state, "legible.tokens", run.tokens, "its step and the tokens of a step");
     expect_number(state, "legible.epoch", next_window(run) / run.train.windows,
                   "its step and the windows of an epoch");
@@ -607,19 +625,20 @@ inline void print_sample(Run& run) {
 
 // ---- the loop -----------------------------------------------------------------------------------
 
-// One update: micro-batches until the step's batch is complete, then AdamW. False if a signal came
-// first; then nothing has changed but the gradients. Stops the program, before any weight has
-// moved, where the loss or the norm is not a finite number.
-inline bool train_step(Run& run, Record& r) {
+// Stops the program where a step's loss or norm is not a finite number.
+inline void check_step(Run& run, const char* what, double x, int micro) {
+    check_finite(run, run.step + 1, what, x,
+                 text("micro-batch %d of %d (windows from %lld on of epoch %lld)", micro + 1,
+                      run.micro_batches, (long long)(next_window(run) % run.train.windows),
+                      (long long)(next_window(run) / run.train.windows)));
+}
+
+// Micro-batches until the step's batch is complete: its loss, its gradients and their norm. False
+// if a signal came first.
+inline bool step_gradients(Run& run, Record& r) {
     std::vector<int> inputs(run.B * run.T), targets(inputs.size());
-    double start = seconds_now(), total = 0;
-    profile.on = run.o.profile;   // not in validations and samples
-    auto check = [&](const char* what, double x, int micro) {
-        check_finite(run, run.step + 1, what, x,
-                     text("micro-batch %d of %d (windows from %lld on of epoch %lld)", micro + 1,
-                          run.micro_batches, (long long)(next_window(run) % run.train.windows),
-                          (long long)(next_window(run) / run.train.windows)));
-    };
+    double total = 0;
+    run.model.loss_scale = PRECISION == FP16 ? run.scale.factor : 1;
     for (int micro = 0; micro < run.micro_batches; micro++) {
         if (interrupted) return false;
         read_rows(run.train, next_window(run) + (int64_t)micro * run.B, run.B, inputs.data(),
@@ -629,12 +648,28 @@ inline bool train_step(Run& run, Record& r) {
         cross_entropy(run.model, (float)(1.0 / tokens));
         backward(run.model, micro > 0);
         double loss = mean_loss(run.model);
-        check("loss", loss, micro);
+        check_step(run, "loss", loss, micro);
         total += loss;
     }
     r.loss = total / run.micro_batches;
-    r.grad_norm = grad_norm(run.model.grads, run.model.space);
-    check("gradient's norm", r.grad_norm, run.micro_batches - 1);
+    r.grad_norm = gradients_norm(run.model);
+    return true;
+}
+
+// One update: gradients that float16 can hold, then AdamW. False if a signal came first; then
+// nothing has changed but the gradients, and perhaps their scale. Stops the program, before any
+// weight has moved, where the loss or the norm is not a finite number.
+inline bool train_step(Run& run, Record& r) {
+    double start = seconds_now();
+    profile.on = run.o.profile;   // not in validations and samples
+    if (!step_gradients(run, r)) return false;
+    while (PRECISION == FP16 && !adapt_scale(run.scale, r.grad_norm)) {
+        end_line(run);
+        fprintf(stderr, "step %lld: gradients beyond float16; again, with the loss times %d\n",
+                (long long)run.step + 1, (int)run.scale.factor);
+        if (!step_gradients(run, r)) return false;
+    }
+    check_step(run, "gradient's norm", r.grad_norm, run.micro_batches - 1);
     run.finite = run.step;
     r.lr = learning_rate(run.o, run.step);
     const Options& o = run.o;

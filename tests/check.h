@@ -2,7 +2,7 @@
 // guards, and the bounds.
 //
 // The tests see a backend through layers.h alone: buffers are device memory, and floatX may be
-// float or bfloat16. So one source checks every backend; what it links with decides which.
+// float or one of 16 bits. So one source checks every backend; what it links with decides which.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -240,12 +240,14 @@ inline float* room_floats(size_t n) {
 
 // ---- comparing ----------------------------------------------------------------------------------
 
-// The largest relative error of one rounding, in float and in floatX.
+// The largest relative error of one rounding, in float and in floatX; and the largest error of a
+// number that is too small for that: half of float16's smallest. The others' do not matter.
 const double ROUND_FLOAT = 0x1p-24;
-const double ROUND_X = sizeof(floatX) == 4 ? 0x1p-24 : 0x1p-9;
+const double ROUND_X = PRECISION == FP32 ? 0x1p-24 : PRECISION == BF16 ? 0x1p-9 : 0x1p-11;
+const double TINY_X = PRECISION == FP16 ? 0x1p-25 : 0;
 
 // got must be `times` what is wanted, each element within
-//     (4 roundings to floatX + 2 sqrt(terms) roundings to float) * its scale.
+//     (4 roundings to floatX + 2 sqrt(terms) roundings to float) * its scale + 4 of TINY_X.
 // A sum of n terms in float errs by n roundings of sum |term| at worst; roundings are independent
 // enough that sqrt(n) is what happens. The scale is that sum |term|.
 inline void compare_values(const std::string& name, const Floats& got, const Floats& want,
@@ -256,9 +258,9 @@ inline void compare_values(const std::string& name, const Floats& got, const Flo
         return;
     size_t worst = 0;
     double worst_part = -1;
+    auto bound = [&](size_t i) { return times * (roundings * scale[i] + 4 * TINY_X) + 1e-37; };
     for (size_t i = 0; i < want.size(); i++) {
-        double part =
-            fabs((double)got[i] - (double)times * want[i]) / (times * roundings * scale[i] + 1e-37);
+        double part = fabs((double)got[i] - (double)times * want[i]) / bound(i);
         if (!(part <= worst_part)) {
             worst = i;
             worst_part = part;
@@ -268,7 +270,7 @@ inline void compare_values(const std::string& name, const Floats& got, const Flo
     if (!check_error(name, worst_part, 1))
         printf("      element %zu is %.9g, expected %.9g; errors are given as parts of the bound "
                "%.3g\n",
-               worst, got[worst], times * want[worst], times * roundings * scale[worst]);
+               worst, got[worst], times * want[worst], bound(worst));
 }
 
 // The same with a golden tensor, whose scale reference.py has computed.

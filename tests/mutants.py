@@ -29,13 +29,14 @@ LIMIT = 300   # seconds; a test that a mutant keeps running for ever counts as f
 # What a mutant is caught by: a program or script, whose first argument chooses the test.
 PROGRAMS = ["numerics", "layers", "model", "gguf", "flags", "tokenizer",   # build/test_X
             "dataloader", "quants", "runtime", "speculate",
-            "layers_fp32", "layers_bf16", "layers_sm90",   # of train_gpt2.cu, on the emulator
-            "ladder"]   # build/ladder
+            "layers_fp32", "layers_bf16", "layers_fp16",   # of train_gpt2.cu, on the emulator
+            "layers_sm90", "ladder"]   # build/ladder
 SCRIPTS = {"infer": ["infer"], "chat": ["infer"], "draft": ["infer"],   # tests/test_X.py runs these
            "trainer": ["train_gpt2", "infer"], "quantize": ["infer"],
            "safety": ["train_gpt2", "infer"], "data": ["infer"], "bundle": ["infer", "runtime"],
            "gpu_check": ["train_gpt2"], "corpora": [],
-           "backends": ["train_gpt2", "build/train_bf16"]}
+           "backends": ["train_gpt2", "build/train_bf16"],
+           "backends loss_scale": ["train_gpt2", "build/train_fp16"]}
 # How that is built. Without optimisation, since most of the time goes into compiling; by clang if
 # there is one, which takes half as long as g++.
 KINDS = {"slow": ["OPTIMIZE=-O1", "CLANG"],   # these run longer than it takes to compile them
@@ -43,7 +44,8 @@ KINDS = {"slow": ["OPTIMIZE=-O1", "CLANG"],   # these run longer than it takes t
          "g++": ["OPTIMIZE=-O0"],   # for the emulator's checks, and OpenMP in a static program
          "static": ["OPTIMIZE=-O0", "CLANG", "OPENMP="]}
 KIND_OF = {"ladder check": "slow", "speculate law": "slow", "numerics matmul": "slow",
-           "safety signals_in_a_validation": "slow", "layers_bf16": "g++", "backends": "g++",
+           "safety signals_in_a_validation": "slow", "layers_bf16": "g++",
+           "layers_fp16": "g++", "backends": "g++",
            "bundle runs": "g++", "bundle forms": "g++", "bundle": "static"}   # the others: usual
 
 # (file, what is wrong, the text, the text instead, the test that must fail: its program or script,
@@ -348,6 +350,36 @@ MUTANTS = [
      "value, matrix, product, offset", "value, true, product, offset", "model decay_and_clipping"),
     ("gpt2.h", "clipping is ignored", "grad_clip / norm : 1.0f", "1.0f : 1.0f",
      "model decay_and_clipping"),
+    ("gpt2.h", "loss scale: the loss's gradient is without it",
+     "dloss * model.loss_scale, model.B", "dloss, model.B", "model loss_scale"),
+    ("gpt2.h", "loss scale: it stays in the norm",
+     "model.space) / model.loss_scale;", "model.space);", "model loss_scale"),
+    ("gpt2.h", "loss scale: it stays in AdamW's gradients",
+     "    adamw.grad_scale /= model.loss_scale;\n", "", "model loss_scale"),
+    ("gpt2.h", "loss scale: an overflow does not change it",
+     "LARGEST_SCALE) : scale.factor / 2;", "LARGEST_SCALE) : scale.factor;", "model adapt_scale"),
+    ("gpt2.h", "loss scale: after an overflow the count of steps goes on",
+     "    scale.steps = 0;\n    return finite;",
+     "    if (finite) scale.steps = 0;\n    return finite;", "model adapt_scale"),
+    ("gpt2.h", "loss scale: a step that overflowed is taken",
+     "    scale.steps = 0;\n    return finite;", "    scale.steps = 0;\n    return true;",
+     "model adapt_scale"),
+    ("gpt2.h", "loss scale: it grows a step late", "++scale.steps < SCALE_STEPS",
+     "scale.steps++ < SCALE_STEPS", "model adapt_scale"),
+    ("gpt2.h", "loss scale: it grows for ever",
+     "std::min<float>(2 * scale.factor, LARGEST_SCALE)", "2 * scale.factor", "model adapt_scale"),
+    ("trainer.h", "loss scale: an overflow's batch is computed with the same one",
+     "PRECISION == FP16 ? run.scale.factor : 1", "PRECISION == FP16 ? 65536 : 1",
+     "backends loss_scale"),
+    ("trainer.h", "loss scale: a checkpoint forgets for how many steps it has held",
+     "(uint64_t)run.scale.steps", "(uint64_t)0", "backends loss_scale"),
+    ("trainer.h", "loss scale: a trainer that needs none begins it anew",
+     "    run.scale = read_scale(state);",
+     "    if (PRECISION == FP16) run.scale = read_scale(state);", "backends loss_scale"),
+    ("trainer.h", "loss scale: a checkpoint's may be any number",
+     " || (factor & (factor - 1)) != 0)", ")", "trainer resume_errors"),
+    ("train_gpt2.cu", "float16 is multiplied as if it were bfloat16",
+     '"float16", CUDA_R_16F}', '"float16", CUDA_R_16BF}', "layers_fp16 matmul"),
     ("gpt2.h", "clipping scales small gradients up",
      "grad_clip > 0 && norm > grad_clip ?", "grad_clip > 0 ?", "model decay_and_clipping"),
     ("gpt2.h", "residual projections start as large as the others",
@@ -355,6 +387,9 @@ MUTANTS = [
     ("gpt2.h", "every tensor starts with the same numbers",
      "make_rng(seed, RNG_INIT, tensor++)", "make_rng(seed, RNG_INIT, tensor)",
      "model initialisation"),
+    ("gpt2.h", "AdamW's first step reads what nobody wrote",
+     "{model.master, model.grads, model.m, model.v}", "{model.master, model.grads, model.m}",
+     "model memory_of_others"),
     ("gpt2.h", "gradients are not cleared",
      "if (!add) zero_gradients(dw, model.tensors, (int)model.table.size());", "",
      "model accumulation"),
@@ -990,6 +1025,8 @@ MUTANTS = [
     ("launch.cpp", "LEGIBLE_FORM takes any other form than the one it names",
      "std::string(wanted) != form.name", "std::string(wanted) == form.name", "bundle forms"),
     # ---- what a GPU will be asked ----------------------------------------------------------------
+    ("Makefile", "a T4 gets bfloat16, which it does not have",
+     "filter sm_5% sm_6% sm_7%,", "filter sm_5% sm_6%,", "gpu_check precision"),
     ("dev/gpu_check.sh", "gpu_check: a check that fails has passed",
      "        found=failed\n", "        found=passed\n", "gpu_check survives"),
     ("dev/gpu_check.sh", "gpu_check: an older program is taken for what does not compile",
@@ -1062,7 +1099,8 @@ def build(folder, tests):
     for test in tests:
         name = test.split()[0]
         kind = KIND_OF.get(test) or KIND_OF.get(name) or "usual"
-        targets[kind].update([program(name)] if name in PROGRAMS else SCRIPTS[name])
+        targets[kind].update([program(name)] if name in PROGRAMS
+                             else SCRIPTS.get(test) or SCRIPTS[name])
     code, output = 0, ""
     for kind, settings in KINDS.items():   # what they share is built by the first, and not again
         if targets[kind] and code == 0:

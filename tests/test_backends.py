@@ -2,8 +2,8 @@
 """test_backends.py - one training run by train_gpt2.cpp, and by train_gpt2.cu on the emulator.
 
 TRAIN names the first program (default ./train_gpt2). TRAIN_CUDA is what the names of the others
-begin with: the same CUDA code built for float32, for bfloat16, and for bfloat16 with cuBLASLt's
-GELU (default build/train, for build/train_fp32, build/train_bf16 and build/train_sm90).
+begin with: the same CUDA code built for float32, bfloat16, float16, and for bfloat16 with
+cuBLASLt's GELU (default build/train, for build/train_fp32, _bf16, _fp16 and _sm90).
 The emulator checks every access to memory on the way.
 """
 import os
@@ -22,7 +22,8 @@ STEPS = 20
 # Two orders of float32 additions differ by a few times 1e-7. bfloat16 keeps 8 bits: a correct run
 # of these 20 steps from GPT-2's initialisation stays within 6e-4, and one that drops layernorm's
 # bias gradients is off by 3.8e-2.
-BOUNDS = {"fp32": 1e-5, "bf16": 5e-3, "sm90": 5e-3}
+BOUNDS = {"fp32": 1e-5, "bf16": 5e-3, "fp16": 5e-3, "sm90": 5e-3}
+FORMS = ("fp32", "bf16", "fp16")
 
 
 def on(program, function, *arguments, **flags):
@@ -63,19 +64,19 @@ def test_head_size():
     """Heads of 64 channels, as GPT-2 has them."""
     flags = dict(steps=3, channels=128, heads=2)
     on(CPU, t.train, "cpu_64", **flags)
-    for form in ("fp32", "bf16"):
+    for form in ("fp32", "bf16"):   # float16 has float32's kernels
         on(f"{CUDA}_{form}", t.train, f"{form}_64", **flags)
         compare(f"{form}_64", "cpu_64", BOUNDS[form])
 
 
 def test_crossing():
     """A run begun on the CPU, continued under the emulator, and ended on the CPU, against one that
-    never left it. In bfloat16 too: its master weights are float32, so a checkpoint is the same."""
+    never left it. In 16 bits too: master weights are float32, so a checkpoint is the same."""
     flags = dict(steps=6, save_every=2, eval_every=2, keep=0, batch=2, total_batch=4 * t.T,
                  schedule="constant")
     on(CPU, t.train, "stayed", **flags)
     on(CPU, t.train, "begun", **{**flags, "steps": 2})
-    for form in ("fp32", "bf16"):
+    for form in FORMS:
         shutil.copytree(t.path("begun"), t.path(f"crossed_{form}"))
         for program, steps in ((f"{CUDA}_{form}", 4), (CPU, 6)):
             _, err = on(program, t.resume, f"crossed_{form}", steps=steps)
@@ -92,11 +93,11 @@ def test_crossing():
 def test_same_program():
     """The CUDA trainer has the CPU's flags, and makes the same weights of the same seed."""
     helps = []
-    for program in (CPU, f"{CUDA}_fp32", f"{CUDA}_bf16"):
+    for program in (CPU, *(f"{CUDA}_{form}" for form in FORMS)):
         out, _ = t.execute([program, "--help"])
         helps.append(out.replace(program.encode(), b"PROGRAM"))
-    check(helps[0] == helps[1] == helps[2], "--help differs")
-    for form in ("fp32", "bf16"):
+    check(len(set(helps)) == 1, "--help differs")
+    for form in FORMS:
         on(f"{CUDA}_{form}", t.train, f"initial_{form}", steps=0)
         on(CPU, t.train, f"initial_cpu_{form}", steps=0)
         t.same_file((f"initial_{form}", "model.gguf"), (f"initial_cpu_{form}", "model.gguf"),
@@ -105,6 +106,50 @@ def test_same_program():
     same, _ = on(CPU, t.train, "samples_cpu", steps=1, sample_every=1)
     check(out == same and b"--- sample after step 1" in out,
           f"samples: {out!r}, on the CPU {same!r}")
+
+
+def with_scale(source, out, scale, steps):
+    """A copy of a run whose newest checkpoint says that steps were taken with a loss scale."""
+    shutil.copytree(t.path(source), t.path(out))
+    file = t.path(out, t.newest(out), "optimizer.gguf")
+    state = t.gguf.read(file)
+    t.gguf.write(file, {**state.keys, "legible.loss_scale": ("u64", scale),
+                        "legible.loss_scale_steps": ("u64", steps)}, state.tensors)
+
+
+def scale_of(out):
+    state = t.gguf.read(t.path(out, t.newest(out), "optimizer.gguf"))
+    return state.value("legible.loss_scale"), state.value("legible.loss_scale_steps")
+
+
+def test_loss_scale():
+    """float16: a step whose gradients overflow is not taken, but computed again with half the
+    scale, and the run goes on as if nothing had been; after 2,000 steps the scale doubles. All of
+    it survives a resume, by a trainer that needs no scale as well."""
+    program, flags = f"{CUDA}_fp16", dict(steps=6, batch=2, total_batch=4 * t.T, save_every=1,
+                                          keep=0, schedule="constant", val=None)
+    on(CPU, t.train, "unscaled", **flags)
+    on(program, t.train, "scaled", **{**flags, "steps": 2})
+    check(scale_of("scaled") == (65536, 2), f"a run begins with a scale of {scale_of('scaled')}")
+    # 2^24 / (4 * T) is more than float16 has.
+    with_scale("scaled", "overflow", 1 << 24, 7)
+    shutil.copytree(t.path("overflow"), t.path("stopped"))
+    _, err = on(program, t.resume, "overflow", steps=6)
+    said = re.findall(r"step 3: gradients beyond float16; again, with the loss times (\d+)\n", err)
+    halves = [1 << 23 - i for i in range(len(said))]
+    check(list(map(int, said)) == halves != [], f"an overflow: {said} in {err}")
+    check(scale_of("overflow") == (halves[-1], 4), f"an overflow: then {scale_of('overflow')}")
+    compare("overflow", "unscaled", BOUNDS["fp16"])
+    for steps in (3, 6):
+        on(program, t.resume, "stopped", steps=steps)
+    t.same_run("stopped", "overflow", "an overflow, then resumed")
+    # It grows.
+    with_scale("scaled", "grown", 1024, 1998)
+    for last, trainer, expected in ((3, program, (1024, 1999)), (4, CPU, (1024, 1999)),
+                                    (5, program, (2048, 0)), (6, program, (2048, 1))):
+        on(trainer, t.resume, "grown", steps=last)
+        check(scale_of("grown") == expected, f"after step {last}: {scale_of('grown')}")
+    compare("grown", "unscaled", BOUNDS["fp16"])
 
 
 def test_conflicts():
@@ -146,7 +191,7 @@ def main():
         t.work = os.path.realpath(work)
         t.make_data()
         return run_tests([test_losses, test_head_size, test_crossing, test_same_program,
-                          test_conflicts, test_launches])
+                          test_loss_scale, test_conflicts, test_launches])
 
 
 if __name__ == "__main__":

@@ -136,6 +136,18 @@ def test_refusals():
     check(p.returncode != 0 and "PRECISION=fp8" in p.stderr, f"PRECISION=fp8: {p.stderr}")
 
 
+def test_precision():
+    """What a GPU's tensor cores have is what is built for it, if nothing else is asked for."""
+    for words, macro in ((["ARCH=sm_75"], "-DLEGIBLE_FP16"), (["ARCH=sm_80"], "-DLEGIBLE_BF16"),
+                         (["ARCH=sm_120"], "-DLEGIBLE_BF16"),
+                         (["ARCH=sm_75", "PRECISION=fp32"], None)):
+        flags = subprocess.run(["make", "-s", "nvflags", *words], cwd=ROOT, capture_output=True,
+                               text=True).stdout.split()
+        found = [flag for flag in flags if flag.startswith("-DLEGIBLE")]
+        check("-arch=" + words[0][5:] in flags and found == [macro] * bool(macro),
+              f"{words}: {flags}")
+
+
 # ---- the report ----------------------------------------------------------------------------------
 
 def way(name, round_number, ms):
@@ -243,8 +255,8 @@ def test_repeat():
 def main():
     global work
     with tempfile.TemporaryDirectory(prefix="test_gpu_check.") as work:
-        return run_tests([test_command_lines, test_survives, test_refusals, test_report, test_zipf,
-                          test_repeat])
+        return run_tests([test_command_lines, test_survives, test_refusals, test_precision,
+                          test_report, test_zipf, test_repeat])
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ static std::vector<int> sort_rows(const std::vector<int>& tokens) {
 // Compares gradient with the slope of loss(x) in every direction of an axis:
 //     f'(x) = (8 (f(x+h) - f(x-h)) - (f(x+2h) - f(x-2h))) / 12h + O(h^4)
 // h is a power of two, so that x + h is exact; the order 4 allows an h so large that float32's
-// rounding, divided by h, stays small. In bfloat16 no h is good enough, and golden values must do.
+// rounding, divided by h, stays small. In 16 bits no h is good enough, and golden values must do.
 static void differences(const std::string& name, Floats x, const Floats& gradient,
                         const std::function<double(const Floats&)>& loss) {
     if (sizeof(floatX) != sizeof(float)) return;
@@ -549,7 +549,7 @@ static void test_classifier() {
         std::vector<int> s = sizes_of("classifier", i, p);
         if (s.empty()) break;
         int B = s[0], T = s[1], V = s[2], Vp = (V + 127) / 128 * 128, N = B * T;
-        Floats x = pad_rows(values(p + "logits"), N, V, Vp, 8192);   // a number that bfloat16 has
+        Floats x = pad_rows(values(p + "logits"), N, V, Vp, 8192);   // a number that 16 bits have
         int* targets = put_ints(golden_ints(golden, p + "targets"));
         float dloss = values(p + "dloss")[0];
         floatX *logits = put(x), *dlogits = room(N * Vp);
@@ -681,7 +681,7 @@ static void test_adamw() {
             adamw_update(params, master, grads, m, v, n,
                          {a[0], a[1], a[2], a[3], a[4], (float)a[5], step});
         }
-        // All of it is float arithmetic, even where params are bfloat16, and no sum is longer than
+        // All of it is float arithmetic, even where params have 16 bits, and no sum is longer than
         // the steps.
         compare(golden, p + "after", get_floats(master, n), steps);
         compare(golden, p + "m", get_floats(m, n), steps);

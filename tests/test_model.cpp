@@ -170,7 +170,7 @@ static void test_ten_steps(Golden& g) {
 // must hold to 1e-3 |gradient| |d|. Element by element, float32's noise would be larger than the
 // slope.
 static void test_directions(Golden& g) {
-    if (!FLOAT32) return;   // bfloat16 cannot hold w + d: golden values must do
+    if (!FLOAT32) return;   // 16 bits cannot hold w + d: golden values must do
     const int *tokens = g.tokens.data(), *targets = g.targets.data();
     const double length = 1e-2;
     loss_and_gradients(g.model, tokens, targets, g.B, g.T);
@@ -269,6 +269,64 @@ static void test_decay_and_clipping(Golden& g) {
     report("decay, clipping");
 }
 
+// A loss that is 4,096 times as large has gradients 4,096 times as large; their norm is the same,
+// and so is the step. In float and bfloat16 that is so bit for bit; float16 also loses less.
+static void test_loss_scale(Golden& g) {
+    GPT2& model = g.model;
+    Floats grads[2], after[2];
+    float norms[2];
+    for (int scaled = 0; scaled < 2; scaled++) {
+        gpt2_load(model, g.file);
+        for (float* p : {model.m, model.v}) device_zero(p, model.space * sizeof(float));
+        model.loss_scale = scaled ? 4096 : 1;
+        float loss = loss_and_gradients(model, g.tokens.data(), g.targets.data(), g.B, g.T);
+        check(loss < 10, "%s: the loss itself is scaled: %g", g.name.c_str(), loss);
+        grads[scaled] = get_floats(model.grads, model.space);
+        norms[scaled] = gradients_norm(model);
+        update(model, {0.01, 0.9, 0.95, 1e-8, 0.1, 1, 1}, norms[scaled], norms[0] / 2);
+        after[scaled] = get_floats(model.m, model.space);   // a tenth of the clipped gradient
+    }
+    for (float& x : grads[0]) x *= 4096;
+    check_error(g.name + ": norm of a scaled loss", fabs(norms[1] - norms[0]),
+                PRECISION == FP16 ? 4 * ROUND_X * norms[0] : 1e-37);
+    for (const Param& p : model.table) {
+        size_t end = p.offset + p.count;
+        for (Floats* pair : {grads, after}) {
+            double most = largest(pair[0], p.offset, end);
+            check_error(g.name + ": scaled gradient of " + p.name,
+                        largest_error(pair[1], pair[0], p.offset, end),
+                        PRECISION == FP16 ? 4 * ROUND_X * most : 1e-37);
+        }
+    }
+    report("loss scale");
+}
+
+// The scale after each of some steps, of which some have gradients that are not finite.
+static void test_adapt_scale() {
+    LossScale s;
+    auto good = [&](int steps) {
+        bool all = true;
+        for (int i = 0; i < steps; i++) all &= adapt_scale(s, 1);
+        return all;
+    };
+    auto expect = [&](const char* what, bool as_expected, float factor, int steps) {
+        check(as_expected && s.factor == factor && s.steps == steps,
+              "%s: a scale of %g for %d steps", what, s.factor, s.steps);
+    };
+    expect("at the start", true, 65536, 0);
+    expect("one step before it grows", good(SCALE_STEPS - 1), 65536, SCALE_STEPS - 1);
+    expect("an overflow then", !adapt_scale(s, INFINITY), 32768, 0);
+    expect("and another", !adapt_scale(s, NAN), 16384, 0);
+    expect("one step before it grows again", good(SCALE_STEPS - 1), 16384, SCALE_STEPS - 1);
+    expect("it grows", good(1), 32768, 0);
+    s = {(float)LARGEST_SCALE, 0};
+    expect("at its largest", good(2 * SCALE_STEPS), LARGEST_SCALE, 0);
+    s = {2, 7};
+    expect("at its smallest", !adapt_scale(s, NAN), 1, 0);
+    expect("there, an infinity is the caller's affair", adapt_scale(s, INFINITY), 1, 0);
+    report("adapt_scale");
+}
+
 static bool padding_is_zero(const GPT2& model) {
     const Config& c = model.config;
     size_t begin = model.at.token_embd + (size_t)c.V * c.C,
@@ -283,6 +341,23 @@ static void test_padding(Golden& g) {
     update(g.model, {0.01, 0.9, 0.95, 1e-8, 0.5, 1, 1}, grad_norm(g.model.grads, g.model.space), 1);
     check(padding_is_zero(g.model), "%s: padding rows are not 0 after a step", g.name.c_str());
     report("padding");
+}
+
+// A new model is all zeros, whatever its memory held for another.
+static void test_memory_of_others() {
+    for (int i = 0; i < 3; i++) {
+        GPT2 model;
+        gpt2_create(model, make_config(4, 10, 1, 1, 8), 1, 4);
+        const Floats zeros(model.space), dirt(model.space, NAN);
+        check_same("a new model's params", get(model.params, model.space), zeros);
+        for (float* p : {model.master, model.grads, model.m, model.v}) {
+            check_same("a new model", get_floats(p, model.space), zeros);
+            to_device(p, dirt.data(), sizeof(float) * dirt.size());
+        }
+        set(model.params, dirt);
+        gpt2_free(model);
+    }
+    report("memory of others");
 }
 
 static void test_initialisation() {
@@ -410,7 +485,7 @@ static void test_plan_lifetimes(Golden& g) {
     gpt2_free(apart);
 }
 
-// What backward computes again has the bits that forward threw away. Only in bfloat16 may GELU
+// What backward computes again has the bits that forward threw away. Only in 16 bits may GELU
 // differ, by one rounding, where forward's came from a product's epilogue.
 static void test_recompute(Golden& g) {
     const int *tokens = g.tokens.data(), *targets = g.targets.data();
@@ -494,8 +569,11 @@ int main(int argc, char** argv) {
                       {"accumulation", golden(test_accumulation)},
                       {"batches", golden(test_batches)},
                       {"decay_and_clipping", golden(test_decay_and_clipping)},
+                      {"loss_scale", golden(test_loss_scale)},
+                      {"adapt_scale", test_adapt_scale},
                       {"plan", golden(test_plan)},
                       {"files", golden(test_files)},
+                      {"memory_of_others", test_memory_of_others},
                       {"initialisation", test_initialisation},
                       {"threads", test_threads}});
 }

@@ -290,7 +290,8 @@ def test_optimizer_file():
     file = gguf.read(path("files", newest("files"), "optimizer.gguf"))
     model = gguf.read(path("files", "model.gguf"))
     names = set(help_flags()) - START
-    names |= {"step", "tokens", "epoch", "position", "rng", "sha256", "weights_sha256"}
+    names |= {"step", "tokens", "epoch", "position", "rng", "sha256", "weights_sha256",
+              "loss_scale", "loss_scale_steps"}
     expected = {"legible." + name for name in names} | {"general.architecture"}
     check(set(file.keys) == expected, f"optimizer.gguf: keys {sorted(set(file.keys) ^ expected)}")
     numbers = [file.value("legible." + key) for key in ("step", "tokens", "epoch", "position")]
@@ -1062,6 +1063,10 @@ def test_resume_errors():
     changed(["legible.step"], "legible.step")
     changed(["legible.rng"], "legible.rng")
     changed(["legible.position", "999"], "legible.position", ("u64", 999))
+    for key, values in (("loss_scale", (0, 3, 1 << 25, 1 << 63)), ("loss_scale_steps", (2000,))):
+        changed(["legible." + key], "legible." + key)
+        for value in values:
+            changed(["legible." + key, str(value)], "legible." + key, ("u64", value))
     changed(["legible.lr", "fast"], "legible.lr", ("string", "fast"))
     changed(["legible.heads"], "legible.heads", ("string", "-2"))
     changed(["blk.0.attn_qkv.weight.v"], tensor="blk.0.attn_qkv.weight.v")

@@ -4,17 +4,12 @@
 // gpu_attention.py call the trainer's own attention beside PyTorch's, in one process and by turns.
 #include "../../layers.h"
 
-#ifdef LEGIBLE_BF16
-static const char* TYPE = "bfloat16";
-#else
-static const char* TYPE = "float32";
-#endif
-
 extern "C" {
 
 const char* legible_init() {   // what floatX is, by PyTorch's name
+    static const char* const NAMES[] = {"float32", "bfloat16", "float16"};   // Precision's order
     device_init(0);
-    return TYPE;
+    return NAMES[PRECISION];
 }
 
 void* legible_alloc(size_t bytes) { return device_alloc(bytes); }
