@@ -53,7 +53,7 @@ EMU_RUNS = $(foreach order,1 2 3 4 5,$(foreach form,fp32 bf16 fp16,layers_$(form
            layers_sm90:1 layers_sm90:2:epilogues layers_sm90:3:matmul \
            model_fp32:1 model_bf16:1 model_fp16:1
 TEST_PROGRAMS += $(patsubst %:1,$(BUILD)/test_%,$(filter %:1,$(EMU_RUNS))) \
-                 $(EMU_FORMS:%=$(BUILD)/train_%) $(EMU_TRAINER)
+                 $(EMU_FORMS:%=$(BUILD)/train_%) $(BUILD)/gpu_layers_sm90 $(EMU_TRAINER)
 TEST_SCRIPTS += test_emu test_backends test_gpu_check $(EMU_TRAINER:%=test_trainer:%)
 endif
 
@@ -186,6 +186,12 @@ $(BUILD)/test_$(1)_$(2): $(BUILD)/test_$(1)_$(2).o $(BUILD)/emu_$(2).o
 endef
 $(foreach t,layers model,$(foreach f,$(EMU_FORMS),$(eval $(call EMU_TEST,$t,$f))))
 
+# A program of dev/gpu_check.sh's.
+$(BUILD)/gpu_layers_sm90.o: dev/bench/gpu_layers.cpp $(EMU_FILES) | $(BUILD)
+	EMU_CHECK=0 $(EMUCC) $(EMU_FLAGS_sm90) -c $< -o $@
+$(BUILD)/gpu_layers_sm90: $(BUILD)/gpu_layers_sm90.o $(BUILD)/emu_sm90.o
+	$(EMUCC) $^ -o $@
+
 $(EMU_FORMS:%=$(BUILD)/train_%): $(BUILD)/train_%: $(BUILD)/emu_%.o
 	$(EMUCC) $< -o $@
 
@@ -237,7 +243,8 @@ test: $(BIN)/train_gpt2 $(BIN)/infer $(TEST_PROGRAMS) $(BUILD)/CTestTestfile.cma
         $(if $(filter test_bundle,$(TEST_SCRIPTS)),$(if $(STATIC),$(RUNTIME)))
 	$(NEED_PYTHON)$(NEED_CTEST)export ROOT="$$PWD" PYTHON="$(PYTHON)" TESTS="$(TESTS)" \
 	    EMU_RUNS="$(EMU_RUNS)" TEST_SCRIPTS="$(TEST_SCRIPTS)" INFER=$(BIN)/infer \
-	    TRAIN=$(BIN)/train_gpt2 TRAIN_CUDA=$(BUILD)/train; \
+	    TRAIN=$(BIN)/train_gpt2 TRAIN_CUDA=$(BUILD)/train \
+	    GPU_LAYERS=$(BUILD)/gpu_layers_sm90; \
 	cd $(BUILD) && BUILD="$$PWD" $(CTEST) --output-on-failure \
 	    -j $$(($$(getconf _NPROCESSORS_ONLN) + 1))
 

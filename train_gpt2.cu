@@ -28,6 +28,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -51,11 +52,10 @@ const bool BITS16 = sizeof(floatX) == 2;
 
 // ---- the device ---------------------------------------------------------------------------------
 
-// cuBLASLt's advice for a product of some sizes: an algorithm, or that it has none.
-struct Advice {
-    bool possible;
-    cublasLtMatmulAlgo_t algorithm;
-};
+// Of a product: m, n, k, transpose_a, transpose_b, floats, epilogue.
+using Sizes = std::array<int, 7>;
+using Algorithms = std::vector<cublasLtMatmulAlgo_t>;
+using Watcher = std::function<void(const Sizes&, int, const std::function<bool(int)>&)>;
 
 // Everything that outlives a call, all of it.
 struct Device {
@@ -70,7 +70,8 @@ struct Device {
     void* staging = nullptr;        // host memory that the GPU reads by itself; room for a batch
     size_t staging_bytes = 0;
     cudaEvent_t staged = nullptr;   // the last upload from there is done
-    std::map<std::array<int, 7>, Advice> advice;   // for each product's sizes
+    std::map<Sizes, Algorithms> advice;   // for each product, or none: the first is taken
+    Watcher watcher;                // of watch_products
 };
 static Device device;
 
@@ -546,15 +547,16 @@ struct Product {
     const floatX* pre_gelu = nullptr;  // (m, n): what GELU_AUX writes, and DGELU reads
 };
 
-// The algorithm that cuBLASLt's model of this GPU expects to be the fastest. Asking costs some 50
-// microseconds, so the answer is kept, a "none" as well, which happens to epilogues. It is a
-// function of the sizes only, so that equal calls have equal bits.
-static Advice& advice_for(const Product& p, cublasLtMatmulDesc_t operation,
-                          cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                          cublasLtMatrixLayout_t d, int m, int n, int k) {
-    std::array<int, 7> key = {m, n, k, p.transpose_a, p.transpose_b, p.floats,
-                              (int)p.epilogue};
-    auto known = device.advice.find(key);
+// The algorithms that cuBLASLt's model of this GPU expects to be the fastest, the best first, and
+// OFFERS at most: one is enough to train. None is what happens to epilogues. Asking costs some 50
+// microseconds, so the answer is kept. It is a function of the sizes only, so that equal calls have
+// equal bits.
+const int OFFERS = 8;
+
+static Algorithms& advice_for(const Sizes& sizes, cublasLtMatmulDesc_t operation,
+                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                              cublasLtMatrixLayout_t d) {
+    auto known = device.advice.find(sizes);
     if (known != device.advice.end()) return known->second;
     cublasLtMatmulPreference_t preference;
     blas_check(cublasLtMatmulPreferenceCreate(&preference));
@@ -571,15 +573,23 @@ static Advice& advice_for(const Product& p, cublasLtMatmulDesc_t operation,
          {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
           CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
         set(which, &alignment, sizeof alignment);
-    cublasLtMatmulHeuristicResult_t result = {};
+    cublasLtMatmulHeuristicResult_t results[OFFERS] = {};
     int found = 0;
     cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(device.blas, operation, a, b, d, d,
-                                                           preference, 1, &result, &found);
+                                                           preference, OFFERS, results, &found);
     if (status != CUBLAS_STATUS_NOT_SUPPORTED) blas_check(status);
     blas_check(cublasLtMatmulPreferenceDestroy(preference));
-    bool possible = status == CUBLAS_STATUS_SUCCESS && found > 0 &&
-                    result.state == CUBLAS_STATUS_SUCCESS;
-    return device.advice[key] = {possible, result.algo};
+    Algorithms& advice = device.advice[sizes];
+    for (int i = 0; i < found; i++)
+        if (results[i].state == CUBLAS_STATUS_SUCCESS) advice.push_back(results[i].algo);
+    return advice;
+}
+
+// For dev/bench/gpu_layers.cpp, which asks what the other algorithms would gain: each product, once
+// done, is shown to this function (or to nobody, if it is empty): its sizes, how many algorithms
+// there are for it, and what does it once more by the i-th of them: false if that cannot.
+void watch_products(Watcher watcher) {
+    device.watcher = std::move(watcher);
 }
 
 // out = a b, or out += a b, in cuBLAS's terms: a (m, k) or, transposed, (k, m); b (k, n) or (n, k);
@@ -607,22 +617,29 @@ static bool product(void* out, const floatX* a, const floatX* b, int m, int n, i
     cublasLtMatrixLayout_t layout_a = p.transpose_a ? layout(type, k, m) : layout(type, m, k);
     cublasLtMatrixLayout_t layout_b = p.transpose_b ? layout(type, n, k) : layout(type, k, n);
     cublasLtMatrixLayout_t layout_out = layout(p.floats ? CUDA_R_32F : type, m, n);
-    Advice& advice = advice_for(p, operation, layout_a, layout_b, layout_out, m, n, k);
+    const Sizes sizes = {m, n, k, p.transpose_a, p.transpose_b, p.floats, (int)p.epilogue};
+    Algorithms& advice = advice_for(sizes, operation, layout_a, layout_b, layout_out);
     float one = 1, beta = p.add ? 1.0f : 0.0f;
-    if (advice.possible) {
-        cublasStatus_t status =
-            cublasLtMatmul(device.blas, operation, &one, a, layout_a, b, layout_b, &beta, out,
-                           layout_out, out, layout_out, &advice.algorithm, device.workspace,
-                           WORKSPACE, 0);
-        advice.possible = status != CUBLAS_STATUS_NOT_SUPPORTED;   // it may see so only now
-        if (advice.possible) blas_check(status);
+    auto run = [&](const cublasLtMatmulAlgo_t& algorithm) {
+        return cublasLtMatmul(device.blas, operation, &one, a, layout_a, b, layout_b, &beta, out,
+                              layout_out, out, layout_out, &algorithm, device.workspace, WORKSPACE,
+                              0);
+    };
+    if (!advice.empty()) {
+        cublasStatus_t status = run(advice[0]);
+        if (status == CUBLAS_STATUS_NOT_SUPPORTED) advice.clear();   // it may see so only now
+        else blas_check(status);
     }
-    if (!advice.possible && p.epilogue == CUBLASLT_EPILOGUE_DEFAULT)
+    const bool done = !advice.empty();
+    if (!done && p.epilogue == CUBLASLT_EPILOGUE_DEFAULT)
         fail("cuBLASLt has no algorithm for a product of m = %d, n = %d, k = %d", m, n, k);
+    if (done && device.watcher)
+        device.watcher(sizes, (int)advice.size(),
+                       [&](int i) { return run(advice[i]) == CUBLAS_STATUS_SUCCESS; });
     for (cublasLtMatrixLayout_t l : {layout_a, layout_b, layout_out})
         blas_check(cublasLtMatrixLayoutDestroy(l));
     blas_check(cublasLtMatmulDescDestroy(operation));
-    return advice.possible;
+    return done;
 }
 
 // From Hopper on, GELU is left to cuBLASLt's epilogues. That they pay there, and not before, is a

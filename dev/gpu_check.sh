@@ -220,7 +220,9 @@ stage_tests() {
 stage_speed() {
     wait   # for PyTorch's compiler
     stage speed 60
-    check "layers_$FIRST" "$BIN/gpu_layers_$FIRST" $LAYERS $CEILINGS
+    for question in layers products; do
+        check "${question}_$FIRST" "$BIN/gpu_layers_$FIRST" $question $LAYERS $CEILINGS
+    done
     for form in $FORMS; do
         check "attention_$form" "$PYTHON" dev/bench/gpu_attention.py "$BIN/gpu_library_$form.so" \
             --device "$DEVICE" --batch "$BATCH" --seq "$SEQ" $ATTENTION

@@ -4,6 +4,7 @@ PyTorch (test_gpu_torch.py has the rest).
 
 The script runs with the CPU trainer (TRAIN, default ./train_gpt2) in place of what it would have
 built, and with stand-ins for ncu and compute-sanitizer, which know these programs' flags.
+GPU_LAYERS (default build/gpu_layers_sm90) is dev/bench/gpu_layers.cpp on the emulator.
 """
 import json
 import os
@@ -21,6 +22,8 @@ sys.path.insert(0, BENCH)
 import gpu_report   # noqa: E402
 import gpu_torch    # noqa: E402
 
+GPU_LAYERS = os.path.abspath(os.environ.get("GPU_LAYERS",
+                                            os.path.join(ROOT, "build", "gpu_layers_sm90")))
 TRAIN = os.path.abspath(os.environ.get("TRAIN", os.path.join(ROOT, "train_gpt2")))
 work = ""   # the temporary folder
 
@@ -162,6 +165,14 @@ FOUND = {
          "tflop_per_s": 1.0, "bound": "bytes", "percent": 70.0},
         {"model": "gpt2", "layer": "qkv forward", "calls": 12, "us": 250.0, "gb_per_s": 900,
          "tflop_per_s": 591.0, "bound": "flops", "percent": 75.0}],
+    "products_bf16": [
+        {"model": "gpt2", "layer": "ceilings", "gb_per_s": 4300, "tflop_per_s": 788.0},
+        {"model": "gpt2", "product": "step", "ms": 75.0},
+        {"model": "gpt2", "product": "dinp", "epilogue": "", "n": 32768, "m": 768, "k": 2304,
+         "calls": 12, "first_ms": 0.2, "percent": 74.0, "offered": 1, "best": 1, "best_ms": 0.2},
+        {"model": "gpt2", "product": "forward", "epilogue": "bias", "n": 32768, "m": 2304,
+         "k": 768, "calls": 12, "first_ms": 0.25, "percent": 59.0, "offered": 8, "best": 3,
+         "best_ms": 0.2}],
     "training_bf16": [way("legible", 0, 80.0), way("PyTorch compiled pure flash", 0, 60.0),
                       way("legible", 1, 100.0), way("PyTorch compiled pure flash", 1, 90.0),
                       {"way": "compiled pure flash", "kernels": ["flash_fwd"]},
@@ -209,11 +220,17 @@ def test_report():
             "| qkv forward | 250 | 12 | 3.00 | 75% | 225 | 900 | 591.0 | 75% of the product |",
             "| adamw | 500 | 2 | 1.00 | 25% | 1,505 | 3010 | 1.0 | 70% of the copy |",
             "| all of these |  |  | 4.00 |",
+            # 12 * (0.25 - 0.2)
+            "| forward | 32768 x 2304 | 768 | bias | 12 | 0.250 | 59% | 0.200 | 3 of 8 | 0.60 |\n"
+            "| dinp | 32768 x 768 | 2304 |  | 12 | 0.200 | 74% | 0.200 | 1 of 1 | 0.00 |",
+            "would gain 0.60 ms of a step of 75.00: 0.8%, less than 2%: leave it",
             "stopped and resumed: NOT equal (sha256 aa, aa, ab)",
             "- Not measured: PyTorch eager pure cudnn (RuntimeError)",
             "- Not measured: racecheck (unfinished)."):
         check(line in report, f"no \"{line}\" in {report}")
     check("ncu | failed" not in report, "an older verdict stands beside a newer one")
+    said = gpu_report.choice(25.0, FOUND["products_bf16"][2:])
+    check("0.60 ms of a step of 25.00: 2.4%, and 2% is enough: time" in said, f"choice: {said}")
     for verdict in (("speed", "training_bf16", "unfinished"), ("tests", "test_layers", "failed")):
         code, _ = write_report(verdict[1], [verdict])
         check(code == 1, f"{verdict}: the report's exit code is {code}")
@@ -252,11 +269,45 @@ def test_repeat():
             check("--batch 3: the run was begun with 2" in p.stdout, f"repeat: {p.stdout}")
 
 
+def test_products():
+    """Every product of a step, as often as it is called, and its epilogue; what is offered for it,
+    but not what cannot do the epilogue. Times mean nothing here."""
+    p = subprocess.run([GPU_LAYERS, *"products tiny 2 16 2 2 16 32".split()], capture_output=True,
+                       text=True, timeout=120,
+                       env={**os.environ, "EMU_CHECK": "0", "OMP_NUM_THREADS": "1"})
+    check(p.returncode == 0, f"products: exit code {p.returncode}: {p.stderr}")
+    _, step, *found = map(json.loads, p.stdout.splitlines())
+    check(step["product"] == "step" and step["ms"] > 0, f"products: {step}")
+    wanted, rows, OC_C = {}, 2 * 16, [(48, 16), (16, 16), (64, 16), (16, 64), (50304, 16)]
+    for OC, C in OC_C:
+        calls, into, out_of = 2, "bias", ""
+        if OC == 50304:
+            calls, into = 1, ""
+        elif OC == 64:
+            into = "bias and gelu"
+        elif C == 64:
+            out_of = "gelu backward"
+        wanted.update({("forward", rows, OC, C): (calls, into),
+                       ("dinp", rows, C, OC): (calls, out_of),
+                       ("dweight", OC, C, rows): (calls, "")})
+    said = {(r["product"], r["n"], r["m"], r["k"]): (r["calls"], r["epilogue"]) for r in found}
+    check(len(found) == 15 and said == wanted, f"products: {said}, expected {wanted}")
+    for r in found:
+        check(r["offered"] == 2 and r["best"] in ((1,) if r["epilogue"] else (1, 2)),
+              f"products: which is the best: {r}")
+        check(r["first_ms"] > 0 and r["percent"] > 0 and
+              (r["best"] == 2 or r["best_ms"] == r["first_ms"]), f"products: how long: {r}")
+    p = subprocess.run([GPU_LAYERS, *"product tiny 2 16 2 2 16 32".split()], capture_output=True,
+                       text=True)
+    check(p.returncode == 1 and "usage: gpu_layers layers|products" in p.stderr,
+          f"product: {p.returncode}: {p.stderr}")
+
+
 def main():
     global work
     with tempfile.TemporaryDirectory(prefix="test_gpu_check.") as work:
         return run_tests([test_command_lines, test_survives, test_refusals, test_precision,
-                          test_report, test_zipf, test_repeat])
+                          test_report, test_zipf, test_repeat, test_products])
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ NCU = {"ns": "gpu__time_duration.sum", "read": "dram__bytes_read.sum",
        "busy": "sm__throughput.avg.pct_of_peak_sustained_elapsed",
        "registers": "launch__registers_per_thread"}
 
+WORTH_CHOOSING = 0.02   # of a step: what a choice of algorithms must gain to be built and kept
+
 WHILE_THERE_IS_TIME = ("warm_up", "sanitize")   # stages
 
 
@@ -115,6 +117,33 @@ def layers_table(layers):
                   "reached"], rows)
 
 
+def products_table(products):
+    """Algorithms are counted from 1 in the heuristic's order; training takes the first."""
+    rows = []
+    for r in sorted(products, key=lambda r: -r["first_ms"] * r["calls"]):
+        rows.append([r["product"], f"{r['n']} x {r['m']}", r["k"], r["epilogue"], r["calls"],
+                     f"{r['first_ms']:.3f}", f"{r['percent']:.0f}%", f"{r['best_ms']:.3f}",
+                     f"{r['best']} of {r['offered']}", f"{gain(r):.2f}"])
+    return table(["product", "of", "sums of", "epilogue", "calls a step", "first's ms",
+                  "of the product", "best's ms", "which", "would gain, ms a step"], rows)
+
+
+def gain(r):
+    return (r["first_ms"] - r["best_ms"]) * r["calls"]
+
+
+def choice(step_ms, products):
+    """What to do about it."""
+    total = sum(map(gain, products))
+    part = total / step_ms
+    return (f"The best of the algorithms that cuBLASLt offers, for each product, would gain "
+            f"{total:.2f} ms of a step of {step_ms:.2f}: {part:.1%}, "
+            + (f"less than {WORTH_CHOOSING:.0%}: leave it, and take the first."
+               if part < WORTH_CHOOSING else
+               f"and {WORTH_CHOOSING:.0%} is enough: time them once for each product, and save the "
+               "choice beside the GPU's name and cuBLAS's version."))
+
+
 def kernels_table(launches, copied):
     """Of all launches of a kernel: GB/s from and to memory, not from caches."""
     rows, everything = [], sum(v["ns"] for some in launches.values() for v in some)
@@ -155,6 +184,8 @@ def agreement(found):
 def report(about, checks, found, launches):
     ceilings = next((r for r in found["layers"] if r["layer"] == "ceilings"), {})
     layers = [r for r in found["layers"] if r["layer"] != "ceilings"]
+    products = [r for r in found["products"] if "first_ms" in r]
+    steps = [r["ms"] for r in found["products"] if r.get("product") == "step"]
     copied, peak = ceilings.get("gb_per_s"), ceilings.get("tflop_per_s")
     lines = ["# gpu_check", "", *table(["stage", "check", "verdict", "s"],
                                        [[c["stage"], c["check"], c["verdict"], c["seconds"]]
@@ -165,7 +196,8 @@ def report(about, checks, found, launches):
         lines += ["", f"Measured in the same run: {copied:,} GB/s copied, reads and writes "
                   f"counted, and {peak:,} TFLOP/s in a product of large matrices."]
     lines += training_table(found["training"]) + attention_table(found["attention"], peak)
-    lines += layers_table(layers) + kernels_table(launches, copied) + [""]
+    lines += layers_table(layers) + products_table(products) + kernels_table(launches, copied)
+    lines += ["", *(f"- {choice(ms, products)}" for ms in steps if products)]
     lines += [f"- {sentence}" for sentence in agreement(found["agree"])]
     lines += [f"- Not measured: {c['check']} ({c['verdict']})." for c in checks
               if c["verdict"] != "passed"]
@@ -193,8 +225,8 @@ def main():
     about = dict(pair.split("=", 1) for pair in about)
     checks = list({c["check"]: c for c in objects(os.path.join(work, "checks.jsonl"))}.values())
     found = {name: objects(os.path.join(work, "logs", pattern)) for name, pattern in
-             (("layers", "layers_*"), ("training", "training_*"), ("attention", "attention_*"),
-              ("agree", "agree_*"))}
+             (("layers", "layers_*"), ("products", "products_*"), ("training", "training_*"),
+              ("attention", "attention_*"), ("agree", "agree_*"))}
     launches = kernels(os.path.join(work, "ncu.csv"))
     write(os.path.join(folder, "report.md"), report(about, checks, found, launches))
     write(os.path.join(folder, "gpu_check.json"),

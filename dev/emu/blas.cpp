@@ -240,7 +240,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
                               const cublasLtMatmulAlgo_t* algorithm, void*, size_t,
                               cudaStream_t stream) {
     if (cublasStatus_t status = lt_check(desc, la, lb, lc, ld)) return status;
-    if (refused("matmul", desc->epilogue)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    bool second = algorithm && algorithm->data[1];
+    if (refused("matmul", desc->epilogue) ||
+        (second && desc->epilogue != CUBLASLT_EPILOGUE_DEFAULT)) return CUBLAS_STATUS_NOT_SUPPORTED;
     Epilogue e = {desc->epilogue, desc->bias, desc->aux,
                   !algorithm || algorithm->data[0] & EMU_LT_ROUNDING_SCHEMES};
     if (((e.kind & (BIAS | WRITES_BIAS)) && !e.bias.p) || ((e.kind & AUX) && !e.aux.p))

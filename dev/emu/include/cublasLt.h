@@ -112,8 +112,9 @@ inline cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
     int* found) {
     cublasStatus_t status = emu::lt_check(desc, la, lb, lc, ld);
     if (!status && requested < 1) status = CUBLAS_STATUS_INVALID_VALUE;
-    *found = !status;
-    if (*found) results[0] = {{{preference->schemes}}, 0, CUBLAS_STATUS_SUCCESS, 0, {}};
+    *found = status ? 0 : requested > 1 ? 2 : 1;      // the second has no epilogues, but tells late
+    for (uint64_t i = 0; i < (uint64_t)*found; i++)
+        results[i] = {{{preference->schemes, i}}, 0, CUBLAS_STATUS_SUCCESS, 0, {}};
     return status;
 }
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void* alpha,
