@@ -8,7 +8,7 @@
 #     build      the trainer in each precision, its tests and the bench, for this GPU
 #     agree      with PyTorch: loss and every gradient. With itself: again, resumed, in slices
 #     tests      the layer and model tests on the GPU
-#     speed      layers, attention and training, beside the GPU's ceilings and beside PyTorch
+#     speed      layers, products, attention and training, beside the GPU's ceilings and PyTorch
 #     kernels    the trainer's kernels one by one, by hardware counters (ncu)
 #     sanitize   compute-sanitizer's four tools, for as long as there is time
 #
@@ -216,7 +216,8 @@ stage_tests() {
 }
 
 # How fast? Alone on the GPU, one after the other. Layers that move more than 100 MB should reach
-# 70% of the copy or more; attention should be near PyTorch's; training near torch.compile.
+# 70% of the copy or more; attention should be near PyTorch's; training near torch.compile. Whether
+# another algorithm than cuBLASLt's first is worth having for some product: the report says so.
 stage_speed() {
     wait   # for PyTorch's compiler
     stage speed 60
