@@ -295,8 +295,8 @@ def test_products():
     for r in found:
         check(r["offered"] == 2 and r["best"] in ((1,) if r["epilogue"] else (1, 2)),
               f"products: which is the best: {r}")
-        check(r["first_ms"] > 0 and r["percent"] > 0 and
-              (r["best"] == 2 or r["best_ms"] == r["first_ms"]), f"products: how long: {r}")
+        check(r["first_ms"] > 0 and (r["best"] == 2 or r["best_ms"] == r["first_ms"]),
+              f"products: how long: {r}")
     p = subprocess.run([GPU_LAYERS, *"product tiny 2 16 2 2 16 32".split()], capture_output=True,
                        text=True)
     check(p.returncode == 1 and "usage: gpu_layers layers|products" in p.stderr,
