@@ -1295,7 +1295,11 @@ __device__ __forceinline__ void put_result(floatX* tile, const float (&result)[H
                 __floats2bfloat162_rn(result[c][e], result[c][e + 1]);
 }
 
-// As in float32, but that the softmax's exponents are of 2.
+// As in float32, but that the softmax's exponents are of 2, which is what the hardware has: with
+// a = scale * LOG2E and m[t] the largest q[t] . k[s] so far,
+//     p[t,s] = 2^(a * q[t] . k[s] - a * m[t])     out[t] = sum_{s<=t} p[t,s] v[s] / sum p[t,s]
+// qkv (B, T, 3C)   out (B, T, C)   lse (B, NH, T), natural.  Blocks of OWN queries, a warp 16 of
+// them. 2 products, 2*B*T*T*C FLOPs, and T/OWN/2 readings of k and v.
 template <int HS>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
 attention_forward_kernel(floatX* out, float* lse, const floatX* qkv, int T, int C, int NH) {
@@ -1372,6 +1376,11 @@ attention_forward_kernel(floatX* out, float* lse, const floatX* qkv, int T, int 
     store_tile<HS>(out + (int64_t)b * T * C + h * hs, C, q, t0, Size::OWN, T, hs);
 }
 
+//     p[t,s] = 2^(a * q[t] . k[s] - LOG2E * lse[t])     ds[t,s] = p[t,s] * (dout[t] . v[s] - D[t])
+//     dq[t] = scale * sum_{s<=t} ds[t,s] * k[s]
+// dqkv, qkv (B, T, 3C)   dout (B, T, C)   lse, D (B, NH, T).  Blocks as in forward. 3 products,
+// 3*B*T*T*C FLOPs, and T/OWN/2 readings of k and v. Beyond the diagonal p may be infinite: ds is
+// chosen to be 0 there, since 0 times it would be NaN.
 template <int HS>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
 attention_backward_q_kernel(floatX* dqkv, const floatX* dout, const floatX* qkv,
@@ -1431,7 +1440,11 @@ attention_backward_q_kernel(floatX* dqkv, const floatX* dout, const floatX* qkv,
     store_tile<HS>(dqkv + at, 3 * C, q, t0, Size::OWN, T, hs);
 }
 
-// The products are transposed: a warp has 16 keys, and a row of scores is a key's.
+// With p and ds as above, for the queries t >= s:
+//     dv[s] = sum_t p[t,s] * dout[t]     dk[s] = scale * sum_t ds[t,s] * q[t]
+// The products are transposed: a warp has 16 keys, and a row of scores is a key's. 4 products,
+// 4*B*T*T*C FLOPs, and T/OWN/2 readings of q and dout. Three blocks are to share a multiprocessor's
+// 65,536 registers: at most 168 a thread.
 template <int HS>
 __global__ void __launch_bounds__(ATTENTION_THREADS, 3)
 attention_backward_kv_kernel(floatX* dqkv, const floatX* dout, const floatX* qkv,
