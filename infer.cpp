@@ -72,7 +72,7 @@ struct Options {
             generate_tokens = 128, rounds = 5;
     double temp = 0.8, top_p = 0.95, min_p = 0.05, repeat_penalty = 1, psi_some = 0;
     bool ignore_eos = false, nul = false, special = false, pure = false, help = false,
-         json = false, stats = false;
+         json = false, stats = false, int8 = false;
     std::set<std::string> given;     // the flags that were on the command line, or baked in
     std::vector<std::string> bake;   // the words after --
 };
@@ -237,7 +237,7 @@ static void run_generate(const Options& o) {
             fail("%s and -b: a batch keeps its texts whole, and makes them without guesses", flag);
     if (o.given.count("-b")) return run_batch(o);
     double start = seconds_now();
-    Model m = load_model(o.model);
+    Model m = load_model(o.model, o.int8);
     Tokenizer tokenizer;
     const Style style = style_of(o, m, tokenizer);
     Text t = new_text(o, m, style, o.given.count("-f") ? read_prompt(o.file) : o.prompt,
@@ -286,7 +286,7 @@ const int BATCH = FEW - 1;
 // makes room for the next. Line i, counted from 0, is made with seed + i.
 static void run_batch(const Options& o) {
     double start = seconds_now();
-    Model m = load_model(o.model);
+    Model m = load_model(o.model, o.int8);
     Tokenizer tokenizer;
     const Style style = style_of(o, m, tokenizer);
     const std::string lines = read_prompt(o.batch) + "\n";
@@ -361,7 +361,7 @@ static void run_batch(const Options& o) {
 }
 
 static void run_chat(const Options& o) {
-    Model m = load_model(o.model);
+    Model m = load_model(o.model, o.int8);
     Tokenizer tokenizer = load_tokenizer(m);
     Chat chat = new_chat(m.file, tokenizer, m.d.T, o.chat_template,
                          o.given.count("--system") ? &o.system : nullptr);
@@ -411,7 +411,7 @@ static void run_detokenize(const Options& o) {
 }
 
 static void run_logits(const Options& o) {
-    Model m = load_model(o.model);
+    Model m = load_model(o.model, o.int8);
     std::vector<int> ids = ids_of_flag(o, m);
     int n = (int)ids.size();
     State s = new_state(m, n);
@@ -461,7 +461,7 @@ static Reader reference_of(const Options& o, const Model& m) {
 }
 
 static void run_perplexity(const Options& o) {
-    Reader model = new_reader(o.model), other = {};
+    Reader model = new_reader(o.model, o.int8), other = {};
     const Tokenizer tokenizer = load_tokenizer(model.m);
     Reader* ref = nullptr;
     if (o.given.count("--kl")) other = reference_of(o, model.m), ref = &other;
@@ -535,7 +535,7 @@ static void print_timing(const Timing& t, double peak, double bandwidth) {
 // does not count. FLOPs and bytes are those of the weights, each read once for a prompt's 512
 // tokens, or for one that is generated; and of attention's products.
 static void run_bench(const Options& o) {
-    const Model m = load_model(o.model);
+    const Model m = load_model(o.model, o.int8);
     const Description& d = m.d;
     check_length(m, "--prompt", (size_t)o.prompt_tokens);
     check_length(m, "--generate", (size_t)o.generate_tokens);
@@ -852,6 +852,8 @@ static std::vector<Flag> flag_table(Options& o) {
         {"--special", "", &o.special, TOKENIZE, "recognise <|endoftext|> in the text"},
         {"--pure", "", &o.pure, QUANTIZE,
          "the same type for all matrices, also for the one that makes logits"},
+        {"--int8", "", &o.int8, MODEL,
+         "round to 8 bits what Q8_0, Q4_0, Q4_1 and Q6_K weights are multiplied by: faster"},
         {"--threads", "N", {&o.threads, 1, 1024}, MODEL | QUANTIZE, "threads to use"},
         {"--help", "", &o.help, ~0, "print this and exit"},
     };

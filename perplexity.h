@@ -26,8 +26,8 @@ struct Reader {
     std::vector<float> logit;   // (LOGIT_ROWS, V)
 };
 
-inline Reader new_reader(const std::string& path) {
-    Reader r = {load_model(path), {}, {}, {}};
+inline Reader new_reader(const std::string& path, bool int8 = false) {
+    Reader r = {load_model(path, int8), {}, {}, {}};
     r.logit.resize((size_t)LOGIT_ROWS * r.m.d.V);
     return r;
 }

@@ -22,7 +22,8 @@
 //
 // product() on few rows of input gives, bit for bit, dot(inp, dequantize(row)): one sum in float32
 // in the order that numerics.h gives dot(), whatever the number of threads and the width of
-// vectors. In Q4_0, Q4_1 and Q6_K its definition is another, in integers, as exact: see there.
+// vectors. In Q4_0, Q4_1 and Q6_K its definition is another, in integers, as exact: see there. And
+// where the user asks for --int8, in Q8_0 too, of any number of rows, and not as exact.
 //
 // Parts: decoding, once for each format; the product; encoding, the same bytes as ggml's reference.
 #pragma once
@@ -338,19 +339,24 @@ inline void multiply_blocks(float (*lanes)[LANES], const Piece& p) {
     }
 }
 
-// ---- products with few rows, in integers --------------------------------------------------------
+// ---- products in integers -----------------------------------------------------------------------
 //
 // Decoding to floats is more arithmetic than two cores have time for while memory brings weights of
 // 4 to 6 bits. So for these the input, not the weight, changes its form: in each 32 numbers, x
-// becomes scale * i with |i| <= 127 * 2^16: 24 bits with the sign, where a float has 25. One byte,
-// as others have it, moves log-probabilities by 1e-1, and 22 bits by 1.3e-4. i has three digits of
-// base 256, each a byte:
+// becomes scale * i with |i| <= 127 * 2^16: 24 bits with the sign, where a float has 25. 22 bits
+// would move log-probabilities by 1.3e-4. i has three digits of base 256, each a byte:
 //
 //     i = 256 upper + low      upper = 256 high + middle      high -127 .. 127, others -128 .. 127
 //
-// and weights stay the bytes 0 .. 63 that they are. Processors multiply bytes and add four products
-// to a 32-bit sum in one instruction (or two, or three), without rounding, and no sum runs over:
-// 63 * 127 * 256 * 16 < 2^25. One row of weights with one of input is
+// With --int8, i is a single digit, |i| <= 127, as llama.cpp has it. That is two to three times as
+// fast where arithmetic decides, and moves log-probabilities by some 1e-1. By as much does the last
+// bit of a float before it, since it decides how some number is rounded, which then moves others: so
+// no two programs that round to bytes agree better, unless all their sums are the same bit for bit.
+//
+// Weights stay the bytes 0 .. 63, in Q8_0 0 .. 255, that they are. Processors multiply bytes and add
+// four products to a 32-bit sum in one instruction (or two, or three), without rounding, and no sum
+// runs over: 63 * 127 * 256 * 16 < 2^25, 255 * 127 * 32 < 2^20. One row of weights with one of input
+// is
 //
 //     sum = 0;  for each 32 weights:
 //         sum = fma(float(sum of i), minimum * scale of i, sum)                  where there is one
@@ -377,17 +383,19 @@ typedef int32_t IntVec __attribute__((vector_size(4 * VEC)));
 typedef uint32_t WordVec __attribute__((vector_size(4 * VEC)));
 typedef uint32_t FourWords __attribute__((vector_size(16)));
 
-// 32 numbers of input, as above; digits[0] the high ones.
+// 32 numbers of input, as above, with D digits; digits[0] the high ones.
+template <int D>
 struct alignas(16) Digits {
-    int8_t digits[3][32];
-    int32_t upper[3], low[3];   // minus sums: of the first 16, of the last 16, of all
-    float total, scale;         // the sum of all i
+    int8_t digits[D][32];
+    int32_t sums[D / 2 + 1][3];   // minus those of upper and low, or, with one digit, of i: of the
+    float total, scale;           // first 16, of the last 16, of all. total: the sum of all i
 };
 
 // The digits of 32 numbers.
-inline Digits make_digits(const float* x) {
-    Digits to;
-    const float MOST = 127 << 16;
+template <int D>
+inline Digits<D> make_digits(const float* x) {
+    Digits<D> to = {};
+    const float MOST = D == 1 ? 127 : 127 << 16;
     uint32_t bits = 0;
     for (int i = 0; i < 32; i++) {
         const uint32_t magnitude = float_to_bits(x[i]) & 0x7fffffff;
@@ -397,31 +405,55 @@ inline Digits make_digits(const float* x) {
     const bool finite = bits < 0x7f800000, some = finite && most > 1e-30f;
     const float inverse = some ? MOST / most : 0;
     to.scale = some ? most / MOST : finite ? 0 : NAN;   // one NaN, and all is
-    int32_t upper[32], low[32];
-    for (int i = 0; i < 32; i++) {
-        const int all = (int)__builtin_rintf((some ? x[i] : 0) * inverse);
-        low[i] = ((all + 128) & 255) - 128;
-        upper[i] = (all - low[i]) >> 8;
-        const int middle = ((upper[i] + 128) & 255) - 128;
-        to.digits[0][i] = (int8_t)((upper[i] - middle) >> 8);
-        to.digits[1][i] = (int8_t)middle;
-        to.digits[2][i] = (int8_t)low[i];
+    int32_t left[32], total = 0;
+    for (int i = 0; i < 32; i++) left[i] = (int)__builtin_rintf((some ? x[i] : 0) * inverse);
+    for (int d = D - 1; d >= 0; d--) {
+        int32_t digit[32];
+        for (int i = 0; i < 32; i++) {
+            digit[i] = ((left[i] + 128) & 255) - 128;
+            left[i] = (left[i] - digit[i]) >> 8;
+            to.digits[d][i] = (int8_t)digit[i];
+        }
+        if (d < D - 1) continue;
+        for (int part = 0; part <= D / 2; part++) {
+            const int32_t* add = part == D / 2 ? digit : left;   // low or i; upper
+            int32_t* sums = to.sums[part];
+            for (int i = 0; i < 16; i++) sums[0] -= add[i], sums[1] -= add[16 + i];
+            sums[2] = sums[0] + sums[1];
+            total = total * 256 - sums[2];
+        }
     }
-    for (int half = 0; half < 2; half++) {
-        to.upper[half] = to.low[half] = 0;
-        for (int i = 16 * half; i < 16 * half + 16; i++)
-            to.upper[half] -= upper[i], to.low[half] -= low[i];
-    }
-    to.upper[2] = to.upper[0] + to.upper[1];
-    to.low[2] = to.low[0] + to.low[1];
-    to.total = (float)-(to.upper[2] * 256 + to.low[2]);
+    to.total = (float)total;
     return to;
 }
 
-// Lane by lane, of the bytes of its word: sum += q[0] x[0] + ... + q[3] x[3], for q up to 63.
+// Q8_0's bytes have a sign, which x86 takes in one of two factors only: there it becomes 128.
+#if defined(__AVX2__)
+const int Q8_ZERO = 128;
+#else
+const int Q8_ZERO = 0;
+#endif
+
+// Lane by lane, of the bytes of its word: sum += q[0] x[0] + ... + q[3] x[3], for q up to 63, or in
+// Q8_0 of 8 bits.
+template <int ZERO>
 [[gnu::always_inline]] inline void add_products(IntVec& sum, WordVec q, const int8_t* x) {
     int32_t four;
     memcpy(&four, x, 4);
+#if defined(__AVX2__) && !defined(__AVX512VNNI__)
+    if (ZERO == 128) {   // two such products overflow 16 bits: the even bytes, then the odd ones
+        for (int odd = 0; odd < 2; odd++) {
+            const int two = (uint16_t)x[odd] | (uint32_t)x[odd + 2] << 16;
+            const WordVec bytes = q >> (8 * odd) & 0x00ff00ff;
+#if defined(__AVX512F__)
+            sum += (IntVec)_mm512_madd_epi16((__m512i)bytes, _mm512_set1_epi32(two));
+#else
+            sum += (IntVec)_mm256_madd_epi16((__m256i)bytes, _mm256_set1_epi32(two));
+#endif
+        }
+        return;
+    }
+#endif
 #if defined(__AVX512VNNI__)
     sum = (IntVec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)q, _mm512_set1_epi32(four));
 #elif defined(__AVX512F__)
@@ -538,6 +570,16 @@ template <int BYTES, int SCALES>
     }
 }
 
+// Block b of rows of Q8_0.
+[[gnu::always_inline]] inline void columns_q8_0(Columns* to, const uint8_t* rows, int64_t stride,
+                                                int b) {
+    const uint8_t* block = rows + (int64_t)b * 34;
+    to->d = vec_halves(column(block, stride));
+    four_columns(to->q, block + 2, stride);
+    four_columns(to->q + 4, block + 18, stride);
+    for (WordVec& q : to->q) q ^= Q8_ZERO * 0x01010101u;
+}
+
 // Half b of the blocks of rows of Q6_K, four pieces: unpack_q6_k says where they lie.
 [[gnu::always_inline]] inline void columns_q6_k(Columns* to, const uint8_t* rows, int64_t stride,
                                                 int b) {
@@ -569,31 +611,30 @@ const int MOST_ROWS_AT_ONCE = VEC == 8 ? VEC : 2 * VEC;
 
 // sum[s] plus the products of 32 weights, those of w[s * step], with 32 numbers of input. MINIMUM:
 // weights have one. PARTS: 2 where each 16 weights have a scale of their own.
-template <int SETS, int ZERO, int PARTS, bool MINIMUM>
+template <int D, int SETS, int ZERO, int PARTS, bool MINIMUM>
 [[gnu::always_inline]] inline void add_block(Vec* sum, const Columns* w, int step,
-                                             const Digits& x) {
+                                             const Digits<D>& x) {
     const Vec scale = vec_all(x.scale);
     for (int s = 0; MINIMUM && s < SETS; s++)
         sum[s] = vec_fma(vec_all(x.total), w[s * step].minimum * scale, sum[s]);
     for (int part = 0; part < PARTS; part++) {
-        // Three chains: none waits for another. They begin with -zero times the sum of i.
+        // A chain for each digit: none waits for another. They begin with -zero times the sum of i,
+        // the middle one with upper's.
         const int which = PARTS == 1 ? 2 : part;
-        IntVec high[SETS] = {}, middle[SETS], low[SETS];
-        for (int s = 0; s < SETS; s++) {
-            middle[s] = (high[s] + x.upper[which]) * ZERO;
-            low[s] = (high[s] + x.low[which]) * ZERO;
-        }
+        IntVec chain[D][SETS] = {};
+        for (int d = D / 2; d < D; d++)
+            for (int s = 0; s < SETS; s++)
+                chain[d][s] = (chain[d][s] + x.sums[d - D / 2][which]) * ZERO;
 #pragma GCC unroll 8
         for (int j = 8 / PARTS * part; j < 8 / PARTS * (part + 1); j++)
-            for (int s = 0; s < SETS; s++) {
-                const WordVec q = w[s * step].q[j];
-                add_products(high[s], q, x.digits[0] + 4 * j);
-                add_products(middle[s], q, x.digits[1] + 4 * j);
-                add_products(low[s], q, x.digits[2] + 4 * j);
-            }
+            for (int s = 0; s < SETS; s++)
+                for (int d = 0; d < D; d++)
+                    add_products<ZERO>(chain[d][s], w[s * step].q[j], x.digits[d] + 4 * j);
         for (int s = 0; s < SETS; s++) {
-            const Vec upper = __builtin_convertvector((high[s] << 8) + middle[s], Vec);
-            const Vec products = vec_fma(upper, vec_all(256), __builtin_convertvector(low[s], Vec));
+            Vec products = __builtin_convertvector(chain[D - 1][s], Vec);
+            if constexpr (D == 3)
+                products = vec_fma(__builtin_convertvector((chain[0][s] << 8) + chain[1][s], Vec),
+                                   vec_all(256), products);
             const Vec d = w[s * step].d * scale;
             sum[s] = vec_fma(products, PARTS == 1 ? d : w[s * step].scale[part] * d, sum[s]);
         }
@@ -601,14 +642,15 @@ template <int SETS, int ZERO, int PARTS, bool MINIMUM>
 }
 
 // out[i][r] = the product of row i of input, n of them, with row r of weights, ROWS of them, which
-// lie `stride` bytes apart. x: for each 32 numbers, all rows'. UNPACK decodes PIECES of 32 weights
-// from BYTES.
-template <int ROWS, void (*UNPACK)(Columns*, const uint8_t*, int64_t, int), int PIECES, int BYTES,
-          int ZERO, int PARTS, bool MINIMUM>
-inline void multiply_columns(float (*out)[MOST_ROWS_AT_ONCE], const Digits* x, const uint8_t* rows,
-                             int64_t stride, int in, int n) {
+// lie `stride` bytes apart. x: of the first 32 numbers, all rows'; the next 32's are `next` further.
+// UNPACK decodes PIECES of 32 weights from BYTES.
+const int INPUTS_AT_ONCE = 64;
+template <int D, int ROWS, void (*UNPACK)(Columns*, const uint8_t*, int64_t, int), int PIECES,
+          int BYTES, int ZERO, int PARTS, bool MINIMUM>
+inline void multiply_columns(float (*out)[MOST_ROWS_AT_ONCE], const Digits<D>* x, int64_t next,
+                             const uint8_t* rows, int64_t stride, int in, int n) {
     const int SETS = ROWS / VEC;
-    Vec sum[FEW - 1][SETS];
+    Vec sum[INPUTS_AT_ONCE][SETS];
     for (int i = 0; i < n; i++)
         for (int s = 0; s < SETS; s++) sum[i][s] = Vec{};
     for (int b = 0; b < in / 32 / PIECES; b++) {
@@ -617,9 +659,9 @@ inline void multiply_columns(float (*out)[MOST_ROWS_AT_ONCE], const Digits* x, c
         Columns w[SETS * PIECES];
         for (int s = 0; s < SETS; s++)
             UNPACK(w + s * PIECES, rows + s * VEC * stride, stride, b);
-        for (int piece = 0; piece < PIECES; piece++)
-            for (int i = 0; i < n; i++, x++)
-                add_block<SETS, ZERO, PARTS, MINIMUM>(sum[i], w + piece, PIECES, *x);
+        for (int piece = 0; piece < PIECES; piece++, x += next)
+            for (int i = 0; i < n; i++)
+                add_block<D, SETS, ZERO, PARTS, MINIMUM>(sum[i], w + piece, PIECES, x[i]);
     }
     for (int i = 0; i < n; i++)
         for (int s = 0; s < SETS; s++) vec_store(out[i] + s * VEC, sum[i][s]);
@@ -744,17 +786,22 @@ inline void quantize_q6_k(uint8_t* to, const float* x, int64_t n) {
 
 // ---- the table ----------------------------------------------------------------------------------
 
+// multiply_columns() of a format.
+template <int D>
+using Integers = void(float (*out)[MOST_ROWS_AT_ONCE], const Digits<D>* x, int64_t next,
+                      const uint8_t* rows, int64_t stride, int in, int n);
+
 // The formats that can be computed with. Names, and the sizes of blocks, are in ggml_type_facts.
 struct Format {
     GgmlType type;
     uint32_t file_type;   // llama.cpp's number for a file of them: the key general.file_type
     void (*dequantize)(float* to, const uint8_t* from, int64_t n);
-    // The product with few rows of input, in integers, with so many rows of weights at a time; or
-    // null and then in floats: of 1 to AT_ONCE rows; null where it is faster to decode a row of
-    // weights to memory first, once for all.
+    // The products in integers, with so many rows of weights at a time, of input with one digit,
+    // and with three; or null and then, of few rows, in floats: of 1 to AT_ONCE rows; null where it
+    // is faster to decode a row of weights to memory first, once for all.
     int rows;
-    void (*integers)(float (*out)[MOST_ROWS_AT_ONCE], const Digits* x, const uint8_t* rows,
-                     int64_t stride, int in, int n);
+    Integers<1>* one_digit;
+    Integers<3>* three_digits;
     void (*multiply[AT_ONCE])(float (*lanes)[LANES], const Piece& p);
     void (*quantize)(uint8_t* to, const float* from, int64_t n);   // null: only read
 };
@@ -764,33 +811,46 @@ struct Format {
         multiply_blocks<3, __VA_ARGS__>, multiply_blocks<4, __VA_ARGS__>
 #if defined(__AVX512F__)
 #define FLOATS(...)                                                                    \
-    0, nullptr, {FOUR(__VA_ARGS__), multiply_blocks<5, __VA_ARGS__>,                   \
-                 multiply_blocks<6, __VA_ARGS__>, multiply_blocks<7, __VA_ARGS__>,     \
-                 multiply_blocks<8, __VA_ARGS__>}
+    {FOUR(__VA_ARGS__), multiply_blocks<5, __VA_ARGS__>,                               \
+     multiply_blocks<6, __VA_ARGS__>, multiply_blocks<7, __VA_ARGS__>,                 \
+     multiply_blocks<8, __VA_ARGS__>}
 #else
-#define FLOATS(...) 0, nullptr, {FOUR(__VA_ARGS__)}
+#define FLOATS(...) {FOUR(__VA_ARGS__)}
 #endif
-#define INTEGERS(ROWS, ...) ROWS, multiply_columns<ROWS, __VA_ARGS__>, {}
+#define TWO(...) {multiply_blocks<1, __VA_ARGS__>, multiply_blocks<2, __VA_ARGS__>}
+#define NONE 0, nullptr, nullptr
+#define ONE_DIGIT(ROWS, ...) ROWS, multiply_columns<1, ROWS, __VA_ARGS__>, nullptr
+#define INTEGERS(ROWS, ...)                                                            \
+    ROWS, multiply_columns<1, ROWS, __VA_ARGS__>, multiply_columns<3, ROWS, __VA_ARGS__>
 #define DECODE(...) dequantize_blocks<__VA_ARGS__>
-#define TWO(...) 0, nullptr, {multiply_blocks<1, __VA_ARGS__>, multiply_blocks<2, __VA_ARGS__>}
 inline const Format FORMATS[] = {
-    {GGML_F32, 0, dequantize_f32, FLOATS(unpack_f32, 32, 128), quantize_f32},
-    {GGML_F16, 1, dequantize_f16, FLOATS(unpack_f16, 32, 64), quantize_f16},
-    {GGML_BF16, 32, dequantize_bf16, FLOATS(unpack_bf16, 32, 64), quantize_bf16},
-    {GGML_Q8_0, 7, DECODE(unpack_q8_0, 32, 34), FLOATS(unpack_q8_0, 32, 34), quantize_q8_0},
+    {GGML_F32, 0, dequantize_f32, NONE, FLOATS(unpack_f32, 32, 128), quantize_f32},
+    {GGML_F16, 1, dequantize_f16, NONE, FLOATS(unpack_f16, 32, 64), quantize_f16},
+    {GGML_BF16, 32, dequantize_bf16, NONE, FLOATS(unpack_bf16, 32, 64), quantize_bf16},
+    {GGML_Q8_0, 7, DECODE(unpack_q8_0, 32, 34),
+     ONE_DIGIT(MOST_ROWS_AT_ONCE, columns_q8_0, 1, 34, Q8_ZERO, 1, false),
+     FLOATS(unpack_q8_0, 32, 34), quantize_q8_0},
     {GGML_Q4_0, 2, DECODE(unpack_q4_0, 32, 18),
-     INTEGERS(MOST_ROWS_AT_ONCE, columns_q4<18, 2>, 1, 18, 8, 1, false), quantize_q4_0},
+     INTEGERS(MOST_ROWS_AT_ONCE, columns_q4<18, 2>, 1, 18, 8, 1, false), {}, quantize_q4_0},
     {GGML_Q4_1, 3, DECODE(unpack_q4_1, 32, 20),
-     INTEGERS(MOST_ROWS_AT_ONCE, columns_q4<20, 4>, 1, 20, 0, 1, true), nullptr},
-    {GGML_Q4_K, 15, DECODE(unpack_q4_k, 256, 144), TWO(unpack_q4_k, 256, 144), nullptr},
-    {GGML_Q5_K, 17, DECODE(unpack_q5_k, 256, 176), TWO(unpack_q5_k, 256, 176), nullptr},
+     INTEGERS(MOST_ROWS_AT_ONCE, columns_q4<20, 4>, 1, 20, 0, 1, true), {}, nullptr},
+    {GGML_Q4_K, 15, DECODE(unpack_q4_k, 256, 144), NONE, TWO(unpack_q4_k, 256, 144), nullptr},
+    {GGML_Q5_K, 17, DECODE(unpack_q5_k, 256, 176), NONE, TWO(unpack_q5_k, 256, 176), nullptr},
     {GGML_Q6_K, 18, DECODE(unpack_q6_k, 256, 210),
-     INTEGERS(VEC, columns_q6_k, 4, 105, 32, 2, false), quantize_q6_k}};
+     INTEGERS(VEC, columns_q6_k, 4, 105, 32, 2, false), {}, quantize_q6_k}};
 #undef FOUR
 #undef FLOATS
+#undef TWO
+#undef NONE
+#undef ONE_DIGIT
 #undef INTEGERS
 #undef DECODE
-#undef TWO
+
+template <int D>
+inline Integers<D>* integers_of(const Format& f) {
+    if constexpr (D == 1) return f.one_digit;
+    else return f.three_digits;
+}
 
 // Null for a type that cannot be computed with.
 inline const Format* find_format(uint32_t type) {
@@ -820,6 +880,7 @@ struct Weight {
     GgmlType type;
     const uint8_t* data;
     int in, out;
+    bool int8 = false;   // products round their input to one digit, where the type allows it
 };
 
 // Column o of out, by one thread, where rows are no multiple of 32.
@@ -884,8 +945,9 @@ inline void product_of_pairs(float* out, const float* inp, const Weight& w, cons
 
 // Columns o .. o + format.rows - 1 of out, or as many as there are: the rest is computed of zeros.
 // x: inp.
-inline void product_in_integers(float* out, const Digits* x, const Weight& w, const Format& format,
-                                const float* bias, int n, int o) {
+template <int D>
+inline void product_in_integers(float* out, const Digits<D>* x, const Weight& w,
+                                const Format& format, const float* bias, int n, int o) {
     const int at_once = format.rows;
     const int64_t bytes = row_bytes(w.type, w.in);
     const int count = std::min(at_once, w.out - o);
@@ -896,11 +958,14 @@ inline void product_in_integers(float* out, const Digits* x, const Weight& w, co
         memcpy(last.data(), rows, (size_t)count * bytes);
         rows = last.data();
     }
-    float sums[FEW - 1][MOST_ROWS_AT_ONCE];
-    format.integers(sums, x, rows, bytes, w.in, n);
-    for (int i = 0; i < n; i++)
-        for (int r = 0; r < count; r++)
-            out[(int64_t)i * w.out + o + r] = sums[i][r] + (bias ? bias[o + r] : 0);
+    for (int first = 0; first < n; first += INPUTS_AT_ONCE) {
+        const int some = std::min(INPUTS_AT_ONCE, n - first);
+        float sums[INPUTS_AT_ONCE][MOST_ROWS_AT_ONCE];
+        integers_of<D>(format)(sums, x + first, n, rows, bytes, w.in, some);
+        for (int i = 0; i < some; i++)
+            for (int r = 0; r < count; r++)
+                out[(int64_t)(first + i) * w.out + o + r] = sums[i][r] + (bias ? bias[o + r] : 0);
+    }
 }
 
 // Many rows of input: matmul(), which decodes weights as it packs them.
@@ -930,19 +995,26 @@ struct Product {
     const float* bias;   // (w.out), or null
 };
 
-// All of them, by all threads, which for few rows wait for each other only once. Each takes ranges
-// of rows that follow one another, so that it reads memory as a stream.
-inline void products(std::initializer_list<Product> list, const float* inp, int n) {
+// All of them, by all threads, which but for matmul() wait for each other only once. Each takes
+// ranges of rows that follow one another, so that it reads memory as a stream.
+// Three digits are worth their time for few rows only, one for any number.
+template <int D>
+inline void products_with(std::initializer_list<Product> list, const float* inp, int n) {
     [[maybe_unused]] int64_t work = 0;   // without OpenMP, nobody asks
     const int in = list.begin()->w->in;
     bool integers = false;
+    auto by_matmul = [&](const Format& f) { return n >= FEW && !(D == 1 && f.one_digit); };
     for (const Product& p : list) {
-        work += (int64_t)in * p.w->out;
-        integers |= find_format(p.w->type)->integers != nullptr;
-        if (n >= FEW) product_of_matrices(p.out, inp, *p.w, p.bias, n);
+        const Format& format = *find_format(p.w->type);
+        if (by_matmul(format)) {
+            product_of_matrices(p.out, inp, *p.w, p.bias, n);
+        } else {
+            work += (int64_t)in * p.w->out;
+            integers |= integers_of<D>(format) != nullptr;
+        }
     }
-    if (n >= FEW) return;
-    static std::vector<Digits> digits;
+    if (work == 0) return;
+    static std::vector<Digits<D>> digits;
     const int blocks = integers ? in / 32 * n : 0;
     if (digits.size() < (size_t)blocks) digits.resize((size_t)blocks);
     // Small matrices are done before other threads would have begun.
@@ -951,21 +1023,22 @@ inline void products(std::initializer_list<Product> list, const float* inp, int 
         if (blocks > 0) {   // or threads would wait for nothing
 #pragma omp for schedule(static)
             for (int i = 0; i < blocks; i++)
-                digits[i] = make_digits(inp + (int64_t)(i % n) * in + i / n * 32);
+                digits[i] = make_digits<D>(inp + (int64_t)(i % n) * in + i / n * 32);
         }
         for (const Product& p : list) {
             const Weight& w = *p.w;
             const Format& format = *find_format(w.type);
-            const bool two = w.in % 32 == 0;
+            if (by_matmul(format)) continue;
+            const bool by_integers = integers_of<D>(format), two = w.in % 32 == 0;
             const int half = (w.out + 1) / 2;
-            const int tasks = format.integers ? (w.out + format.rows - 1) / format.rows
-                              : two           ? (half + PAIRS - 1) / PAIRS
-                                              : w.out;
+            const int tasks = by_integers ? (w.out + format.rows - 1) / format.rows
+                              : two       ? (half + PAIRS - 1) / PAIRS
+                                          : w.out;
 #pragma omp for schedule(static) nowait
             for (int i = 0; i < tasks; i++) {
-                if (format.integers)
-                    product_in_integers(p.out, digits.data(), w, format, p.bias, n,
-                                        i * format.rows);
+                if (by_integers)
+                    product_in_integers<D>(p.out, digits.data(), w, format, p.bias, n,
+                                           i * format.rows);
                 else if (two)
                     product_of_pairs(p.out, inp, w, format, p.bias, n, i * PAIRS, half);
                 else
@@ -973,6 +1046,11 @@ inline void products(std::initializer_list<Product> list, const float* inp, int 
             }
         }
     }
+}
+
+// The weights are all of one model, and so is their int8.
+inline void products(std::initializer_list<Product> list, const float* inp, int n) {
+    (list.begin()->w->int8 ? products_with<1> : products_with<3>)(list, inp, n);
 }
 
 inline void product(float* out, const float* inp, const Weight& w, const float* bias, int n) {

@@ -69,6 +69,7 @@ struct Block {
 struct Model {
     Gguf file;
     Description d;
+    bool int8;                      // products round their input to 8 bits where they can
     int eot;                        // the end-of-text token, -1 if the file names none
     Weight token_embd;              // (V, C)
     Weight position_embd;           // (T, C), where not rotary
@@ -101,7 +102,7 @@ inline Weight load_tensor(Model& m, const std::string& name, int in, int out,
     if (!can_compute_with(t->type))
         fail("%s: tensor %s: type %s, expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q5_K or"
              " Q6_K (others are not supported)", path, name.c_str(), ggml_type_facts(t->type).name);
-    return {t->type, t->data, in, std::max(out, 1)};
+    return {t->type, t->data, in, std::max(out, 1), m.int8};
 }
 
 // A norm's weights or a bias, as floats: few, so they are converted here where they are no floats.
@@ -129,7 +130,7 @@ inline Linear load_linear(Model& m, const std::string& name, int in, int out,
 // A matrix's rows first .. first+count-1 as a matrix.
 inline Linear rows_of(const Linear& l, int first, int count) {
     const Weight& w = l.weight;
-    return {{w.type, w.data + first * row_bytes(w.type, w.in), w.in, count},
+    return {{w.type, w.data + first * row_bytes(w.type, w.in), w.in, count, w.int8},
             l.bias ? l.bias + first : nullptr};
 }
 
@@ -175,8 +176,9 @@ inline void load_turns(Model& m) {
     }
 }
 
-inline Model load_model(const std::string& path) {
+inline Model load_model(const std::string& path, bool int8 = false) {
     Model m;
+    m.int8 = int8;
     m.file = gguf_open(path);
     const Gguf& g = m.file;
     m.d = describe_model(g);

@@ -42,7 +42,7 @@ struct Draft {
 
 // A smaller model of the same vocabulary guesses; the text may have up to `room` tokens.
 inline void draft_from_model(Draft& draft, const std::string& path, const Model& m, int room) {
-    draft.model = std::make_unique<Model>(load_model(path));
+    draft.model = std::make_unique<Model>(load_model(path, m.int8));
     const Description& d = draft.model->d;
     if (d.V != m.d.V)
         fail("%s: a vocabulary of %d tokens, but %s has %d (a draft must share the model's)",

@@ -6,6 +6,7 @@ random weights. What a GPT-2 computes is written down a second time here, in pla
 double precision; what a Llama computes, PyTorch has said (tests/golden/).
 """
 import array
+import fractions
 import json
 import math
 import os
@@ -114,6 +115,12 @@ def logits(path, ids, *more):
 
 # ---- models --------------------------------------------------------------------------------------
 
+# data/gguf.py reads no quantized files, but for their keys: it learns here how long tensors are.
+for name, number, block, size in (("Q4_0", 2, 32, 18), ("Q8_0", 8, 32, 34), ("Q6_K", 14, 256, 210)):
+    gguf.TYPES[name] = (number, fractions.Fraction(size, block))
+    gguf.TYPE_NAMES[number] = name
+
+
 def shapes(L, C, F, T, V, untied):
     """{name: dims}, fastest first"""
     s = {"token_embd.weight": (C, V), "position_embd.weight": (C, T)}
@@ -166,8 +173,9 @@ class Model:
         gguf.write(path, {name: key for name, key in all_keys.items() if key}, tensors)
         return path
 
-    def logits(self, ids):
-        """GPT-2 for one sequence, in double precision: (T, V)."""
+    def logits(self, ids, int8=False):
+        """GPT-2 for one sequence, in double precision: (T, V). int8: what is multiplied by a matrix
+        is rounded to whole 127ths of the largest of each 32 numbers."""
         w, C, hs = self.weights, self.C, self.C // self.NH
 
         def norm(x, name):
@@ -178,6 +186,9 @@ class Model:
 
         def product(x, matrix):
             n = len(x)
+            if int8:
+                steps = [max(map(abs, x[i // 32 * 32:i // 32 * 32 + 32])) / 127 for i in range(n)]
+                x = [round(v / step) * step for v, step in zip(x, steps)]
             return [sum(map(float.__mul__, x, matrix[o:o + n])) for o in range(0, len(matrix), n)]
 
         def linear(x, name):
@@ -214,6 +225,9 @@ def pack(values, type):
         return struct.pack(f"<{len(values)}e", *values)
     if type == "F64":
         return array.array("d", values).tobytes()
+    if type == "Q8_0":   # in 64ths, which hold the weights exactly
+        q = array.array("b", [round(64 * v) for v in values]).tobytes()
+        return b"".join(struct.pack("<e", 1 / 64) + q[i:i + 32] for i in range(0, len(q), 32))
     floats = array.array("f", values)
     if type == "BF16":   # the upper half of each float
         return b"".join(floats[i:i + 1].tobytes()[2:] for i in range(len(floats)))
@@ -245,6 +259,39 @@ def test_logits(folder):
             check(want[n - 1][generate(path, ids[:n], 1)[0]] > max(want[n - 1]) - 1e-4,
                   f"{sizes}, {n} ids: another token is likelier")
     report("logits are those of the second implementation")
+
+
+def test_int8(folder):
+    """--int8: the reference's logits where it rounds as well; nothing changes where all is float;
+    guesses change nothing; and perplexity --kl says what it costs."""
+    tokenizer = bpe.from_merges([(ord("t"), ord("h"))])
+    model = Model(NH=2, C=64, F=96, T=40, V=len(tokenizer.tokens), seed=3)
+    model.keys.update(bpe.to_keys(tokenizer))
+    floats, path = (model.write(f"{folder}/{type}.gguf", type) for type in ("F32", "Q8_0"))
+    ids = random_ids(model, model.T)
+    exact, want = model.logits(ids), model.logits(ids, True)
+    for n in (1, 5, 16, 17, model.T):
+        got = logits(path, ids[:n], "--int8")
+        difference = largest_difference(got, want[:n])
+        check(difference < 1e-4, f"{n} ids: off by {difference:.2g}")
+        difference = largest_difference(got, exact[:n])
+        check(0.01 < difference < 3, f"{n} ids: {difference:.2g} from those without --int8")
+        check(largest_difference(logits(path, ids[:n]), exact[:n]) < 1e-4, f"{n} ids: not exact")
+        check(logits(floats, ids[:n], "--int8") == logits(floats, ids[:n]), f"{n} ids in F32")
+    plain = generate(path, ids[:3], 30, "--int8")
+    check(generate(path, ids[:3], 30, "--int8", "--draft", path) == plain, "--draft")
+    check(generate(path, ids[:3], 30, "--int8", "--draft-ngram", 1) == plain, "--draft-ngram")
+    for i, id in enumerate(plain):
+        rows = logits(path, ids[:3] + plain[:i], "--int8")
+        check(rows[-1][id] > max(rows[-1]) - 1e-4, f"token {i}: {id} is not the likeliest")
+    with open(f"{folder}/text.txt", "w") as f:
+        f.write("the cat that sat there\n")
+    text = ["perplexity", "-m", path, "-f", f"{folder}/text.txt"]
+    alone, rounded = (run(*text, *flag)[0].split()[1] for flag in ((), ("--int8",)))
+    words = run(*text, "--int8", "--kl", path)[0].split()
+    check(alone != rounded and words[1] == rounded
+          and words[words.index(b"reference:") + 2] == alone, f"--int8 --kl: {words}")
+    report("input rounded to 8 bits")
 
 
 def golden(name, path, without=(), keys={}, more=()):
@@ -1135,9 +1182,9 @@ def main():
     if not os.access(INFER, os.X_OK):
         sys.exit(f"{INFER}: is not a program (build it with make, or set INFER)")
     with tempfile.TemporaryDirectory() as folder:
-        return run_tests([test_logits, test_llama_family, test_wrong_llamas, test_bits, test_cache,
-                          test_sampling, test_bench, test_end_of_text, test_context, test_text,
-                          test_streaming, test_terminal, test_tokenize, test_perplexity,
+        return run_tests([test_logits, test_int8, test_llama_family, test_wrong_llamas, test_bits,
+                          test_cache, test_sampling, test_bench, test_end_of_text, test_context,
+                          test_text, test_streaming, test_terminal, test_tokenize, test_perplexity,
                           test_documents, test_stop, test_json, test_logit_bias, test_prompt_files,
                           test_batch, test_windows, test_show, test_flags, test_wrong_models,
                           test_not_finite, test_memory, test_hostile_files],

@@ -8,7 +8,6 @@ every model here is compared with its, byte by byte. Other models are compared i
     LLAMA_QUANTIZE=... tests/test_quantize.py MODEL.gguf
 """
 import array
-import fractions
 import math
 import os
 import resource
@@ -22,11 +21,6 @@ from test_infer import INFER, Model, gguf, logits, refused, run, sanitized
 
 LLAMA = os.environ.get("LLAMA_QUANTIZE")
 FILE_TYPES = {"F16": 1, "BF16": 32, "Q8_0": 7, "Q4_0": 2, "Q6_K": 18}
-
-# data/gguf.py reads no quantized files, but for their keys: it learns here how long tensors are.
-for name, number, block, size in (("Q4_0", 2, 32, 18), ("Q8_0", 8, 32, 34), ("Q6_K", 14, 256, 210)):
-    gguf.TYPES[name] = (number, fractions.Fraction(size, block))
-    gguf.TYPE_NAMES[number] = name
 
 
 def tensors(path):

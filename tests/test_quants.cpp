@@ -103,6 +103,7 @@ struct Parts {
 static Parts parts_of(GgmlType type, const uint8_t* b, int i) {
     auto half = [&](int at) { return half_to_float((uint16_t)(b[at] | b[at + 1] << 8)); };
     auto nibble = [&](int at) { return i < 16 ? b[at + i] % 16 : b[at + i - 16] / 16; };
+    if (type == GGML_Q8_0) return {(int8_t)b[2 + i], 0, half(0), 0, 1};
     if (type == GGML_Q4_0) return {nibble(2), 8, half(0), 0, 1};
     if (type == GGML_Q4_1) return {nibble(4), 0, half(0), half(2), 1};
     const int s = (int8_t)b[192 + i / 16];
@@ -113,19 +114,21 @@ static Parts parts_of(GgmlType type, const uint8_t* b, int i) {
     return {32 + (int)slow_weight(type, plain, i), 32, half(208), 0, s};
 }
 
-static float integer_sum(GgmlType type, const float* x, const uint8_t* row, int in) {
+// int8: the input has one digit, else three.
+static float integer_sum(GgmlType type, const float* x, const uint8_t* row, int in, bool int8) {
     const GgmlTypeFacts facts = ggml_type_facts(type);
     const int part = type == GGML_Q6_K ? 16 : 32;   // weights with one scale
+    const float range = int8 ? 127 : 127 << 16;
     float sum = 0;
     for (int at = 0; at < in; at += 32) {
         float most = 0;
         for (int i = at; i < at + 32; i++) most = std::max(most, fabsf(x[i]));
-        const float inverse = most > 1e-30f ? (127 << 16) / most : 0, scale = most / (127 << 16);
+        const float inverse = most > 1e-30f ? range / most : 0, scale = most / range;
         int64_t upper = 0, low = 0, inputs = 0;
         for (int i = at; i < at + 32; i++) {
             const int digits = (int)rintf(x[i] * inverse), block = (int)facts.block;
             const Parts p = parts_of(type, row + i / block * facts.bytes, i % block);
-            const int last = (digits + 128 + (1 << 24)) % 256 - 128;
+            const int last = (digits + 128 + (1 << 24)) % 256 - 128;   // all, if it is one
             upper += (p.q - p.zero) * ((digits - last) / 256), low += (p.q - p.zero) * last;
             inputs += digits;
             if ((i + 1) % part) continue;
@@ -137,21 +140,22 @@ static float integer_sum(GgmlType type, const float* x, const uint8_t* row, int 
     return sum;
 }
 
-// Few rows: dot() on decoded weights, or integers. Many: matmul.h's chain, from the bias on, in the
-// order of k.
+// In integers; or few rows: dot() on decoded weights, and many: matmul.h's chain, from the bias on,
+// in the order of k.
 static float expected(const Format& f, const float* x, const float* w, const uint8_t* row,
-                      const float* bias, int in, int n) {
-    if (n < FEW)
-        return (f.integers ? integer_sum(f.type, x, row, in) : dot(x, w, in)) +
-               (bias ? *bias : 0);
+                      const float* bias, int in, int n, bool int8) {
+    if (int8 ? f.one_digit != nullptr : f.three_digits && n < FEW)
+        return integer_sum(f.type, x, row, in, int8) + (bias ? *bias : 0);
+    if (n < FEW) return dot(x, w, in) + (bias ? *bias : 0);
     float sum = bias ? *bias : 0;
     for (int k = 0; k < in; k++) sum = fmaf(x[k], w[k], sum);
     return sum;
 }
 
-static void check_product(const Format& f, int in, int out, int n, bool with_bias) {
+static void check_product(const Format& f, int in, int out, int n, bool with_bias, bool int8) {
     const char* name = ggml_type_facts(f.type).name;
-    const std::string what = text("%s (%d, %d), %d rows", name, out, in, n);
+    const std::string what =
+        text("%s (%d, %d), %d rows%s", name, out, in, n, int8 ? " of int8" : "");
     const Block data = random_blocks(f.type, (int64_t)in * out, 77);
     const Floats x = random_floats(5, (size_t)in * n, 1), bias = random_floats(6, out, 1);
     const float* b = with_bias ? bias.data() : nullptr;
@@ -162,17 +166,23 @@ static void check_product(const Format& f, int in, int out, int n, bool with_bia
         for (int o = 0; o < out; o++) {
             const float *row = &w[(size_t)o * in], *inp = &x[(size_t)i * in];
             const uint8_t* bytes = data.data() + o * row_bytes(f.type, in);
-            want[(size_t)i * out + o] = expected(f, inp, row, bytes, b ? b + o : nullptr, in, n);
-            double exact = b ? b[o] : 0, scale = fabs(exact);
-            for (int k = 0; k < in; k++)
+            want[(size_t)i * out + o] =
+                expected(f, inp, row, bytes, b ? b + o : nullptr, in, n, int8);
+            double exact = b ? b[o] : 0, scale = fabs(exact), half_steps = 0;
+            for (int k = 0; k < in; k++) {
                 exact += (double)inp[k] * row[k], scale += fabs((double)inp[k] * row[k]);
+                double most = 0;
+                for (int j = k / 32 * 32; int8 && f.one_digit && j < k / 32 * 32 + 32; j++)
+                    most = std::max(most, fabs((double)inp[j]));
+                half_steps += most / 254 * fabs((double)row[k]);
+            }
             check_error(what, fabs(want[(size_t)i * out + o] - exact),
-                        (2 * sqrt(in) + 2) * ROUND_FLOAT * scale);
+                        (2 * sqrt(in) + 2) * ROUND_FLOAT * scale + half_steps);
         }
     for (int threads : {1, 2, 3}) {
         use_threads(threads);
         Floats got((size_t)n * out + 1, NAN);
-        product(got.data(), x.data(), {f.type, data.data(), in, out}, b, n);
+        product(got.data(), x.data(), {f.type, data.data(), in, out, int8}, b, n);
         check(std::isnan(got.back()), "%s: wrote behind its result", what.c_str());
         got.pop_back();
         check_same(text("%s, %d threads", what.c_str(), threads), got, want);
@@ -181,54 +191,64 @@ static void check_product(const Format& f, int in, int out, int n, bool with_bia
 }
 
 static void test_product() {
-    for (const Format& f : FORMATS) {
-        for (int n : {1, 2, 3, 4, 5, 6, 7, 9, 16, 33})
-            for (int out : {1, 2, 5, 33}) check_product(f, 256, out, n, out % 2);
-        for (int n : {1, 3, 8}) check_product(f, 1280, 7, n, true);
-        check_product(f, 768, 179, 1, true);   // enough for threads to share it
-        check_product(f, 2304, 19, 8, true);   // a long row's input passes by in parts
-        check_product(f, 1280, 135, 33, true);   // KC ends within a block; two BLOCKs of columns
-        if (ggml_type_facts(f.type).block == 32)   // rows that end within a group of 128
-            for (int in : {32, 64, 96, 160, 576}) check_product(f, in, 5, 2, true);
-        if (ggml_type_facts(f.type).block == 1)
-            for (int n : {1, 3, 8})
-                for (int in : {1, 31, 37, 1031}) check_product(f, in, 3, n, true);
-    }
+    for (const Format& f : FORMATS)
+        for (bool int8 : {false, true}) {
+            const int block = (int)ggml_type_facts(f.type).block;
+            for (int n : {1, 2, 3, 4, 5, 6, 7, 9, 16, 33})
+                for (int out : {1, 2, 5, 33}) check_product(f, 256, out, n, out % 2, int8);
+            for (int n : {1, 3, 8}) check_product(f, 1280, 7, n, true, int8);
+            check_product(f, 768, 179, 1, true, int8);   // enough for threads to share it
+            check_product(f, 2304, 19, 8, true, int8);   // a long row's input passes in parts
+            // KC ends within a block; two BLOCKs of columns; INPUTS_AT_ONCE and some more rows
+            check_product(f, 1280, 135, 33, true, int8);
+            check_product(f, 256, 5, 133, true, int8);
+            if (block == 32)   // rows that end within a group of 128
+                for (int in : {32, 64, 96, 160, 576}) check_product(f, in, 5, 2, true, int8);
+            if (block == 1)
+                for (int n : {1, 3, 8})
+                    for (int in : {1, 31, 37, 1031}) check_product(f, in, 3, n, true, int8);
+        }
     report("product");
 }
 
 // What the digits of integer products can and cannot hold: extremes, zeros, numbers too small to
 // count, and those that are none, which must come out as none.
 static void test_hard_input() {
-    for (const Format& f : FORMATS) {
-        if (!f.integers) continue;
-        const char* name = ggml_type_facts(f.type).name;
-        const int in = 512;
-        Block row(row_bytes(f.type, in), 0xff);   // every q at its most, every scale NaN but:
-        const GgmlTypeFacts facts = ggml_type_facts(f.type);
-        for (size_t b = 0; b < row.size(); b += facts.bytes)
-            for (size_t half : {(size_t)(f.type == GGML_Q6_K ? 208 : 0),
-                                (size_t)(f.type == GGML_Q4_1 ? 2 : f.type == GGML_Q6_K ? 208 : 0)})
-                put_half(&row[b + half], 1);
-        Floats x(in, 1);
-        for (int i = 0; i < in; i++) {
-            if (i < 128) x[i] = i % 2 ? -3e38f : 3e38f;
-            else x[i] = i < 256 ? 0.0f : i < 384 ? 1e-36f : i % 32 ? 1e-6f : -1;
-        }
-        for (int i = 0; i < 128; i++) x[i] *= i < 64 ? 1e-37f : 1;
-        for (int i = 64; i < 128; i++) x[i] *= 1e-35f;
-        float got;
-        product(&got, x.data(), {f.type, row.data(), in, 1}, nullptr, 1);
-        const float want = integer_sum(f.type, x.data(), row.data(), in);
-        check(memcmp(&got, &want, 4) == 0, "%s: hard input gives %a, expected %a", name, got, want);
-        for (float bad : {NAN, INFINITY, -INFINITY})
-            for (int at : {0, 200, 511}) {
-                Floats y = x;
-                y[at] = bad;
-                product(&got, y.data(), {f.type, row.data(), in, 1}, nullptr, 1);
-                check(!std::isfinite(got), "%s: %g at %d gives %g", name, bad, at, got);
+    for (const Format& f : FORMATS)
+        for (bool int8 : {false, true}) {
+            if (!(int8 ? f.one_digit != nullptr : f.three_digits != nullptr)) continue;
+            const char* name = ggml_type_facts(f.type).name;
+            const int in = 512;
+            Block row(row_bytes(f.type, in), 0xff);   // every q at its most, every scale NaN but:
+            const GgmlTypeFacts facts = ggml_type_facts(f.type);
+            for (size_t b = 0; b < row.size(); b += facts.bytes)
+                for (size_t half : {f.type == GGML_Q6_K ? 208 : 0,
+                                    f.type == GGML_Q4_1 ? 2 : f.type == GGML_Q6_K ? 208 : 0})
+                    put_half(&row[b + half], 1);
+            if (f.type == GGML_Q8_0)   // its bytes have a sign: the least
+                for (size_t b = 0; b < row.size(); b++)
+                    if (b % 34 >= 2) row[b] = 0x80;
+            Floats x(in, 1);
+            for (int i = 0; i < in; i++) {
+                if (i < 128) x[i] = i % 2 ? -3e38f : 3e38f;
+                else x[i] = i < 256 ? 0.0f : i < 384 ? 1e-36f : i % 32 ? 1e-6f : -1;
             }
-    }
+            for (int i = 0; i < 128; i++) x[i] *= i < 64 ? 1e-37f : 1;
+            for (int i = 64; i < 128; i++) x[i] *= 1e-35f;
+            const Weight w = {f.type, row.data(), in, 1, int8};
+            float got;
+            product(&got, x.data(), w, nullptr, 1);
+            const float want = integer_sum(f.type, x.data(), row.data(), in, int8);
+            check(memcmp(&got, &want, 4) == 0, "%s: hard input gives %a, expected %a", name, got,
+                  want);
+            for (float bad : {NAN, INFINITY, -INFINITY})
+                for (int at : {0, 200, 511}) {
+                    Floats y = x;
+                    y[at] = bad;
+                    product(&got, y.data(), w, nullptr, 1);
+                    check(!std::isfinite(got), "%s: %g at %d gives %g", name, bad, at, got);
+                }
+        }
     report("hard input");
 }
 
