@@ -33,6 +33,7 @@ inline FILE* const nowhere = fopen("/dev/null", "w");
 #undef exit
 #pragma pop_macro("stderr")
 #include <filesystem>
+#include <sys/time.h>
 
 typedef std::string Input;
 
@@ -212,12 +213,12 @@ static const FuzzTarget* running;
 
 // Leaves the input that led here. Sanitizers, too, end by abort(): see the options below.
 static void on_crash(int number) {
-    for (int any : {SIGABRT, SIGALRM}) signal(any, SIG_DFL);
+    for (int any : {SIGABRT, SIGPROF}) signal(any, SIG_DFL);
     const std::string path = std::string("crash-") + running->name;
     int file = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
     bool written = write(file, current.data(), current.size()) == (ssize_t)current.size();
     fprintf(stderr, "%s: %s; the input is in ./%s%s\n", running->name,
-            number == SIGALRM ? "ran for 20 seconds" : "crashed", path.c_str(),
+            number == SIGPROF ? "ran for 20 seconds" : "crashed", path.c_str(),
             written ? "" : ", but not whole");
     unlink(input_file().c_str());
     _exit(1);
@@ -237,6 +238,12 @@ static Input read_bytes(const std::string& path) {
     return bytes;
 }
 
+// From now on, and of a processor's time, since the program may be stopped meanwhile; 0: no limit.
+static void limit_seconds(int n) {
+    const itimerval limit = {{0, 0}, {n, 0}};
+    setitimer(ITIMER_PROF, &limit, nullptr);
+}
+
 int main(int argc, char** argv) {
     running = find_target(argc > 1 ? argv[1] : nullptr);
     uint64_t runs = 100000, seed = 1;
@@ -248,7 +255,7 @@ int main(int argc, char** argv) {
         else inputs.push_back(read_bytes(argv[i]));
     }
     EXPECT(freopen("/dev/null", "w", stdout));
-    for (int number : {SIGABRT, SIGALRM}) signal(number, on_crash);
+    for (int number : {SIGABRT, SIGPROF}) signal(number, on_crash);
     uint64_t accepted = 0;
     double start = seconds_now();
     std::vector<Input> corpus = inputs;
@@ -273,10 +280,10 @@ int main(int argc, char** argv) {
         bool changed = inputs.empty() && i >= corpus.size();
         for (uint64_t n = changed ? 1 + random_below(rng, 4) : 0; n > 0; n--)
             mutate(rng, current, corpus);
-        alarm(20);
+        limit_seconds(20);
         accepted += run_one(*running, current);
     }
-    alarm(0);
+    limit_seconds(0);
     double took = seconds_now() - start;
     fprintf(stderr, "%-10s %llu runs, %llu accepted, %.0f runs/s, no finding\n", running->name,
             (unsigned long long)runs, (unsigned long long)accepted, (double)runs / took);
