@@ -93,14 +93,16 @@ static size_t touched(const Record* r, size_t n, size_t unit, uintptr_t* units) 
     std::sort(units, end);
     return std::unique(units, end) - units;
 }
-// A request's extra turns: 128 bytes go at a time, and each bank serves one word in a turn.
+// A request's extra turns: each bank serves one word in a turn. What has 8 bytes a lane goes by half
+// warps, what has 16 by quarters: always the same lanes, whether they take part or not.
 static uint64_t count_conflicts(const Record* r, size_t n) {
     uint64_t extra = 0;
-    size_t together = r->bytes > 4 ? (r->bytes > 8 ? 8 : 16) : 32;
-    for (size_t first = 0; first < n; first += together) {
+    const int together = r->bytes > 4 ? (r->bytes > 8 ? 8 : 16) : 32;
+    for (size_t first = 0, end; first < n; first = end) {
+        for (end = first; end < n && (int)(end - first) < together;) end++;
         uintptr_t words[32 * 65];
         int most = 1, per_bank[32] = {};
-        size_t count = touched(r + first, std::min(together, n - first), 4, words);
+        size_t count = touched(r + first, end - first, 4, words);
         for (size_t i = 0; i < count; i++) most = std::max(most, ++per_bank[words[i] % 32]);
         extra += most - 1;
     }
