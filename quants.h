@@ -350,13 +350,13 @@ inline void multiply_blocks(float (*lanes)[LANES], const Piece& p) {
 //
 // With --int8, i is a single digit, |i| <= 127, as llama.cpp has it. That is two to three times as
 // fast where arithmetic decides, and moves log-probabilities by some 1e-1. By as much does the last
-// bit of a float before it, since it decides how some number is rounded, which then moves others: so
+// bit of a float before it, since it decides how some number is rounded, which then moves others:
 // no two programs that round to bytes agree better, unless all their sums are the same bit for bit.
 //
-// Weights stay the bytes 0 .. 63, in Q8_0 0 .. 255, that they are. Processors multiply bytes and add
-// four products to a 32-bit sum in one instruction (or two, or three), without rounding, and no sum
-// runs over: 63 * 127 * 256 * 16 < 2^25, 255 * 127 * 32 < 2^20. One row of weights with one of input
-// is
+// Weights stay the bytes 0 .. 63, in Q8_0 0 .. 255, that they are. Processors multiply bytes and
+// add four products to a 32-bit sum in one instruction (or two, or three), without rounding, and no
+// sum runs over: 63 * 127 * 256 * 16 < 2^25, 255 * 127 * 32 < 2^20. One row of weights with one of
+// input is
 //
 //     sum = 0;  for each 32 weights:
 //         sum = fma(float(sum of i), minimum * scale of i, sum)                  where there is one
@@ -387,8 +387,10 @@ typedef uint32_t FourWords __attribute__((vector_size(16)));
 template <int D>
 struct alignas(16) Digits {
     int8_t digits[D][32];
-    int32_t sums[D / 2 + 1][3];   // minus those of upper and low, or, with one digit, of i: of the
-    float total, scale;           // first 16, of the last 16, of all. total: the sum of all i
+    // Minus the sums of upper and of low, or, with one digit, of i: of the first 16 numbers, of the
+    // last 16, of all.
+    int32_t sums[D / 2 + 1][3];
+    float total, scale;   // total: the sum of all i
 };
 
 // The digits of 32 numbers.
@@ -641,10 +643,12 @@ template <int D, int SETS, int ZERO, int PARTS, bool MINIMUM>
     }
 }
 
-// out[i][r] = the product of row i of input, n of them, with row r of weights, ROWS of them, which
-// lie `stride` bytes apart. x: of the first 32 numbers, all rows'; the next 32's are `next` further.
-// UNPACK decodes PIECES of 32 weights from BYTES.
+// As many rows of input share the decoding of a block of weights; their sums, 8 KB, stay in L1.
 const int INPUTS_AT_ONCE = 64;
+
+// out[i][r] = the product of row i of input, n of them, with row r of weights, ROWS of them, which
+// lie `stride` bytes apart. x: of the first 32 numbers, all rows'; those of the next 32 are `next`
+// further. UNPACK decodes PIECES of 32 weights from BYTES.
 template <int D, int ROWS, void (*UNPACK)(Columns*, const uint8_t*, int64_t, int), int PIECES,
           int BYTES, int ZERO, int PARTS, bool MINIMUM>
 inline void multiply_columns(float (*out)[MOST_ROWS_AT_ONCE], const Digits<D>* x, int64_t next,
@@ -996,11 +1000,11 @@ struct Product {
 };
 
 // All of them, by all threads, which but for matmul() wait for each other only once. Each takes
-// ranges of rows that follow one another, so that it reads memory as a stream.
-// Three digits are worth their time for few rows only, one for any number.
+// ranges of rows that follow one another, so that it reads memory as a stream. Products in integers
+// of D digits: three are worth their time for few rows only, one is for any number.
 template <int D>
 inline void products_with(std::initializer_list<Product> list, const float* inp, int n) {
-    [[maybe_unused]] int64_t work = 0;   // without OpenMP, nobody asks
+    int64_t work = 0;   // what is left for the threads below
     const int in = list.begin()->w->in;
     bool integers = false;
     auto by_matmul = [&](const Format& f) { return n >= FEW && !(D == 1 && f.one_digit); };
