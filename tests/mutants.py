@@ -329,9 +329,6 @@ MUTANTS = [
      "", "layers_bf16 attention"),
     ("train_gpt2.cu", "tensor cores: ldmatrix's rows begin in the same bank",
      "STRIDE = HS + 8;", "STRIDE = HS + 64;", "backends conflicts"),
-    ("dev/emu/stats.cpp", "bank conflicts: lanes without a part make room for later ones",
-     "r[end].lane / together == r[first].lane / together", "(int)(end - first) < together",
-     "backends conflicts"),
     ("train_gpt2.cu", "classifier: the target's logit is read when others may have written it",
      "d.x[j] = v + j < V ? expf(d.x[j] - most) * factor : 0.0f;",
      "d.x[j] = v + j < V ? expf(d.x[j] - most) * factor + 0 * (float)x[target] : 0.0f;",
@@ -1174,6 +1171,8 @@ def try_mutant(base, folder, mutant):
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(base, folder, symlinks=True)
     path = os.path.join(folder, file)
+    if os.path.realpath(path) != os.path.join(os.path.realpath(folder), file):
+        return f"{file} is the user's own, not a copy"
     with open(path, encoding="utf-8") as f:
         source = f.read()
     if source.count(old) != 1:

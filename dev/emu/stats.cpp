@@ -99,7 +99,7 @@ static uint64_t count_conflicts(const Record* r, size_t n) {
     uint64_t extra = 0;
     const int together = r->bytes > 4 ? (r->bytes > 8 ? 8 : 16) : 32;
     for (size_t first = 0, end; first < n; first = end) {
-        for (end = first; end < n && (int)(end - first) < together;) end++;
+        for (end = first; end < n && r[end].lane / together == r[first].lane / together;) end++;
         uintptr_t words[32 * 65];
         int most = 1, per_bank[32] = {};
         size_t count = touched(r + first, end - first, 4, words);
