@@ -351,7 +351,7 @@ inline void multiply_blocks(float (*lanes)[LANES], const Piece& p) {
 // With --int8, i is a single digit, |i| <= 127, as llama.cpp has it. That is two to three times as
 // fast where arithmetic decides, and moves log-probabilities by some 1e-1. By as much does the last
 // bit of a float before it, since it decides how some number is rounded, which then moves others:
-// no two programs that round to bytes agree better, unless all their sums are the same bit for bit.
+// programs that round to bytes do not agree better, unless all their sums are the same bit for bit.
 //
 // Weights stay the bytes 0 .. 63, in Q8_0 0 .. 255, that they are. Processors multiply bytes and
 // add four products to a 32-bit sum in one instruction (or two, or three), without rounding, and no
