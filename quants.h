@@ -387,8 +387,8 @@ typedef uint32_t FourWords __attribute__((vector_size(16)));
 template <int D>
 struct alignas(16) Digits {
     int8_t digits[D][32];
-    // Minus the sums of upper and of low, or, with one digit, of i: of the first 16 numbers, of the
-    // last 16, of all.
+    // Of upper and of low, or, with one digit, of i, -8 times the sum: of the first 16 numbers, of
+    // the last 16, of all. The zeros of formats are 0 or multiples of 8.
     int32_t sums[D / 2 + 1][3];
     float total, scale;   // total: the sum of all i
 };
@@ -420,9 +420,9 @@ inline Digits<D> make_digits(const float* x) {
         for (int part = 0; part <= D / 2; part++) {
             const int32_t* add = part == D / 2 ? digit : left;   // low or i; upper
             int32_t* sums = to.sums[part];
-            for (int i = 0; i < 16; i++) sums[0] -= add[i], sums[1] -= add[16 + i];
+            for (int i = 0; i < 16; i++) sums[0] -= 8 * add[i], sums[1] -= 8 * add[16 + i];
             sums[2] = sums[0] + sums[1];
-            total = total * 256 - sums[2];
+            total = total * 256 - sums[2] / 8;
         }
     }
     to.total = (float)total;
@@ -475,7 +475,7 @@ template <int ZERO>
 }
 
 // What differs between processors: a register from four, two or one part of 16 bytes; of each part
-// the lower, or upper, two words of a and b in turns; the halfs in the lower parts of words.
+// the lower, or upper, two words of a and b in turns.
 template <typename Part>
 [[gnu::always_inline]] inline WordVec join(const Part& part) {
 #if defined(__AVX512F__)
@@ -494,20 +494,12 @@ template <typename Part>
 [[gnu::always_inline]] inline WordVec upper_words(WordVec a, WordVec b) {
     return (WordVec)_mm512_maskz_unpackhi_epi32(0xffff, (__m512i)a, (__m512i)b);
 }
-[[gnu::always_inline]] inline Vec vec_halves(WordVec w) {
-    return _mm512_maskz_cvtph_ps(0xffff, _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)w));
-}
 #elif defined(__AVX2__)
 [[gnu::always_inline]] inline WordVec lower_words(WordVec a, WordVec b) {
     return (WordVec)_mm256_unpacklo_epi32((__m256i)a, (__m256i)b);
 }
 [[gnu::always_inline]] inline WordVec upper_words(WordVec a, WordVec b) {
     return (WordVec)_mm256_unpackhi_epi32((__m256i)a, (__m256i)b);
-}
-[[gnu::always_inline]] inline Vec vec_halves(WordVec w) {
-    const __m256i halves = (__m256i)(w & 0xffff);
-    return _mm256_cvtph_ps(_mm_packus_epi32(_mm256_castsi256_si128(halves),
-                                            _mm256_extracti128_si256(halves, 1)));
 }
 #else
 [[gnu::always_inline]] inline WordVec lower_words(WordVec a, WordVec b) {
@@ -516,28 +508,55 @@ template <typename Part>
 [[gnu::always_inline]] inline WordVec upper_words(WordVec a, WordVec b) {
     return (WordVec)vzip2q_u32((uint32x4_t)a, (uint32x4_t)b);
 }
-[[gnu::always_inline]] inline Vec vec_halves(WordVec w) {
-    return vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32((uint32x4_t)w)));
-}
 #endif
 
-// Lane r: the 4 bytes at p + r * stride.
-[[gnu::always_inline]] inline WordVec column(const uint8_t* p, int64_t stride) {
-    return join([&](int part) {
-        uint32_t w[4];
-        for (int r = 0; r < 4; r++) memcpy(&w[r], p + (4 * part + r) * stride, 4);
-        return FourWords{w[0], w[1], w[2], w[3]};
-    });
+// A block of each of VEC rows that lie `stride` bytes apart. Of their addresses every fourth is
+// kept, and hidden from the compiler: it would compute all of them before a loop, and then lack
+// registers to keep them in, which took a fifth of the time.
+struct Blocks {
+    const uint8_t* every_fourth[VEC / 4];
+    int64_t stride;
+
+    Blocks(const uint8_t* first, int64_t stride) : stride(stride) {
+        for (const uint8_t*& p : every_fourth) {
+            asm("" : "+r"(first));
+            p = first;
+            first += 4 * stride;
+        }
+    }
+    const uint8_t* row(int r) const { return every_fourth[r / 4] + r % 4 * stride; }
+};
+
+// Lane r: the half at byte `from` of row r's block. Four at a time are put together in an ordinary
+// register, and the compiler kept from doing it in vectors: their units have enough to do.
+[[gnu::always_inline]] inline Vec column_of_halves(const Blocks& blocks, int from) {
+    const auto four = [&](int first) {
+        uint64_t halves = 0;
+        for (int r = first + 3; r >= first; r--) {
+            uint16_t half;
+            memcpy(&half, blocks.row(r) + from, 2);
+            halves = halves << 16 | half;
+        }
+        asm("" : "+r"(halves));
+        return (long long)halves;
+    };
+#if defined(__AVX512F__)
+    return _mm512_maskz_cvtph_ps(0xffff, _mm256_setr_epi64x(four(0), four(4), four(8), four(12)));
+#elif defined(__AVX2__)
+    return _mm256_cvtph_ps(_mm_set_epi64x(four(4), four(0)));
+#else
+    return vcvt_f32_f16(vcreate_f16((uint64_t)four(0)));
+#endif
 }
 
-// q[j], lane r: bytes 4 j .. 4 j + 3 of the 16 at p + r * stride. In each part of a register a
+// q[j], lane r: bytes from + 4 j .. from + 4 j + 3 of row r's block. In each part of a register a
 // transpose of 4 x 4, by two of the shuffles that transpose8() has three of.
-[[gnu::always_inline]] inline void four_columns(WordVec* q, const uint8_t* p, int64_t stride) {
+[[gnu::always_inline]] inline void four_columns(WordVec* q, const Blocks& blocks, int from) {
     WordVec x[4], y[4];
     for (int r = 0; r < 4; r++)
         x[r] = join([&](int part) {
             FourWords sixteen;
-            memcpy(&sixteen, p + (4 * part + r) * stride, 16);
+            memcpy(&sixteen, blocks.row(4 * part + r) + from, 16);
             return sixteen;
         });
     for (int i = 0; i < 2; i++) {
@@ -556,54 +575,49 @@ struct Columns {
     Vec d, minimum, scale[2];
 };
 
-// Block b of rows of Q4_0, whose blocks have BYTES, of which the first 2 are a scale; or of Q4_1,
-// where there are a scale and a minimum, 4.
-template <int BYTES, int SCALES>
-[[gnu::always_inline]] inline void columns_q4(Columns* to, const uint8_t* rows, int64_t stride,
-                                              int b) {
-    const uint8_t* block = rows + (int64_t)b * BYTES;
-    const WordVec scales = column(block, stride);
-    to->d = vec_halves(scales);
-    to->minimum = vec_halves(scales >> 16);   // in Q4_1
-    four_columns(to->q, block + SCALES, stride);
+// Blocks of Q4_0, whose first 2 bytes are a scale; or of Q4_1, with a scale and a minimum, 4 bytes.
+template <int SCALES>
+[[gnu::always_inline]] inline void columns_q4(Columns* to, const Blocks& blocks) {
+    to->d = column_of_halves(blocks, 0);
+    if (SCALES == 4) to->minimum = column_of_halves(blocks, 2);
+    four_columns(to->q, blocks, SCALES);
     for (int j = 0; j < 4; j++) {
         to->q[4 + j] = to->q[j] >> 4 & 0x0f0f0f0f;
         to->q[j] &= 0x0f0f0f0f;
     }
 }
 
-// Block b of rows of Q8_0.
-[[gnu::always_inline]] inline void columns_q8_0(Columns* to, const uint8_t* rows, int64_t stride,
-                                                int b) {
-    const uint8_t* block = rows + (int64_t)b * 34;
-    to->d = vec_halves(column(block, stride));
-    four_columns(to->q, block + 2, stride);
-    four_columns(to->q + 4, block + 18, stride);
+// Blocks of Q8_0.
+[[gnu::always_inline]] inline void columns_q8_0(Columns* to, const Blocks& blocks) {
+    to->d = column_of_halves(blocks, 0);
+    four_columns(to->q, blocks, 2);
+    four_columns(to->q + 4, blocks, 18);
     for (WordVec& q : to->q) q ^= Q8_ZERO * 0x01010101u;
 }
 
-// Half b of the blocks of rows of Q6_K, four pieces: unpack_q6_k says where they lie.
-[[gnu::always_inline]] inline void columns_q6_k(Columns* to, const uint8_t* rows, int64_t stride,
-                                                int b) {
-    const uint8_t *block = rows + b / 2 * 210, *low = block + b % 2 * 64,
-                  *two = block + 128 + b % 2 * 32, *scales = block + 192 + b % 2 * 8;
-    for (int h = 0; h < 2; h++) {
+// Blocks of Q6_K, eight pieces: unpack_q6_k says where they lie.
+[[gnu::always_inline]] inline void columns_q6_k(Columns* to, const Blocks& blocks) {
+    for (int k = 0; k < 4; k++) {
         WordVec nibbles[2][4], upper[4];
-        four_columns(nibbles[0], low + 16 * h, stride);
-        four_columns(nibbles[1], low + 32 + 16 * h, stride);
-        four_columns(upper, two + 16 * h, stride);
+        const int low = k / 2 * 64 + k % 2 * 16;
+        four_columns(nibbles[0], blocks, low);
+        four_columns(nibbles[1], blocks, low + 32);
+        four_columns(upper, blocks, 128 + 16 * k);
         for (int j = 0; j < 4; j++)
-            for (int i = 0; i < 4; i++)
-                to[j].q[4 * h + i] = (nibbles[j % 2][i] >> (j / 2 * 4) & 0x0f0f0f0f) |
-                                     (upper[i] >> (2 * j) & 0x03030303) << 4;
+            for (int i = 0; i < 4; i++) {
+                const WordVec two = j < 2 ? upper[i] << (4 - 2 * j) : upper[i] >> (2 * j - 4);
+                to[k / 2 * 4 + j].q[k % 2 * 4 + i] =
+                    (nibbles[j % 2][i] >> (j / 2 * 4) & 0x0f0f0f0f) | (two & 0x30303030);
+            }
     }
-    const Vec d = vec_halves(column(block + 206, stride) >> 16);
-    const WordVec s[2] = {column(scales, stride), column(scales + 4, stride)};
-    for (int j = 0; j < 4; j++) {
+    const Vec d = column_of_halves(blocks, 208);
+    WordVec scales[4];
+    four_columns(scales, blocks, 192);
+    for (int j = 0; j < 8; j++) {
         to[j].d = d;
         for (int h = 0; h < 2; h++)
             to[j].scale[h] = __builtin_convertvector(
-                (IntVec)(s[j / 2] << (24 - 16 * (j % 2) - 8 * h)) >> 24, Vec);
+                (IntVec)(scales[j / 2] << (24 - 16 * (j % 2) - 8 * h)) >> 24, Vec);
     }
 }
 
@@ -626,7 +640,7 @@ template <int D, int SETS, int ZERO, int PARTS, bool MINIMUM>
         IntVec chain[D][SETS] = {};
         for (int d = D / 2; d < D; d++)
             for (int s = 0; s < SETS; s++)
-                chain[d][s] = (chain[d][s] + x.sums[d - D / 2][which]) * ZERO;
+                chain[d][s] = (chain[d][s] + x.sums[d - D / 2][which]) * (ZERO / 8);
 #pragma GCC unroll 8
         for (int j = 8 / PARTS * part; j < 8 / PARTS * (part + 1); j++)
             for (int s = 0; s < SETS; s++)
@@ -649,23 +663,26 @@ const int INPUTS_AT_ONCE = 64;
 // out[i][r] = the product of row i of input, n of them, with row r of weights, ROWS of them, which
 // lie `stride` bytes apart. x: of the first 32 numbers, all rows'; those of the next 32 are `next`
 // further. UNPACK decodes PIECES of 32 weights from BYTES.
-template <int D, int ROWS, void (*UNPACK)(Columns*, const uint8_t*, int64_t, int), int PIECES,
-          int BYTES, int ZERO, int PARTS, bool MINIMUM>
+template <int D, int ROWS, void (*UNPACK)(Columns*, const Blocks&), int PIECES, int BYTES, int ZERO,
+          int PARTS, bool MINIMUM>
 inline void multiply_columns(float (*out)[MOST_ROWS_AT_ONCE], const Digits<D>* x, int64_t next,
                              const uint8_t* rows, int64_t stride, int in, int n) {
     const int SETS = ROWS / VEC;
     Vec sum[INPUTS_AT_ONCE][SETS];
     for (int i = 0; i < n; i++)
         for (int s = 0; s < SETS; s++) sum[i][s] = Vec{};
+    const int SOON = ROWS * BYTES / PIECES;
+    const uint8_t* soon = rows + ROWS * stride;
     for (int b = 0; b < in / 32 / PIECES; b++) {
-        for (int i = 0; i < ROWS * BYTES; i += 64)
-            __builtin_prefetch(rows + ROWS * stride + (int64_t)b * ROWS * BYTES + i);
         Columns w[SETS * PIECES];
+#pragma GCC unroll 2
         for (int s = 0; s < SETS; s++)
-            UNPACK(w + s * PIECES, rows + s * VEC * stride, stride, b);
-        for (int piece = 0; piece < PIECES; piece++, x += next)
+            UNPACK(w + s * PIECES, Blocks(rows + s * VEC * stride + (int64_t)b * BYTES, stride));
+        for (int piece = 0; piece < PIECES; piece++, x += next, soon += SOON) {
+            for (int i = 0; i < SOON; i += 64) __builtin_prefetch(soon + i);
             for (int i = 0; i < n; i++)
                 add_block<D, SETS, ZERO, PARTS, MINIMUM>(sum[i], w + piece, PIECES, x[i]);
+        }
     }
     for (int i = 0; i < n; i++)
         for (int s = 0; s < SETS; s++) vec_store(out[i] + s * VEC, sum[i][s]);
@@ -835,13 +852,13 @@ inline const Format FORMATS[] = {
      ONE_DIGIT(MOST_ROWS_AT_ONCE, columns_q8_0, 1, 34, Q8_ZERO, 1, false),
      FLOATS(unpack_q8_0, 32, 34), quantize_q8_0},
     {GGML_Q4_0, 2, DECODE(unpack_q4_0, 32, 18),
-     INTEGERS(MOST_ROWS_AT_ONCE, columns_q4<18, 2>, 1, 18, 8, 1, false), {}, quantize_q4_0},
+     INTEGERS(MOST_ROWS_AT_ONCE, columns_q4<2>, 1, 18, 8, 1, false), {}, quantize_q4_0},
     {GGML_Q4_1, 3, DECODE(unpack_q4_1, 32, 20),
-     INTEGERS(MOST_ROWS_AT_ONCE, columns_q4<20, 4>, 1, 20, 0, 1, true), {}, nullptr},
+     INTEGERS(MOST_ROWS_AT_ONCE, columns_q4<4>, 1, 20, 0, 1, true), {}, nullptr},
     {GGML_Q4_K, 15, DECODE(unpack_q4_k, 256, 144), NONE, TWO(unpack_q4_k, 256, 144), nullptr},
     {GGML_Q5_K, 17, DECODE(unpack_q5_k, 256, 176), NONE, TWO(unpack_q5_k, 256, 176), nullptr},
     {GGML_Q6_K, 18, DECODE(unpack_q6_k, 256, 210),
-     INTEGERS(VEC, columns_q6_k, 4, 105, 32, 2, false), {}, quantize_q6_k}};
+     INTEGERS(VEC, columns_q6_k, 8, 210, 32, 2, false), {}, quantize_q6_k}};
 #undef FOUR
 #undef FLOATS
 #undef TWO
