@@ -1055,8 +1055,7 @@ inline void products_with(std::initializer_list<Product> list, const float* inp,
             const int tasks = by_integers ? (w.out + format.rows - 1) / format.rows
                               : two       ? (half + PAIRS - 1) / PAIRS
                                           : w.out;
-#pragma omp for schedule(static) nowait
-            for (int i = 0; i < tasks; i++) {
+            const auto task = [&](int i) {
                 if (by_integers)
                     product_in_integers<D>(p.out, digits.data(), w, format, p.bias, n,
                                            i * format.rows);
@@ -1064,6 +1063,16 @@ inline void products_with(std::initializer_list<Product> list, const float* inp,
                     product_of_pairs(p.out, inp, w, format, p.bias, n, i * PAIRS, half);
                 else
                     product_of_row(p.out, inp, w, p.bias, n, i);
+            };
+            // For a single text, weights that are not quantized wait for memory, of which
+            // neighbours may leave one core less than another: who is done takes the next 2 x 32
+            // rows, long enough for a stream. Elsewhere arithmetic decides, and halves are alike.
+            if (n == 1 && ggml_type_facts(w.type).block == 1) {
+#pragma omp for schedule(dynamic, 8) nowait
+                for (int i = 0; i < tasks; i++) task(i);
+            } else {
+#pragma omp for schedule(static) nowait
+                for (int i = 0; i < tasks; i++) task(i);
             }
         }
     }
