@@ -22,8 +22,8 @@
 //
 // product() on few rows of input gives, bit for bit, dot(inp, dequantize(row)): one sum in float32
 // in the order that numerics.h gives dot(), whatever the number of threads and the width of
-// vectors. In Q4_0, Q4_1 and Q6_K its definition is another, in integers, as exact: see there. And
-// where the user asks for --int8, in Q8_0 too, of any number of rows, and not as exact.
+// vectors. In Q8_0, Q4_0, Q4_1 and Q6_K its definition is another, in integers, as exact: see
+// there. And where the user asks for --int8, of any number of rows, and not as exact.
 //
 // Parts: decoding, once for each format; the product; encoding, the same bytes as ggml's reference.
 #pragma once
@@ -342,7 +342,7 @@ inline void multiply_blocks(float (*lanes)[LANES], const Piece& p) {
 // ---- products in integers -----------------------------------------------------------------------
 //
 // Decoding to floats is more arithmetic than two cores have time for while memory brings weights of
-// 4 to 6 bits. So for these the input, not the weight, changes its form: in each 32 numbers, x
+// 4 to 8 bits. So for these the input, not the weight, changes its form: in each 32 numbers, x
 // becomes scale * i with |i| <= 127 * 2^16: 24 bits with the sign, where a float has 25. 22 bits
 // would move log-probabilities by 1.3e-4. i has three digits of base 256, each a byte:
 //
@@ -355,8 +355,7 @@ inline void multiply_blocks(float (*lanes)[LANES], const Piece& p) {
 //
 // Weights stay the bytes 0 .. 63, in Q8_0 0 .. 255, that they are. Processors multiply bytes and
 // add four products to a 32-bit sum in one instruction (or two, or three), without rounding, and no
-// sum runs over: 63 * 127 * 256 * 16 < 2^25, 255 * 127 * 32 < 2^20. One row of weights with one of
-// input is
+// sum runs over: 255 * 127 * 256 * 32 < 2^28. One row of weights with one of input is
 //
 //     sum = 0;  for each 32 weights:
 //         sum = fma(float(sum of i), minimum * scale of i, sum)                  where there is one
@@ -383,10 +382,21 @@ typedef int32_t IntVec __attribute__((vector_size(4 * VEC)));
 typedef uint32_t WordVec __attribute__((vector_size(4 * VEC)));
 typedef uint32_t FourWords __attribute__((vector_size(16)));
 
+// x86 without VNNI has no sum of products of two bytes in all their range: there Q8_0's bytes, with
+// 16 bits each, are multiplied by input in 16 bits, which upper as a whole fits into.
+#if defined(__AVX2__) && !defined(__AVX512VNNI__)
+#define WIDE 1
+#else
+#define WIDE 0
+#endif
+
 // 32 numbers of input, as above, with D digits; digits[0] the high ones.
 template <int D>
 struct alignas(16) Digits {
     int8_t digits[D][32];
+#if WIDE
+    uint32_t pairs[D / 2 + 1][16];   // upper and low, or i, 16 bits each: 0 and 2, 1 and 3, 4 ...
+#endif
     // Of upper and of low, or, with one digit, of i, -8 times the sum: of the first 16 numbers, of
     // the last 16, of all. The zeros of formats are 0 or multiples of 8.
     int32_t sums[D / 2 + 1][3];
@@ -421,6 +431,12 @@ inline Digits<D> make_digits(const float* x) {
             const int32_t* add = part == D / 2 ? digit : left;   // low or i; upper
             int32_t* sums = to.sums[part];
             for (int i = 0; i < 16; i++) sums[0] -= 8 * add[i], sums[1] -= 8 * add[16 + i];
+#if WIDE
+            for (int i = 0; i < 16; i++) {
+                const int32_t* first = add + i / 2 * 4 + i % 2;
+                to.pairs[part][i] = (uint16_t)first[0] | (uint32_t)first[2] << 16;
+            }
+#endif
             sums[2] = sums[0] + sums[1];
             total = total * 256 - sums[2] / 8;
         }
@@ -436,26 +452,27 @@ const int Q8_ZERO = 128;
 const int Q8_ZERO = 0;
 #endif
 
-// Lane by lane, of the bytes of its word: sum += q[0] x[0] + ... + q[3] x[3], for q up to 63, or in
-// Q8_0 of 8 bits.
-template <int ZERO>
+#if WIDE
+// Lane by lane, of the bytes of its word: sum += q[0] x[0] + ... + q[3] x[3], of two pairs of x.
+[[gnu::always_inline]] inline void add_products_of_pairs(IntVec& sum, WordVec q,
+                                                         const uint32_t* pairs) {
+#if defined(__AVX512F__)
+    const __m512i even = (__m512i)(q & 0x00ff00ff), odd = _mm512_srli_epi16((__m512i)q, 8);
+    sum += (IntVec)_mm512_madd_epi16(even, _mm512_set1_epi32((int)pairs[0]));
+    sum += (IntVec)_mm512_madd_epi16(odd, _mm512_set1_epi32((int)pairs[1]));
+#else
+    const __m256i even = (__m256i)(q & 0x00ff00ff), odd = _mm256_srli_epi16((__m256i)q, 8);
+    sum += (IntVec)_mm256_madd_epi16(even, _mm256_set1_epi32((int)pairs[0]));
+    sum += (IntVec)_mm256_madd_epi16(odd, _mm256_set1_epi32((int)pairs[1]));
+#endif
+}
+#endif
+
+// Lane by lane, of the bytes of its word: sum += q[0] x[0] + ... + q[3] x[3].
+template <int BITS>
 [[gnu::always_inline]] inline void add_products(IntVec& sum, WordVec q, const int8_t* x) {
     int32_t four;
     memcpy(&four, x, 4);
-#if defined(__AVX2__) && !defined(__AVX512VNNI__)
-    if (ZERO == 128) {   // two such products overflow 16 bits: the even bytes, then the odd ones
-        for (int odd = 0; odd < 2; odd++) {
-            const int two = (uint16_t)x[odd] | (uint32_t)x[odd + 2] << 16;
-            const WordVec bytes = q >> (8 * odd) & 0x00ff00ff;
-#if defined(__AVX512F__)
-            sum += (IntVec)_mm512_madd_epi16((__m512i)bytes, _mm512_set1_epi32(two));
-#else
-            sum += (IntVec)_mm256_madd_epi16((__m256i)bytes, _mm256_set1_epi32(two));
-#endif
-        }
-        return;
-    }
-#endif
 #if defined(__AVX512VNNI__)
     sum = (IntVec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)q, _mm512_set1_epi32(four));
 #elif defined(__AVX512F__)
@@ -469,8 +486,11 @@ template <int ZERO>
     sum = (IntVec)vdotq_s32((int32x4_t)sum, (int8x16_t)q, inp);
 #else
     const int8x16_t w = (int8x16_t)q, inp = vreinterpretq_s8_s32(vdupq_n_s32(four));
-    const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(inp));
-    sum = (IntVec)vpadalq_s16((int32x4_t)sum, vpaddq_s16(low, vmull_high_s8(w, inp)));
+    const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(inp)), high = vmull_high_s8(w, inp);
+    if (BITS == 8)   // two products overflow 16 bits
+        sum += (IntVec)vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high));
+    else
+        sum = (IntVec)vpadalq_s16((int32x4_t)sum, vpaddq_s16(low, high));
 #endif
 }
 
@@ -626,10 +646,11 @@ template <int SCALES>
 const int MOST_ROWS_AT_ONCE = VEC == 8 ? VEC : 2 * VEC;
 
 // sum[s] plus the products of 32 weights, those of w[s * step], with 32 numbers of input. MINIMUM:
-// weights have one. PARTS: 2 where each 16 weights have a scale of their own.
-template <int D, int SETS, int ZERO, int PARTS, bool MINIMUM>
+// weights have one, and no zero. PARTS: 2 where each 16 weights have a scale of their own.
+template <int D, int SETS, int BITS, int PARTS, bool MINIMUM>
 [[gnu::always_inline]] inline void add_block(Vec* sum, const Columns* w, int step,
                                              const Digits<D>& x) {
+    const int ZERO = MINIMUM ? 0 : BITS == 8 ? Q8_ZERO : 1 << (BITS - 1);
     const Vec scale = vec_all(x.scale);
     for (int s = 0; MINIMUM && s < SETS; s++)
         sum[s] = vec_fma(vec_all(x.total), w[s * step].minimum * scale, sum[s]);
@@ -644,8 +665,15 @@ template <int D, int SETS, int ZERO, int PARTS, bool MINIMUM>
 #pragma GCC unroll 8
         for (int j = 8 / PARTS * part; j < 8 / PARTS * (part + 1); j++)
             for (int s = 0; s < SETS; s++)
-                for (int d = 0; d < D; d++)
-                    add_products<ZERO>(chain[d][s], w[s * step].q[j], x.digits[d] + 4 * j);
+                for (int d = WIDE && BITS == 8 ? D / 2 : 0; d < D; d++) {
+#if WIDE
+                    if (BITS == 8)   // middle's chain takes all of upper
+                        add_products_of_pairs(chain[d][s], w[s * step].q[j],
+                                              x.pairs[d - D / 2] + 2 * j);
+                    else
+#endif
+                        add_products<BITS>(chain[d][s], w[s * step].q[j], x.digits[d] + 4 * j);
+                }
         for (int s = 0; s < SETS; s++) {
             Vec products = __builtin_convertvector(chain[D - 1][s], Vec);
             if constexpr (D == 3)
@@ -663,7 +691,7 @@ const int INPUTS_AT_ONCE = 64;
 // out[i][r] = the product of row i of input, n of them, with row r of weights, ROWS of them, which
 // lie `stride` bytes apart. x: of the first 32 numbers, all rows'; those of the next 32 are `next`
 // further. UNPACK decodes PIECES of 32 weights from BYTES.
-template <int D, int ROWS, void (*UNPACK)(Columns*, const Blocks&), int PIECES, int BYTES, int ZERO,
+template <int D, int ROWS, void (*UNPACK)(Columns*, const Blocks&), int PIECES, int BYTES, int BITS,
           int PARTS, bool MINIMUM>
 inline void multiply_columns(float (*out)[MOST_ROWS_AT_ONCE], const Digits<D>* x, int64_t next,
                              const uint8_t* rows, int64_t stride, int in, int n) {
@@ -681,7 +709,7 @@ inline void multiply_columns(float (*out)[MOST_ROWS_AT_ONCE], const Digits<D>* x
         for (int piece = 0; piece < PIECES; piece++, x += next, soon += SOON) {
             for (int i = 0; i < SOON; i += 64) __builtin_prefetch(soon + i);
             for (int i = 0; i < n; i++)
-                add_block<D, SETS, ZERO, PARTS, MINIMUM>(sum[i], w + piece, PIECES, x[i]);
+                add_block<D, SETS, BITS, PARTS, MINIMUM>(sum[i], w + piece, PIECES, x[i]);
         }
     }
     for (int i = 0; i < n; i++)
@@ -840,7 +868,6 @@ struct Format {
 #endif
 #define TWO(...) {multiply_blocks<1, __VA_ARGS__>, multiply_blocks<2, __VA_ARGS__>}
 #define NONE 0, nullptr, nullptr
-#define ONE_DIGIT(ROWS, ...) ROWS, multiply_columns<1, ROWS, __VA_ARGS__>, nullptr
 #define INTEGERS(ROWS, ...)                                                            \
     ROWS, multiply_columns<1, ROWS, __VA_ARGS__>, multiply_columns<3, ROWS, __VA_ARGS__>
 #define DECODE(...) dequantize_blocks<__VA_ARGS__>
@@ -849,21 +876,19 @@ inline const Format FORMATS[] = {
     {GGML_F16, 1, dequantize_f16, NONE, FLOATS(unpack_f16, 32, 64), quantize_f16},
     {GGML_BF16, 32, dequantize_bf16, NONE, FLOATS(unpack_bf16, 32, 64), quantize_bf16},
     {GGML_Q8_0, 7, DECODE(unpack_q8_0, 32, 34),
-     ONE_DIGIT(MOST_ROWS_AT_ONCE, columns_q8_0, 1, 34, Q8_ZERO, 1, false),
-     FLOATS(unpack_q8_0, 32, 34), quantize_q8_0},
+     INTEGERS(MOST_ROWS_AT_ONCE, columns_q8_0, 1, 34, 8, 1, false), {}, quantize_q8_0},
     {GGML_Q4_0, 2, DECODE(unpack_q4_0, 32, 18),
-     INTEGERS(MOST_ROWS_AT_ONCE, columns_q4<2>, 1, 18, 8, 1, false), {}, quantize_q4_0},
+     INTEGERS(MOST_ROWS_AT_ONCE, columns_q4<2>, 1, 18, 4, 1, false), {}, quantize_q4_0},
     {GGML_Q4_1, 3, DECODE(unpack_q4_1, 32, 20),
-     INTEGERS(MOST_ROWS_AT_ONCE, columns_q4<4>, 1, 20, 0, 1, true), {}, nullptr},
+     INTEGERS(MOST_ROWS_AT_ONCE, columns_q4<4>, 1, 20, 4, 1, true), {}, nullptr},
     {GGML_Q4_K, 15, DECODE(unpack_q4_k, 256, 144), NONE, TWO(unpack_q4_k, 256, 144), nullptr},
     {GGML_Q5_K, 17, DECODE(unpack_q5_k, 256, 176), NONE, TWO(unpack_q5_k, 256, 176), nullptr},
     {GGML_Q6_K, 18, DECODE(unpack_q6_k, 256, 210),
-     INTEGERS(VEC, columns_q6_k, 8, 210, 32, 2, false), {}, quantize_q6_k}};
+     INTEGERS(VEC, columns_q6_k, 8, 210, 6, 2, false), {}, quantize_q6_k}};
 #undef FOUR
 #undef FLOATS
 #undef TWO
 #undef NONE
-#undef ONE_DIGIT
 #undef INTEGERS
 #undef DECODE
 
@@ -917,10 +942,10 @@ inline void product_of_row(float* out, const float* inp, const Weight& w, const 
 
 // Columns first .. first + PAIRS - 1 of out, and those `half` further; or as many as there are. Two
 // rows of weights that far apart, and not two neighbours: a thread then reads two streams, which
-// the processor's prefetching follows, while two that lie within a page of each other made Q8_0
-// four times slower. Where the input is more than the first-level cache holds, several pairs of
-// rows take a part of it before the next: 8 rows of 3,072 took twice the time that their
-// multiplications take.
+// the processor's prefetching follows, while two that lie within a page of each other made Q8_0,
+// then in floats, four times slower. Where the input is more than the first-level cache holds,
+// several pairs of rows take a part of it before the next: 8 rows of 3,072 took twice the time that
+// their multiplications take.
 const int PAIRS = 4;
 const int INPUT = 8192;   // floats: 32 KB
 inline void product_of_pairs(float* out, const float* inp, const Weight& w, const Format& format,

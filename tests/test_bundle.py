@@ -287,7 +287,12 @@ def forms(tale):
 
 def test_forms(folder):
     tale, _ = bundle(folder)
-    wanted = run(tale, "logits", "--ids", "1,2,3,4,5,6,7,8,9")[0]
+    bytes_path, bytes_tale = f"{folder}/q8.gguf", f"{folder}/q8"
+    t.Model(NH=2, C=64, F=96, seed=3).write(bytes_path, "Q8_0")
+    run(t.INFER, "bundle", bytes_path, "-o", bytes_tale)
+    words = ["logits", "--ids", "1,2,3,4,5,6,7,8,9"]
+    asked = [[tale, *words], [bytes_tale, *words], [bytes_tale, *words, "--int8"]]
+    wanted = [run(*ask)[0] for ask in asked]
     here = forms(tale)
     if MACHINE == "x86_64":
         with open("/proc/cpuinfo") as f:
@@ -296,9 +301,9 @@ def test_forms(folder):
                 "avx512_vnni"} <= flags
         check(here == ["avx512"] * best + ["avx2"], f"forms {here}")
     for form in here:
-        out, _ = run(tale, "logits", "--ids", "1,2,3,4,5,6,7,8,9",
-                     env={**os.environ, "LEGIBLE_FORM": form})
-        check(out == wanted, f"{form}: the same bits")
+        for ask, want in zip(asked, wanted):
+            out, _ = run(*ask, env={**os.environ, "LEGIBLE_FORM": form})
+            check(out == want, f"{form}: the same bits")
         # What a form's constructors install is there: the sentence for a lack of memory.
         limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (48 << 20, 48 << 20))
         refused(["out of memory"], tale, "tokenize", stdin=bytes(64 << 20), preexec_fn=limit,
@@ -308,7 +313,7 @@ def test_forms(folder):
         print("SKIP: processors without AVX-512, or AVX2 (no qemu-x86_64)")
         return
     haswell = ["qemu-x86_64", "-cpu", "Haswell", tale]
-    check(run(haswell, "logits", "--ids", "1,2,3,4,5,6,7,8,9")[0] == wanted, "on a Haswell")
+    check(run(haswell, *words)[0] == wanted[0], "on a Haswell")
     refused(["LEGIBLE_FORM", "one of avx2"], haswell,
             env={**os.environ, "LEGIBLE_FORM": "avx512"})
     refused(["this processor", "AVX2"], ["qemu-x86_64", "-cpu", "Nehalem", tale])

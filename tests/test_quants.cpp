@@ -231,7 +231,8 @@ static void test_hard_input() {
             Floats x(in, 1);
             for (int i = 0; i < in; i++) {
                 if (i < 128) x[i] = i % 2 ? -3e38f : 3e38f;
-                else x[i] = i < 256 ? 0.0f : i < 384 ? 1e-36f : i % 32 ? 1e-6f : -1;
+                else x[i] = i < 256 ? 0.0f : i < 384 ? 1e-36f : i % 32 == 0 ? -1 : 1e-6f;
+                if (i > 480) x[i] = 128.0f / (127 << 16);   // with three digits: 0, 1, -128
             }
             for (int i = 0; i < 128; i++) x[i] *= i < 64 ? 1e-37f : 1;
             for (int i = 64; i < 128; i++) x[i] *= 1e-35f;
