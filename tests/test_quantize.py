@@ -17,7 +17,7 @@ import sys
 import tempfile
 
 from check import check, run_tests
-from test_infer import INFER, Model, gguf, logits, refused, run, sanitized
+from test_infer import INFER, Model, gguf, largest_difference, logits, refused, run, sanitized
 
 LLAMA = os.environ.get("LLAMA_QUANTIZE")
 FILE_TYPES = {"F16": 1, "BF16": 32, "Q8_0": 7, "Q4_0": 2, "Q6_K": 18}
@@ -90,9 +90,17 @@ def test_exact(folder):
             check(a.read() == b.read(), f"from {type}: another Q4_0 than from F32")
     quantize(path, f"{folder}/q8.gguf", "Q8_0")
     quantize(f"{folder}/q8.gguf", f"{folder}/floats.gguf", "F32")
-    check({t.type for t in read_keys(f"{folder}/floats.gguf").tensors} == {"F32"}, "not all F32")
-    check(logits(f"{folder}/floats.gguf", [1, 2, 3]) == logits(f"{folder}/q8.gguf", [1, 2, 3]),
-          "floats of Q8_0: other logits")
+    floats = tensors(f"{folder}/floats.gguf")
+    check({type for type, _ in floats.values()} == {"F32"}, "not all F32")
+    for name, (type, data) in tensors(f"{folder}/q8.gguf").items():
+        if type == "Q8_0":   # a scale and 32 bytes with a sign
+            blocks = struct.iter_unpack("<e32b", data[:len(data) // 34 * 34])
+            data = array.array("f", [d * q for d, *block in blocks for q in block]).tobytes()
+        made = floats[name][1]
+        check(made == data[:len(made)], f"floats of Q8_0: another {name}")
+    difference = largest_difference(*(logits(f"{folder}/{name}.gguf", [1, 2, 3])
+                                      for name in ("floats", "q8")))
+    check(difference < 1e-5, f"floats of Q8_0: logits that are {difference:.2g} off")
 
 
 def test_refused(folder):
